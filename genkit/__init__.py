@@ -1,0 +1,88 @@
+"""One training loop, one yardstick, any generative model of images.
+
+    run = genkit.train("vae", data="mnist-mini", budget="60s")
+    images = run.sample(16)  # uint8, (16, 1, 28, 28)
+    genkit.compare(["dcgan", "vae"], budget="60s").print()
+
+torch is imported when one of these functions is called, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genkit.comparison import Comparison
+    from genkit.runs import Run
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compare", "load", "train"]
+
+
+def train(
+    model: str,
+    *,
+    preset: str = "full",
+    config: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    progress: str = "auto",
+    **options: Any,
+) -> Run:
+    """Train a model into a new run directory and return the run, ready to sample from.
+
+    Args:
+        model: name of a trainer, such as "vae".
+        preset: starting values, "full" or "quick".
+        config: TOML file, or a run's config.json, to start from.
+        run_dir: must be new; by default runs/MODEL-DATA-sSEED.
+        progress: "auto", "bar", "lines", "json" or "none".
+        options: the run's and the model's own, named as on the command line with underscores:
+            data, budget, seed, latent and so on.
+
+    Raises:
+        genkit.errors.UsageError: for a name or a value that cannot be used.
+    """
+    from genkit.progress import new_reporter
+    from genkit.registry import load_registry
+    from genkit.training import train_by_name
+
+    return train_by_name(
+        load_registry(),
+        model,
+        preset=preset,
+        config=Path(config) if config else None,
+        run_dir=Path(run_dir) if run_dir else None,
+        reporter=new_reporter(progress),
+        given=options,
+    )
+
+
+def load(path: str | Path, device: str = "auto") -> Run:
+    """Load a run to sample from; its data set is not needed.
+
+    Raises:
+        genkit.errors.UsageError: the path is no run, or its plugin is not installed.
+        genkit.errors.CheckpointError: its weights are missing, damaged or of another model.
+    """
+    from genkit.registry import load_registry
+    from genkit.runs import load_run
+
+    return load_run(path, load_registry(), device)
+
+
+def compare(models: Sequence[str], *, out: str | Path | None = None, **options: Any) -> Comparison:
+    """Train models under one budget, score all alike and rank them; see `genkit compare --help`.
+
+    Args:
+        models: names of trainers, and paths of runs to take as they are.
+        out: folder for all results; must be new.
+        options: data, budget, preset, seed, samples, features and the others of
+            `genkit.comparison.Options`.
+    """
+    from genkit.comparison import Options
+    from genkit.comparison import compare as run_comparison
+    from genkit.registry import load_registry
+
+    return run_comparison(models, Options(**options), load_registry(), Path(out) if out else None)

@@ -1,0 +1,433 @@
+"""The command line. Modules that import torch are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from genkit.errors import GenkitError
+
+if TYPE_CHECKING:
+    from genkit.registry import Registry
+    from genkit.specs import TrainerSpec
+
+Progress = Literal["auto", "bar", "lines", "json", "none"]
+RunArgument = Annotated[Path, typer.Argument(help="run directory")]
+Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH or npz:PATH")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="folder where data sets live (also GENKIT_DATA)")
+]
+DataOption = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE option of the data set, repeatable")
+]
+Samples = Annotated[int, typer.Option("-n", "--samples", min=10, help="samples to score")]
+Features = Annotated[
+    str | None, typer.Option(help="feature extractor; default: the data set's own; none for none")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="file of the Inception weights, when there is no network")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]
+JSONPath = Annotated[str | None, typer.Option("--json", help="write JSON there; - for stdout")]
+ProgressOption = Annotated[Progress, typer.Option(help="how progress is shown")]
+
+
+def registry() -> Registry:
+    """All plugins loaded; one line on stderr if some failed."""
+    from genkit.registry import load_registry
+
+    loaded = load_registry()
+    failed = loaded.plugins.failed
+    if failed:
+        names = ", ".join(plugin.name for plugin in failed)
+        print(f"Plugins with problems: {names}; see: genkit plugins", file=sys.stderr)
+    return loaded
+
+
+class TrainCommands(MutableMapping[str, Any]):
+    """One command per trainer, made when it is first looked at."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+        self.found: Registry | None = None
+
+    @property
+    def specs(self) -> dict[str, TrainerSpec]:
+        self.found = self.found or registry()
+        return {name: entry.spec for name, entry in self.found.trainers.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.made:
+            self.made[name] = trainer_command(self.specs[name])
+        return self.made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+
+class TrainGroup(TyperGroup):
+    """`genkit train`: each trainer is a sub-command with options of its own."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = TrainCommands()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] != "--help":
+            names = [arg for arg in args if arg in self.commands]
+            if names:  # the model's name may come after its options
+                args = [names[0], *[a for i, a in enumerate(args) if i != args.index(names[0])]]
+        return super().parse_args(ctx, args)
+
+
+def trainer_command(spec: TrainerSpec) -> Any:
+    """The command that trains one kind of model, with options from its config class."""
+    from genkit.config import RunConfig, option_parameters
+
+    def train(**values: Any) -> None:
+        from genkit.progress import new_reporter
+        from genkit.training import train_by_name
+
+        context = values.pop("context")
+        extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
+        given = {k: v for k, v in values.items() if is_given(context, k)}
+        progress = extra.pop("progress")
+        run = train_by_name(
+            registry(), spec.name, reporter=new_reporter(progress), given=given, **extra
+        )
+        if progress != "json":
+            print(run.path)
+
+    presets = ", ".join(dict.fromkeys(["full", *spec.presets]))
+    options = {
+        "preset": Annotated[str, typer.Option(help=f"starting values: {presets}")],
+        "config": Annotated[
+            Path | None, typer.Option(help="TOML file, or a run's config.json, to start from")
+        ],
+        "run_dir": Annotated[
+            Path | None, typer.Option(help="where to; must be new. Default: runs/MODEL-DATA-sSEED")
+        ],
+        "progress": ProgressOption,
+    }
+    defaults = {"preset": "full", "progress": "auto"}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
+    parameters += option_parameters(RunConfig, "Run")
+    parameters += [
+        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+        for name, annotation in options.items()
+    ]
+    parameters += option_parameters(spec.config, f"Model: {spec.name}")
+    train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    train.__annotations__ = {}
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name=spec.name, help=spec.summary)(train)
+    return typer.main.get_command(single)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+app = typer.Typer(
+    name="genkit",
+    help="One training loop, one yardstick, any generative model of images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(
+    typer.Typer(cls=TrainGroup),
+    name="train",
+    help="Train a model: genkit train MODEL; its options: genkit train MODEL --help.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    budget: Annotated[
+        str | None, typer.Option(help="train up to this budget instead of the recorded one")
+    ] = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Go on with a run from its last checkpoint."""
+    from genkit.progress import new_reporter
+    from genkit.training import resume as go_on
+
+    print(go_on(run, registry(), budget=budget, reporter=new_reporter(progress)).path)
+
+
+@app.command()
+def sample(
+    run: RunArgument,
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="images to draw")] = 64,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="grid.png, samples.npz, or a folder of PNG files"),
+    ] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="images in a row of the grid")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
+    from genkit.runs import load_run
+    from genkit.sampling import check_output, save_samples
+
+    path = output or Path(f"{run.resolve().name}-samples.png")
+    check_output(path)
+    save_samples(load_run(run, registry(), device).sample(n, seed), path, columns)
+    print(path)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    targets: Annotated[
+        list[str],
+        typer.Argument(help="runs, folders or .npz files of samples, or the words real and noise"),
+    ],
+    data: Data = "mnist-mini",
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    samples: Samples = 10_000,
+    seed: Seed = 0,
+    features: Features = None,
+    inception_weights: Weights = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    alone: Annotated[bool, typer.Option("--alone", help="no rows for real and noise")] = False,
+    json: JSONPath = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Score runs or samples against a data set; runs use the one they were trained on."""
+    import torch
+
+    from genkit.config import RunConfig
+    from genkit.evaluation import Yardstick
+    from genkit.evaluation import evaluate as score
+    from genkit.progress import new_reporter
+    from genkit.report import CALIBRATION, print_rows, score_columns, write_json_output
+    from genkit.rundir import RunDir, write_json
+    from genkit.runs import load_data, load_run, read_values
+
+    torch.set_num_threads(threads)
+    found = registry()
+    reporter = new_reporter(progress)
+    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
+    chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
+    first = RunDir(Path(targets[0]))
+    if first.config_path.is_file():
+        recorded = first.config()["run"]
+        if "data" in chosen:  # another data set: the recorded one's options do not apply
+            recorded = {**recorded, "data_option": ()}
+        config = read_values(RunConfig, {**recorded, **chosen}, first)
+    else:
+        config = RunConfig(**chosen)
+    try:
+        yardstick = Yardstick.choose(
+            found,
+            load_data(found, config),
+            samples=samples,
+            seed=seed,
+            features=features,
+            weights=str(inception_weights) if inception_weights else None,
+            device=device,
+            reporter=reporter,
+        )
+        more = [] if alone else [name for name in CALIBRATION if name not in targets]
+        rows = score(
+            [*targets, *more], yardstick, lambda path: load_run(path, found, device), reporter
+        )
+    finally:
+        reporter.stop()
+    for row in rows:
+        if row.get("run"):
+            write_json(RunDir(Path(row["run"])).evaluation_path, rows)
+    if json:
+        write_json_output(json, rows)
+    if json != "-" and progress != "json":
+        print_rows(rows, score_columns(found), features or yardstick.data.features)
+
+
+@app.command("inspect", hidden=True)
+def inspect_(
+    data: Data = "mnist-mini",
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    samples: Samples = 10_000,
+    features: Features = None,
+    inception_weights: Weights = None,
+    device: Device = "auto",
+    json: JSONPath = "-",
+    grid: Annotated[Path | None, typer.Option(help="write a grid of test images there")] = None,
+) -> None:
+    """Check data, features and device, and say what they are."""
+    import torch
+
+    from genkit.config import RunConfig
+    from genkit.device import choose_device
+    from genkit.evaluation import Yardstick
+    from genkit.report import write_json_output
+    from genkit.runs import load_data
+    from genkit.sampling import save_samples
+
+    found = registry()
+    config = RunConfig(data=data, data_root=data_root, data_option=tuple(data_option or ()))
+    opened = load_data(found, config)
+    weights = str(inception_weights) if inception_weights else None
+    yardstick = Yardstick.choose(
+        found, opened, samples=samples, features=features, weights=weights, device="cpu"
+    )
+    extractor = yardstick.extractor
+    facts = {
+        "device": choose_device(device).type,
+        "shape": str(opened.shape),
+        "train_images": len(opened.train.images),
+        "features": extractor.identity if extractor else None,
+        "features_name": features or opened.features,
+        "notes": list(opened.notes),
+    }
+    if grid:
+        save_samples(torch.from_numpy(opened.test.images[:64]), grid)
+    write_json_output(json or "-", facts)
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="names of models to train, and paths of runs to take as they are",
+            autocompletion=lambda: list(registry().trainers),
+        ),
+    ],
+    data: Data = "mnist-mini",
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    budget: Annotated[
+        str, typer.Option(help="for each model: 90s, 10m, 200kimg, 5000steps or 20epochs")
+    ] = "100s",
+    preset: Annotated[
+        str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
+    samples: Samples = 2000,
+    features: Features = None,
+    inception_weights: Weights = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for all results; must be new")] = None,
+    json: JSONPath = None,
+) -> None:
+    """Train models under one budget, score all alike, and rank them in one table."""
+    from genkit.comparison import Options
+    from genkit.comparison import compare as run_comparison
+    from genkit.report import write_json_output
+
+    options = Options(
+        data=data,
+        data_root=data_root,
+        data_option=tuple(data_option or ()),
+        budget=budget,
+        preset=preset,
+        seed=seed,
+        samples=samples,
+        features=features,
+        inception_weights=inception_weights,
+        device=device,
+        workers=workers,
+    )
+    comparison = run_comparison(models, options, registry(), out)
+    if json:
+        write_json_output(json, comparison.rows)
+    if json != "-":
+        comparison.print()
+        print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
+        print(comparison.path)
+    if all(row.get("error") for row in comparison.rows if row["name"] in models):
+        raise GenkitError("no model came through; the table says why")
+
+
+@app.command("list")
+def list_(json: JSONPath = None) -> None:
+    """List all models, data sets, metrics and feature extractors."""
+    from genkit.report import write_json_output
+    from genkit.show import catalogue, print_catalogue
+
+    found = registry()
+    if json:
+        write_json_output(json, catalogue(found))
+    if json != "-":
+        print_catalogue(found)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="a model, data set, metric or feature extractor")],
+    channels: Annotated[int, typer.Option(min=1, max=3, help="of the images to count for")] = 1,
+    size: Annotated[int, typer.Option(min=1, help="pixels a side of these images")] = 28,
+) -> None:
+    """Show one thing in full: options, presets and, for a model, its parameters."""
+    from genkit.show import print_info
+
+    print_info(registry(), name, channels, size)
+
+
+@app.command()
+def plugins(
+    traceback: Annotated[bool, typer.Option("--traceback", help="show errors in full")] = False,
+) -> None:
+    """Show each plugin: where it comes from, what it provides and what is wrong with it."""
+    from genkit.registry import load_registry
+    from genkit.show import print_plugins
+
+    print_plugins(load_registry(), traceback)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+) -> None:
+    if version:
+        from genkit import __version__
+
+        print(f"genkit {__version__}")
+        raise typer.Exit()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit code. What genkit raises is one line on stderr."""
+    try:
+        app(arguments, prog_name="genkit")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except GenkitError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,411 @@
+"""Comparing models: trains what is missing, each in a process of its own, and scores all alike.
+
+This process never imports torch: it starts others, shows their progress and ranks their rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from genkit.config import Budget, resolve
+from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.progress import describe, new_bars
+from genkit.registry import Registry
+from genkit.report import CALIBRATION, print_rows, rank, score_columns, to_markdown
+from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_json
+from genkit.specs import Column
+
+START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
+
+
+@dataclass(frozen=True)
+class Options:
+    """One protocol for all: what every model of a comparison is trained on and scored by."""
+
+    data: str = "mnist-mini"
+    data_root: Path | None = None
+    data_option: tuple[str, ...] = ()
+    budget: str = "100s"
+    preset: str | None = None
+    seed: int = 0
+    samples: int = 2000
+    features: str | None = None
+    inception_weights: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+    def data_arguments(self) -> list[str]:
+        arguments = ["--data", self.data]
+        if self.data_root:
+            arguments += ["--data-root", str(self.data_root)]
+        for pair in self.data_option:
+            arguments += ["--data-option", pair]
+        return arguments
+
+    def score_arguments(self) -> list[str]:
+        arguments = [*self.data_arguments(), "-n", str(self.samples), "--device", self.device]
+        if self.features:
+            arguments += ["--features", self.features]
+        if self.inception_weights:
+            arguments += ["--inception-weights", str(self.inception_weights)]
+        return arguments
+
+
+@dataclass
+class Entrant:
+    """A model in the comparison: a trainer to run, or a run that is there already."""
+
+    name: str
+    run: Path
+    trained: bool
+    row: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome: ranked rows and where everything was written."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+    columns: list[Column]
+    features: str | None
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        return to_markdown(self.rows, self.columns, self.features)
+
+    def print(self) -> None:
+        """Print the table and what its numbers are of."""
+        print_rows(self.rows, self.columns, self.features)
+
+
+def choose_entrants(names: Sequence[str], registry: Registry, out: Path) -> list[Entrant]:
+    """Trainers by name, runs by path; UsageError for what is neither, or given twice."""
+    entrants: list[Entrant] = []
+    for name in names:
+        if name in registry.trainers or name in registry.trainers.contested:
+            registry.trainers.find(name)
+            entrants.append(Entrant(name, out / name, trained=False))
+        elif (Path(name) / "config.json").exists():
+            run = RunDir.open(Path(name))
+            run.config()
+            entrants.append(Entrant(run.name, Path(name), trained=True))
+        elif os.sep in name or Path(name).exists():
+            RunDir.open(Path(name))  # says what is wrong with it
+        else:
+            registry.trainers.find(name)  # says so, with the closest name
+    labels = [entrant.name for entrant in entrants]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"{label!r} is there twice; give each model or run once")
+        if label in CALIBRATION:
+            raise UsageError(f"a run named {label!r} cannot be told from the row of that name")
+    return entrants
+
+
+def compare(
+    names: Sequence[str],
+    options: Options,
+    registry: Registry,
+    out: Path | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Train, score and rank models under one budget and one protocol.
+
+    Args:
+        names: trainers' names, and paths of runs, which are scored as they are.
+        out: folder for run directories, compare.json and grid.png; must be new.
+
+    Raises:
+        UsageError: for input that cannot be used, before anything is trained. A model that fails
+            later is a row that says why.
+    """
+    console = console or Console(stderr=True)
+    out = out or new_run_path("compare", options.data, options.seed)
+    entrants = choose_entrants(names, registry, out)
+    if not entrants:
+        raise UsageError("name at least one model or run to compare")
+    try:
+        Budget.parse(options.budget)
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}") from None
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} exists and is not empty; choose another folder")
+    with tempfile.TemporaryDirectory() as folder:
+        facts = _inspect(options, Path(folder))
+        real = Path(folder, "real.png").read_bytes()
+    preset = options.preset or ("quick" if facts["device"] == "cpu" else "full")
+    for entrant in entrants:
+        if not entrant.trained and options.preset:
+            resolve(registry.trainers.find(entrant.name), preset=preset)
+    workers = options.workers or (_cores() if facts["device"] == "cpu" else 1)
+    for line in _announcement(entrants, options, facts, preset, workers, out):
+        console.print(line, markup=False, highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "real.png", real)
+    crew = _Crew(console)
+    calibration: list[dict[str, Any]] = []
+    jobs = [(_train_and_score, entrant, options, preset) for entrant in entrants]
+    with crew, ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(job, crew, *arguments) for job, *arguments in jobs]
+        if facts["features"]:
+            futures.append(pool.submit(_calibrate, crew, options, calibration))
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            crew.end()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return _conclude(entrants, calibration, options, registry, facts, preset, out)
+
+
+def _inspect(options: Options, folder: Path) -> dict[str, Any]:
+    """Look at data, features and device in another process, before any work is done."""
+    path = folder / "facts.json"
+    command = ["inspect", *options.score_arguments(), "--json", str(path)]
+    command += ["--grid", str(folder / "real.png")]
+    done = subprocess.run(_genkit(command), capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return dict(read_json(path))
+    kind = {2: UsageError, 3: PluginError}.get(done.returncode, GenkitError)
+    raise kind(_last_words(done.stderr))
+
+
+def _announcement(
+    entrants: list[Entrant],
+    options: Options,
+    facts: dict[str, Any],
+    preset: str,
+    workers: int,
+    out: Path,
+) -> list[str]:
+    """What is going to happen, and about how long it takes."""
+    new = [entrant.name for entrant in entrants if not entrant.trained]
+    old = [entrant.name for entrant in entrants if entrant.trained]
+    lines = [*facts["notes"]]
+    if new:
+        why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
+        lines.append(
+            f"Training {', '.join(new)} for {options.budget} each on {options.data} "
+            f"({facts['train_images']:,} images of {facts['shape']}), preset {preset}{why}, "
+            f"{min(workers, len(new))} at a time on {facts['device']}."
+        )
+    if old:
+        lines.append(f"Scoring {', '.join(old)} as trained before.")
+    scores = f"{options.samples:,} samples each, features {facts['features'] or 'none'}"
+    budget = Budget.parse(options.budget)
+    if budget.unit == "seconds":
+        rounds = math.ceil(len(new) / workers)
+        scoring = math.ceil(len(entrants) / workers) * (START_SECONDS + SCORE_SECONDS)
+        minutes = (rounds * budget.amount + scoring) / 60
+        lines.append(f"Then {scores}: about {minutes:.0f} minutes in all. Results go to {out}.")
+    else:
+        lines.append(f"Then {scores}. Results go to {out}.")
+    return lines
+
+
+class _Crew:
+    """The processes that are running, and a progress bar for each job."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = new_bars(console)
+        self.console = console
+        self.live = console.is_terminal
+        self.lock = threading.Lock()
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.ended = False
+
+    def __enter__(self) -> _Crew:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+        if self.live:
+            self.bars.stop()
+
+    def end(self) -> None:
+        """Ask all running processes to stop; trainings save before they do."""
+        with self.lock:
+            self.ended = True
+            for process in self.processes:
+                process.terminate()
+
+    def run(self, command: list[str], title: str) -> None:
+        """Run a genkit command to its end, showing its progress; GenkitError if it fails."""
+        task = self.bars.add_task(title, total=1.0, note="starting")
+        with tempfile.TemporaryFile("w+") as errors:
+            with self.lock:
+                if self.ended:
+                    raise GenkitError("the comparison was ended")
+                process = subprocess.Popen(
+                    _genkit([*command, "--progress", "json"]),
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                )
+                self.processes.add(process)
+            assert process.stdout is not None
+            said = -1.0
+            for line in process.stdout:
+                event = _read_event(line)
+                if event.get("event") == "message":
+                    self.console.print(
+                        f"{title}: {event['message']}", markup=False, highlight=False
+                    )
+                if event.get("event") == "update":
+                    share = min(event["fraction"], 1.0)
+                    self.bars.update(task, completed=share, note=describe(event))
+                    if not self.live and share - said >= 0.25:  # plain output: a few lines each
+                        said = share
+                        self._line(f"{title}: {share:.0%}  {describe(event)}")
+            code = process.wait()
+            with self.lock:
+                self.processes.discard(process)
+            errors.seek(0)
+            words = _last_words(errors.read())
+        self.bars.update(task, completed=1.0, note="done" if code == 0 else "failed")
+        if code != 0:
+            raise GenkitError(words or f"it ended with code {code}")
+        if not self.live:
+            self._line(f"{title}: done")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+def _train_and_score(crew: _Crew, entrant: Entrant, options: Options, preset: str) -> None:
+    """One entrant from nothing to its row; a failure is noted in it and hurts nobody else."""
+    try:
+        if not entrant.trained:
+            command = ["train", entrant.name, *options.data_arguments(), "--preset", preset]
+            command += ["--budget", options.budget, "--seed", str(options.seed)]
+            command += ["--device", options.device, "--run-dir", str(entrant.run)]
+            crew.run(command, f"{entrant.name}: training")
+        entrant.row = _score(crew, [str(entrant.run)], f"{entrant.name}: scoring", options)[0]
+        write_json(RunDir(entrant.run).evaluation_path, [entrant.row])
+    except GenkitError as error:
+        entrant.error = str(error)
+
+
+def _calibrate(crew: _Crew, options: Options, rows: list[dict[str, Any]]) -> None:
+    """The rows that say what the best and the worst score would be."""
+    try:
+        rows += _score(crew, list(CALIBRATION), "real and noise: scoring", options)
+    except GenkitError as error:
+        rows += [{"name": name, "error": str(error)} for name in CALIBRATION]
+
+
+def _score(crew: _Crew, targets: list[str], title: str, options: Options) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows.json")
+        command = ["evaluate", *targets, "--alone", *options.score_arguments()]
+        crew.run([*command, "--json", str(path)], title)
+        return list(read_json(path))
+
+
+def _conclude(
+    entrants: list[Entrant],
+    calibration: list[dict[str, Any]],
+    options: Options,
+    registry: Registry,
+    facts: dict[str, Any],
+    preset: str,
+    out: Path,
+) -> Comparison:
+    """Rank the rows and write compare.json and grid.png."""
+    rows = []
+    for entrant in entrants:
+        row = {**entrant.row, "name": entrant.name, "run": str(entrant.run)}
+        rows.append({**row, "error": entrant.error} if entrant.error else row)
+    columns = score_columns(registry) if facts["features"] else []
+    first = columns[0] if columns else None
+    rows = rank(rows + calibration, first)
+    comparison = Comparison(out, rows, columns, facts["features_name"])
+    content = {
+        "command": sys.argv,
+        "data": options.data,
+        "budget": options.budget,
+        "preset": preset,
+        "seed": options.seed,
+        "ranked_by": first.name if first else None,
+        "columns": [vars(column) for column in columns],
+        "rows": rows,
+    }
+    write_json(out / "compare.json", content)
+    pictures = [("real", out / "real.png")]
+    pictures += [(e.name, p) for e in entrants if (p := _last_grid(e.run)) is not None]
+    _join_grids(pictures, out / "grid.png")
+    return comparison
+
+
+def _last_grid(run: Path) -> Path | None:
+    return max(RunDir(run).samples.glob("step-*.png"), default=None)
+
+
+def _join_grids(pictures: list[tuple[str, Path]], path: Path) -> None:
+    """Sample grids side by side, each under its model's name, at twice their size."""
+    from io import BytesIO
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    grids = []
+    for name, source in pictures:
+        with Image.open(source) as image:
+            size = (2 * image.width, 2 * image.height) if image.width < 600 else image.size
+            grids.append((name, image.convert("RGB").resize(size, Image.Resampling.NEAREST)))
+    margin, title = 12, 36
+    width = sum(grid.width + margin for _, grid in grids) + margin
+    canvas = Image.new("RGB", (width, max(g.height for _, g in grids) + title + margin), "white")
+    pen, left = ImageDraw.Draw(canvas), margin
+    for name, grid in grids:
+        pen.text((left, 8), name, fill="black", font=ImageFont.load_default(20))
+        canvas.paste(grid, (left, title))
+        left += grid.width + margin
+    buffer = BytesIO()
+    canvas.save(buffer, format="PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def _genkit(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "genkit", *arguments]
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}  # something that a plugin printed
+    return event if isinstance(event, dict) else {}
+
+
+def _last_words(stderr: str) -> str:
+    """The error message in what a process wrote, or its last line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+    return lines[-1] if lines else ""

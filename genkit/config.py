@@ -1,0 +1,314 @@
+"""The options of a run: from command line, file and preset to one checked config, and back to JSON.
+
+Command-line options are made from config classes; a config never holds an import path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import Field, ValidationError, field_validator
+
+from genkit.errors import PluginError, UsageError
+from genkit.specs import Config, TrainerSpec
+
+UNITS = {
+    "s": ("seconds", 1),
+    "m": ("seconds", 60),
+    "h": ("seconds", 3600),
+    "kimg": ("images", 1000),
+    "steps": ("steps", 1),
+    "epochs": ("epochs", 1),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: an amount of seconds, images, steps or epochs."""
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read "90s", "10m", "2h", "200kimg", "5000steps" or "20epochs"; else ValueError."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
+        if not match or match[2] not in UNITS or float(match[1]) <= 0:
+            raise ValueError(
+                f"{text!r} is no budget; write for instance 90s, 10m, 2h, 200kimg, 5000steps or "
+                "20epochs, more than 0"
+            )
+        unit, factor = UNITS[match[2]]
+        amount = float(match[1]) * factor
+        if unit == "steps" and amount != int(amount):
+            raise ValueError(f"{text!r} is no budget; steps are whole numbers")
+        return cls(amount, unit)
+
+    def spent(self, *, step: int, images: int, seconds: float, images_per_epoch: int) -> float:
+        """The share of the budget that is used up, 0 to 1 and above."""
+        done = {
+            "seconds": seconds,
+            "images": images,
+            "steps": step,
+            "epochs": images / images_per_epoch,
+        }
+        return done[self.unit] / self.amount
+
+
+class RunConfig(Config):
+    """What every run has, whatever it trains."""
+
+    data: str = Field("mnist-mini", description="data set: NAME, folder:PATH or npz:PATH")
+    data_root: Path | None = Field(
+        None, description="folder where data sets live (also GENKIT_DATA)"
+    )
+    data_option: tuple[str, ...] = Field(
+        (), description="KEY=VALUE option of the data set, repeatable, such as size=64"
+    )
+    budget: str = Field(
+        "10m", description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="start of all randomness: weights, data order, noise"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bf16 where the machine is fast at it"
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads; the results' last bits depend on it"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts a batch is split into to save memory; gradients add up"
+    )
+    log_every: int = Field(50, ge=1, description="iterations between lines in metrics.jsonl")
+    grids: int = Field(10, ge=0, description="sample grids to write over the run")
+    checkpoint_seconds: float = Field(
+        60, gt=0, description="seconds between checkpoints; one more is written at the end"
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_readable(cls, text: str) -> str:
+        Budget.parse(text)
+        return text
+
+    @field_validator("data_option")
+    @classmethod
+    def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in pairs:
+            if "=" not in pair:
+                raise ValueError(f"{pair!r} is no option of a data set; write KEY=VALUE")
+        return pairs
+
+    @property
+    def data_options(self) -> dict[str, str]:
+        """The data set's options as a mapping."""
+        return dict(pair.split("=", 1) for pair in self.data_option)
+
+
+def explain(error: ValidationError, where: str = "--") -> str:
+    """The first fault of a validation error in one line, with its field and value."""
+    fault = error.errors()[0]
+    path = ".".join(str(part) for part in fault["loc"]) or "value"
+    name = path.replace("_", "-") if where == "--" else path
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{where}{name} is no option here"
+    value = fault.get("input")
+    if fault["type"] == "value_error":
+        return f"{where}{name}: {message}"
+    return f"{where}{name}: {message[0].lower()}{message[1:]} (got {value!r})"
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the closest of some words, or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+# ---- the command line
+
+
+def _option_type(annotation: Any) -> Any:
+    """The type as Typer takes it, or PluginError for one that cannot be an option."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
+        inner = next(a for a in arguments if a is not type(None))
+        return _option_type(inner) | None
+    if origin is Literal and all(isinstance(a, str) for a in arguments):
+        return annotation
+    if origin in (list, tuple) and _option_type(arguments[0]) in (int, float, str, Path):
+        return list[arguments[0]]  # type: ignore[valid-type]
+    if annotation in (int, float, bool, str, Path):
+        return annotation
+    raise PluginError(f"type {annotation} cannot be a command-line option")
+
+
+def option_parameters(config: type[Config], panel: str) -> list[inspect.Parameter]:
+    """Typer options for the fields of a config class, as parameters of a command's signature.
+
+    A field's `json_schema_extra={"panel": "..."}` puts it into a panel of its own in the help.
+    """
+    parameters = []
+    for name, field in config.model_fields.items():
+        low = [m for m in field.metadata if hasattr(m, "ge") or hasattr(m, "gt")]
+        high = [m for m in field.metadata if hasattr(m, "le") or hasattr(m, "lt")]
+        try:
+            kind = _option_type(field.annotation)
+        except PluginError as error:
+            raise PluginError(f"config field {name!r}: {error}") from None
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        notes = [field.description or ""]
+        notes += [f"above {m.gt:g}" for m in low if hasattr(m, "gt")]
+        notes += [f"below {m.lt:g}" for m in high if hasattr(m, "lt") and m.lt < 2**31]
+        default = field.get_default(call_default_factory=True)
+        option = typer.Option(
+            help="; ".join(note for note in notes if note),
+            min=next((m.ge for m in low if hasattr(m, "ge")), None),
+            max=next((m.le for m in high if hasattr(m, "le")), None),
+            rich_help_panel=str(extra.get("panel", panel)),
+        )
+        default = list(default) if isinstance(default, tuple) else default
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[kind, option],
+            )
+        )
+    return parameters
+
+
+def check_trainer_options(spec: TrainerSpec) -> None:
+    """Raise PluginError if a trainer's config cannot become options beside a run's own."""
+    taken = {*RunConfig.model_fields, "preset", "config", "run_dir", "progress", "json"}
+    clash = sorted(taken & set(spec.config.model_fields))
+    if clash:
+        raise PluginError(f"config field {clash[0]!r} of {spec.name!r} is an option of every run")
+    option_parameters(spec.config, spec.name)
+    for preset, values in spec.presets.items():
+        unknown = sorted(set(values) - set(spec.config.model_fields))
+        if unknown:
+            raise PluginError(f"preset {preset!r} of {spec.name!r} sets unknown {unknown[0]!r}")
+
+
+# ---- files, presets and the final config
+
+
+def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables "run" and "options" of a TOML file or of a run's config.json.
+
+    Raises UsageError for a file that cannot be read or holds anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    known = {"model", "run", "options"}
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: a table was expected, not {type(content).__name__}")
+    extra = [key for key in content if key not in known]
+    if extra and path.suffix != ".json":  # config.json also says where a run came from
+        raise UsageError(
+            f"--config {path}: unknown key {extra[0]!r}; write 'model' and the tables [run] and "
+            f"[options].{suggest(extra[0], known)}"
+        )
+    tables = {key: content.get(key, {}) for key in ("run", "options")}
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"--config {path}: {key!r} must be a table, not {table!r}")
+    return {**tables, "model": content.get("model")}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run's options after defaults, preset, file and command line, and where each came from."""
+
+    run: RunConfig
+    options: Any
+    sources: dict[str, str]
+
+
+def resolve(
+    spec: TrainerSpec,
+    *,
+    preset: str = "full",
+    file: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Merge default < preset < file < given into checked configs; UsageError names the culprit.
+
+    `given` mixes the run's and the model's options by field name, as the command line does.
+    """
+    presets: dict[str, Mapping[str, Any]] = {"full": {}, **spec.presets}
+    if preset not in presets:
+        raise UsageError(
+            f"{spec.name} has no preset {preset!r}; it has {', '.join(sorted(presets))}."
+            f"{suggest(preset, presets)}"
+        )
+    content: dict[str, Any] = read_config_file(file) if file else {"run": {}, "options": {}}
+    if content.get("model", spec.name) not in (None, spec.name):
+        raise UsageError(f"--config {file} is for {content['model']!r}, not {spec.name!r}")
+    own = {k: v for k, v in (given or {}).items() if k in RunConfig.model_fields}
+    rest = {k: v for k, v in (given or {}).items() if k not in RunConfig.model_fields}
+    fields = {*RunConfig.model_fields, *spec.config.model_fields}
+    for key in rest:
+        if key not in fields:
+            raise UsageError(f"{spec.name} has no option {key!r}.{suggest(key, fields)}")
+
+    def build(config: type[Config], table: str, layers: list[tuple[str, Mapping[str, Any]]]) -> Any:
+        values: dict[str, Any] = {}
+        for label, layer in layers:
+            for key in layer:
+                sources[f"{table}.{key}"] = label
+                if key not in config.model_fields:
+                    raise UsageError(
+                        f"{label}: {table} has no {key!r}.{suggest(key, config.model_fields)}"
+                    )
+            values.update(layer)
+            strict = label.startswith("file")  # a file's `true` or "3" is not a number
+            try:
+                built = (
+                    config.model_validate_json(json.dumps({**values}), strict=True)
+                    if strict
+                    else config.model_validate(values)
+                )
+            except ValidationError as error:
+                where = f"{file}: {table}." if strict else "--"
+                raise UsageError(explain(error, where)) from None
+        return built
+
+    sources: dict[str, str] = {}
+    file_label = f"file {file}"
+    run = build(RunConfig, "run", [(file_label, content["run"]), ("given", own)])
+    options = build(
+        spec.config,
+        "options",
+        [
+            (f"preset {preset}", presets[preset]),
+            (file_label, content["options"]),
+            ("given", rest),
+        ],
+    )
+    sources["preset"] = preset
+    return Resolved(run, options, sources)
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """A config's values as JSON types."""
+    return config.model_dump(mode="json")

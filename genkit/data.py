@@ -1,0 +1,261 @@
+"""Data sets: from what `--data` says to uint8 images in memory, split, checked and hashed.
+
+Arrays are numpy's: `compare` looks at the data before it starts trainings, without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from genkit.config import explain, suggest
+from genkit.errors import PluginError, UsageError
+from genkit.specs import Config, DatasetSpec, ImageShape
+
+HELD_OUT_FRACTION = 0.1
+HELD_OUT_IMAGES = 10_000
+HELD_OUT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split: uint8, (N, C, H, W), C 1 or 3; labels int64, (N,), or None."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a data set's loader returns.
+
+    Args:
+        train: images to learn from.
+        test: images held out by the data set's authors; None lets genkit hold some out.
+        classes: the classes' names, in the order of the labels; empty without labels.
+        notes: one line each on what the user should know, such as files that were skipped.
+    """
+
+    train: Split
+    test: Split | None = None
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageData:
+    """A data set that was opened and checked.
+
+    Args:
+        name: as the user typed it, such as "folder:sprites".
+        train, test: C-contiguous, writable arrays; at least 2 and 1 images.
+        classes: the classes' names, in the order of the labels; empty without labels.
+        notes: one line each on what the user should know.
+        features, reference: as in the data set's spec.
+        held_out: genkit took the test images from the training images.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    features: str
+    reference: str | None
+    held_out: bool
+
+    @property
+    def shape(self) -> ImageShape:
+        """Shape of each image, with the number of classes."""
+        channels, height, width = self.train.images.shape[1:]
+        return ImageShape(channels, height, width, len(self.classes))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the shapes and bytes of the images and labels of both splits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            digest.update(f"{split.images.shape} {split.labels is not None};".encode())
+            digest.update(split.images)
+            if split.labels is not None:
+                digest.update(split.labels.astype("<i8"))  # the same on every machine
+        return digest.hexdigest()
+
+
+def parse_data_name(text: str) -> tuple[str, str | None]:
+    """What `--data` says, "NAME" or "NAME:SOURCE", as name and source.
+
+    Raises:
+        UsageError: there is no name, or a path stands in its place.
+    """
+    name, _, source = text.partition(":")
+    if not name.strip():
+        raise UsageError(f"--data {text!r} names no data set; write --data NAME or NAME:SOURCE")
+    if "/" in name or os.sep in name or name in (".", ".."):
+        raise UsageError(
+            f"--data {text!r} is a path; write --data folder:{text} for a folder of images "
+            f"or --data npz:{text} for an .npz file"
+        )
+    return name, source or None
+
+
+def data_root(option: Path | None = None) -> Path:
+    """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
+    if option is not None:
+        return Path(os.path.expanduser(option))
+    if chosen := os.environ.get("GENKIT_DATA"):
+        return Path(os.path.expanduser(chosen))
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # the XDG specification: a relative path counts as unset
+        cache = Path(os.path.expanduser("~")) / ".cache"
+    return cache / "genkit" / "data"
+
+
+def open_data(
+    spec: DatasetSpec,
+    name: str,
+    source: str | None = None,
+    options: Mapping[str, object] | None = None,
+    root: Path | None = None,
+) -> ImageData:
+    """Load the data set of `spec`, check it, and hold out test images if it has none.
+
+    Args:
+        name: what the user typed, such as "folder:sprites"; stands in messages and records.
+        source: what follows the colon in it.
+        options: values for the fields of `spec.config`, as strings or as Python values.
+        root: the folder where data sets live; None for `data_root()`.
+
+    Raises:
+        UsageError: the source, an option or the images cannot be used.
+        PluginError: the loader broke its contract.
+    """
+    if spec.source is None and source is not None:
+        raise UsageError(f"{spec.name} takes nothing after its name: --data {spec.name}")
+    if spec.source is not None and not source:
+        raise UsageError(
+            f"{spec.name} needs a {spec.source.lower()}: --data {spec.name}:{spec.source}"
+        )
+    config = _build_config(spec, options or {})
+    splits = spec.load()(config, source, data_root(root))
+    _check_splits(splits, spec.name, name)
+    train, test, notes = splits.train, splits.test, tuple(splits.notes)
+    held_out = test is None
+    if test is None:
+        train, test = _hold_out(train, name)
+        notes += (
+            f"{name} has no test images: genkit held out {len(test.images):,} of "
+            f"{len(splits.train.images):,}, the same ones every time",
+        )
+    if len(train.images) < 2:
+        raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
+    return ImageData(
+        name=name,
+        train=_own_memory(train),
+        test=_own_memory(test),
+        classes=tuple(splits.classes),
+        notes=notes,
+        features=spec.features,
+        reference=spec.reference,
+        held_out=held_out,
+    )
+
+
+def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
+    """`spec.config` with `options`; hyphens in their names count as underscores."""
+    known = spec.config.model_fields
+    values = {option.replace("-", "_"): value for option, value in options.items()}
+    for option in values:
+        if option not in known:
+            has = f"its options are: {', '.join(known)}" if known else "it has none"
+            raise UsageError(
+                f"{spec.name} has no data option {option!r}; {has}.{suggest(option, known)}"
+            )
+    try:
+        return spec.config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error, f"data option of {spec.name}, ")) from None
+
+
+def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
+    """Raise `PluginError` unless a loader returned what its contract says."""
+
+    def require(kept: bool, problem: str) -> None:
+        if not kept:
+            raise PluginError(f"the loader of data set {spec_name!r} {problem}")
+
+    require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
+    for part, split in (("train", splits.train), ("test", splits.test)):
+        if split is None and part == "test":
+            continue
+        require(isinstance(split, Split), f"gave {type(split).__name__} as {part}, not a Split")
+        images, labels = split.images, split.labels
+        require(isinstance(images, np.ndarray), f"gave {part} images that are no numpy array")
+        require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
+        require(
+            images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 0,
+            f"gave {part} images of shape {images.shape}, not (N, 1 or 3, H, W)",
+        )
+        require(
+            images.shape[1:] == splits.train.images.shape[1:],
+            f"gave train and test images of different shapes: "
+            f"{splits.train.images.shape[1:]} and {images.shape[1:]}",
+        )
+        require(
+            (labels is not None) == bool(splits.classes),
+            f"names {len(splits.classes)} classes, but its {part} split has "
+            f"{'no ' if labels is None else ''}labels",
+        )
+        if len(images) == 0:
+            raise UsageError(f"{name} holds no {part} images")
+        if labels is None:
+            continue
+        require(
+            isinstance(labels, np.ndarray) and labels.dtype == np.int64,
+            f"gave {part} labels of {getattr(labels, 'dtype', type(labels).__name__)}, not int64",
+        )
+        require(
+            labels.shape == (len(images),),
+            f"gave {part} labels of shape {labels.shape} for {len(images)} images",
+        )
+        require(
+            0 <= labels.min() and labels.max() < len(splits.classes),
+            f"gave {part} labels from {labels.min()} to {labels.max()} "
+            f"for {len(splits.classes)} classes",
+        )
+
+
+def _hold_out(split: Split, name: str) -> tuple[Split, Split]:
+    """Training and test images out of one split, each in its former order."""
+    count = len(split.images)
+    if count < 3:
+        raise UsageError(
+            f"{name} holds {count} image{'s' if count > 1 else ''}; the fewest to learn from, "
+            "with one held out for testing, are 3"
+        )
+    # RandomState's stream is frozen for good; default_rng's may change with numpy's version.
+    order = np.random.RandomState(HELD_OUT_SEED).permutation(count)
+    test_count = min(HELD_OUT_IMAGES, max(1, int(count * HELD_OUT_FRACTION)))
+    test, train = np.sort(order[:test_count]), np.sort(order[test_count:])
+
+    def take(indices: NDArray[np.int64]) -> Split:
+        return Split(split.images[indices], None if split.labels is None else split.labels[indices])
+
+    return take(train), take(test)
+
+
+def _own_memory(split: Split) -> Split:
+    """The split as C-contiguous, writable arrays, copied only if they are not: torch asks it."""
+    labels = split.labels
+    return Split(
+        np.require(split.images, requirements=["C", "W"]),
+        None if labels is None else np.require(labels, requirements=["C", "W"]),
+    )

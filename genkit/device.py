@@ -1,0 +1,60 @@
+"""Where a run computes and how precisely: device, threads, autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from genkit.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises UsageError for a name that means nothing and for a device this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name!r} is no device; write auto, cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no MPS device")
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 there: on CPUs with AVX512-BF16 or AMX and on GPUs since
+    Ampere. On other CPUs it is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
+    return False
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """ "fp32" or "bf16"; "auto" takes bf16 where it is fast."""
+    if name == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which losses are computed. There is no fp16: it would need a loss scale."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to its device, its convolutions' weights with channels last."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,196 @@
+"""The one training loop. It knows phases, not models; it writes no files and prints nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genkit.device import autocast
+from genkit.errors import PluginError, TrainingError
+from genkit.model import Batch, GenerativeModel, Phase
+from genkit.stream import Stream, derive_seed
+
+RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
+
+
+class Loop:
+    """Training of one model on one stream, an iteration at a time.
+
+    All random numbers of an iteration follow from (seed, step): the generators are seeded anew
+    at its start, so that sampling or scoring between iterations changes nothing.
+
+    Args:
+        model: on its device; its `phases()` are asked for here.
+        stream: the training images.
+        seed: of the run.
+        precision: "fp32" or "bf16".
+        accumulate: number of parts that each batch is split into. Gradients add up to those of
+            the whole batch, except that BatchNorm sees the parts one by one.
+        ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        stream: Stream,
+        *,
+        seed: int,
+        precision: str = "fp32",
+        accumulate: int = 1,
+        ema_half_life: int = 0,
+    ) -> None:
+        self.model = model.train()
+        self.stream = stream
+        self.seed = seed
+        self.precision = precision
+        self.accumulate = accumulate
+        self.ema_half_life = ema_half_life
+        self.phases = _checked(model.phases())
+        self.draws = max(phase.repeats for phase in self.phases)
+        self.step = 0  # iterations done
+        self.average = model
+        if ema_half_life:
+            self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._unchecked: list[tuple[int, str, Tensor]] = []
+        for phase in self.phases:
+            for group in phase.optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+
+    @property
+    def images_per_step(self) -> int:
+        return self.draws * self.stream.batch_size
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.images_per_step
+
+    def iterate(self) -> dict[str, Tensor]:
+        """One iteration: every phase that is due. Returns what they log, as tensors."""
+        torch.manual_seed(derive_seed(self.seed, "step", self.step))
+        parts = [
+            _split(self.stream.batch(self.step * self.draws + draw), self.accumulate)
+            for draw in range(self.draws)
+        ]
+        logs: dict[str, Tensor] = {}
+        for phase in self.phases:
+            if self.step % phase.every == 0:
+                with self._only(phase):
+                    for repeat in range(phase.repeats):
+                        logs.update(self._update(phase, parts[repeat]))
+        self.step += 1
+        self._follow()
+        return logs
+
+    def _update(self, phase: Phase, parts: list[Batch]) -> dict[str, Tensor]:
+        """One step of a phase's optimizer on one batch, given in parts."""
+        logs: dict[str, Tensor] = {}
+        total = sum(len(part.images) for part in parts)
+        phase.optimizer.zero_grad(set_to_none=True)
+        for part in parts:
+            with autocast(part.images.device, self.precision):
+                loss, extras = phase.loss(part)
+            share = len(part.images) / total
+            for name, value in {"loss": loss, **extras}.items():
+                key = f"{phase.name}/{name}"
+                logs[key] = logs.get(key, 0) + value.detach().float() * share  # type: ignore[assignment]
+            self._unchecked.append((self.step, phase.name, loss.detach()))
+            if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
+                self.check_finite()
+            (loss if len(parts) == 1 else loss * share).backward()
+        parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+        if phase.clip is not None:
+            norm = nn.utils.clip_grad_norm_(parameters, phase.clip)
+            logs[f"{phase.name}/gradient_norm"] = norm
+        if phase.schedule is not None:
+            factor = phase.schedule(self.step)
+            for group in phase.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        phase.optimizer.step()
+        return logs
+
+    @contextmanager
+    def _only(self, phase: Phase) -> Iterator[None]:
+        """Freeze all parameters that are not the phase's own."""
+        own = {id(p) for group in phase.optimizer.param_groups for p in group["params"]}
+        frozen = [p for p in self._trainable if id(p) not in own]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the model (EDM, Karras et al. 2022, code: half-life in images,
+        shorter at first). Buffers such as BatchNorm's are copied."""
+        if not self.ema_half_life:
+            return
+        half_life = min(self.ema_half_life, RAMP * self.images_seen)
+        weight = 1 - 0.5 ** (self.images_per_step / half_life)
+        average, model = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(average, model, weight)
+        for own, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            own.copy_(new)
+
+    def check_finite(self) -> None:
+        """Raise TrainingError, naming phase and step, if a loss since the last look was not
+        finite."""
+        for step, phase, loss in self._unchecked:
+            if not math.isfinite(loss.item()):
+                raise TrainingError(
+                    f"the loss of phase {phase!r} became {loss.item()} in step {step}; try a "
+                    "smaller learning rate, a smaller clip or --precision fp32"
+                )
+        self._unchecked.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs: data order and noise follow from the step."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.ema_half_life else {},
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.ema_half_life:
+            self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Each optimizer once, in the order of the phases."""
+        return list({id(phase.optimizer): phase.optimizer for phase in self.phases}.values())
+
+
+def _checked(phases: list[Phase]) -> list[Phase]:
+    """The phases, or PluginError for a list that the loop cannot follow."""
+    names = [phase.name for phase in phases]
+    if not phases or len(set(names)) != len(names):
+        raise PluginError(f"phases() must return phases with names of their own, got {names}")
+    for phase in phases:
+        if phase.repeats < 1 or phase.every < 1:
+            raise PluginError(f"phase {phase.name!r}: repeats and every start at 1")
+    return phases
+
+
+def _split(batch: Batch, count: int) -> list[Batch]:
+    """A batch in at most `count` parts of nearly equal size."""
+    if count == 1:
+        return [batch]
+    images = batch.images.tensor_split(min(count, len(batch.images)))
+    if batch.labels is None:
+        return [Batch(part) for part in images]
+    labels = batch.labels.tensor_split(len(images))
+    return [Batch(*pair) for pair in zip(images, labels, strict=True)]

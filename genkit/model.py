@@ -1,0 +1,109 @@
+"""What a generative model is to genkit: batches in, phases of training, samples out.
+
+Plugins import this module and torch; nothing here knows of files, ranks or budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genkit.specs import ImageShape, TrainerConfig
+
+Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+@dataclass
+class Batch:
+    """Training images of one iteration.
+
+    Args:
+        images: float32 in [-1, 1], (N, C, H, W).
+        labels: int64, (N,), or None for unlabelled data.
+        shared: scratch for the phases of this iteration, emptied before the next: a GAN's
+            generator phase leaves its fakes here for the discriminator's.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False, kw_only=True)
+class Phase:
+    """One kind of update within an iteration: a loss and the optimizer that follows it.
+
+    The loop updates exactly the parameters of `optimizer`; all others are frozen meanwhile.
+
+    Args:
+        name: prefix of what is logged and key in the checkpoint, unique within the model.
+        loss: bound method, batch -> (scalar to minimise, further scalars to log).
+        optimizer: holds the parameters of this phase; two phases may share one.
+        repeats: updates per iteration, each on its own batch (WGAN's n_critic).
+        every: run on iterations divisible by this (lazy regularisation); scaling the loss
+            accordingly is the model's job.
+        clip: largest norm of the gradient over all the phase's parameters.
+        schedule: factor on the learning rate, a pure function of the iteration.
+    """
+
+    name: str
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    repeats: int = 1
+    every: int = 1
+    clip: float | None = None
+    schedule: Callable[[int], float] | None = None
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Log-likelihood of images, one value each.
+
+    Args:
+        nats: (N,), natural logarithm of the probability of each image.
+        kind: "exact", or "bound" for a lower bound such as the ELBO.
+        of: what the probability is of, for instance "images at 2 grey levels".
+    """
+
+    nats: Tensor
+    kind: Literal["exact", "bound"]
+    of: str
+
+
+class GenerativeModel(nn.Module):
+    """Base of every model. Subclasses are built as `(config, image_shape)`.
+
+    `__init__` raises `genkit.errors.UsageError` for an image shape that the model cannot take.
+    """
+
+    def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = image_shape
+
+    def phases(self) -> list[Phase]:
+        """The phases of one iteration, in their order. Called once, after the model has been
+        moved to its device; optimizers are made here."""
+        raise NotImplementedError
+
+    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
+        """Draw n images, float in [-1, 1], (n, C, H, W). All randomness comes from `generator`,
+        which lives on the model's device."""
+        raise NotImplementedError
+
+    def log_likelihood(self, images: Tensor) -> LogLikelihood | None:
+        """Log-likelihood of images in [-1, 1], (N, C, H, W); None for models without one."""
+        return None
+
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """Images as the model sees them, same shape and range; None for models that encode
+        nothing."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device

@@ -1,0 +1,125 @@
+"""What `genkit list`, `info` and `plugins` print. Light, except that counting a model's parameters
+builds it."""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genkit.config import suggest
+from genkit.errors import UsageError
+from genkit.registry import Registry
+from genkit.specs import ImageShape, TrainerSpec
+
+KINDS = {
+    "trainers": "Models",
+    "datasets": "Data sets",
+    "metrics": "Metrics",
+    "features": "Feature extractors",
+}
+
+
+def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
+    """All there is, by kind and name: summary and the distribution it comes from."""
+    return {
+        kind: {
+            name: {"summary": entry.spec.summary, "from": entry.plugin.distribution}
+            for name, entry in getattr(registry, kind).items()
+        }
+        for kind in KINDS
+    }
+
+
+def print_catalogue(registry: Registry) -> None:
+    """All there is, in one table per kind."""
+    console = Console()
+    for kind, entries in catalogue(registry).items():
+        table = Table(title=KINDS[kind], title_justify="left", show_header=False, box=None)
+        for name, entry in entries.items():
+            source = "" if entry["from"] == "torch-genkit" else f" ({entry['from']})"
+            table.add_row(Text(name, style="bold"), Text(entry["summary"] + source))
+        console.print(table)
+        console.print()
+
+
+def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
+    """One thing in full; UsageError with the closest name if there is none."""
+    console = Console()
+    found = [k for k in KINDS if name in getattr(registry, k) or name in contested(registry, k)]
+    if not found:
+        names = [n for kind in KINDS for n in getattr(registry, kind)]
+        raise UsageError(f"there is nothing named {name!r}.{suggest(name, names)} See: genkit list")
+    for kind in found:
+        spec = getattr(registry, kind).find(name)
+        plugin = getattr(registry, kind)[name].plugin
+        console.print(Text(f"{KINDS[kind]}: {name}", style="bold"))
+        console.print(Text(spec.summary))
+        console.print(Text(f"from {plugin.distribution} {plugin.version}, {spec.target}\n"))
+        if spec.config.model_fields:
+            console.print(_option_table(spec))
+        if isinstance(spec, TrainerSpec):
+            _print_model(console, spec, ImageShape(channels, size, size))
+
+
+def contested(registry: Registry, kind: str) -> dict[str, Any]:
+    """Names of a kind that more than one stranger claims."""
+    return dict(getattr(registry, kind).contested)
+
+
+def _option_table(spec: Any) -> Table:
+    presets = dict(getattr(spec, "presets", {}))
+    table = Table(box=None)
+    for heading in ("option", "default", *presets, ""):
+        table.add_column(heading)
+    for field, details in spec.config.model_fields.items():
+        cells = [f"--{field.replace('_', '-')}", str(details.default)]
+        cells += [str(values.get(field, "")) for values in presets.values()]
+        table.add_row(*(Text(cell) for cell in [*cells, details.description or ""]))
+    return table
+
+
+def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None:
+    """What the model's class says of itself, and its parameters part by part."""
+    import inspect
+
+    from genkit.config import resolve
+    from genkit.runs import build_model, count_parameters
+
+    model = build_model(spec, resolve(spec).options, shape, seed=0)
+    console.print()
+    console.print(Text(inspect.cleandoc(type(model).__doc__ or "")))
+    console.print(Text(f"\nTrainable parameters at {shape}, default options:"))
+    for part, module in model.named_children():
+        console.print(Text(f"  {part}: {count_parameters(module):,}"))
+    console.print(Text(f"  in all: {count_parameters(model):,}"))
+
+
+def print_plugins(registry: Registry, traceback: bool) -> None:
+    """Each plugin's health; with `traceback`, errors in full."""
+    console = Console()
+    table = Table(box=None)
+    for heading in ("plugin", "distribution", "provides", "import", "problem"):
+        table.add_column(heading)
+    for plugin in registry.plugins.plugins:
+        provides = [
+            name
+            for kind in KINDS
+            for name, entry in getattr(registry, kind).items()
+            if entry.plugin is plugin
+        ]
+        cells = [
+            plugin.name,
+            f"{plugin.distribution} {plugin.version}",
+            ", ".join(provides),
+            f"{1000 * plugin.import_seconds:.0f} ms",
+            plugin.problem or "",
+        ]
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    for plugin in registry.plugins.failed if traceback else []:
+        if plugin.error is not None:
+            console.print(Text("\n" + "".join(tracebacks.format_exception(plugin.error))))

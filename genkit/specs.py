@@ -1,0 +1,157 @@
+"""Specs: frozen descriptions of what plugins provide, and the base classes of their configs.
+
+A spec names its implementation by a string, "package.module:Name", which is imported only when
+it is used; listing a thousand models imports none of them. This module never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from genkit.errors import PluginError
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, finite, and without unknown keys.
+
+    Each field needs a type, a default and a description; ranges and choices are checked on the
+    command line, in files and in Python alike.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        defer_build=True,
+        protected_namespaces=(),
+    )
+
+
+class TrainerConfig(Config):
+    """Base of a trainer's config: what the training loop asks of every model.
+
+    A subclass may give these two fields other defaults and adds its own.
+    """
+
+    batch_size: int = Field(64, ge=1, description="images per iteration, over all devices")
+    ema_half_life: int = Field(
+        10_000,
+        ge=0,
+        description="images after which a weight counts half in the average that is "
+        "sampled and scored; 0 turns averaging off",
+    )
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The shape of one image and the number of its classes (0: no labels)."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int = 0
+
+    @property
+    def dimensions(self) -> int:
+        """Values per image: channels * height * width."""
+        return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.channels} x {self.height} x {self.width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every spec has: a name to type, one line of help, a target and a config class."""
+
+    name: str
+    summary: str
+    target: str
+    config: type[Config] = Config
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise PluginError(
+                f"{self.name!r} is no name: use small letters, digits and single hyphens"
+            )
+        if not isinstance(self.target, str) or self.target.count(":") != 1:
+            raise PluginError(
+                f"target {self.target!r} of {self.name!r} must read 'package.module:Name'"
+            )
+        if not (isinstance(self.config, type) and issubclass(self.config, Config)):
+            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.Config")
+
+    def load(self) -> Any:
+        """Import the target; a failure is a PluginError that names the spec."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"{self.name!r} could not be loaded: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSpec(Spec):
+    """A kind of generative model. Target: a `genkit.model.GenerativeModel` subclass, called as
+    `(config, image_shape)`.
+
+    `presets` maps a preset's name to the config values it changes; "full" is always there and
+    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses.
+    """
+
+    config: type[TrainerConfig] = TrainerConfig
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not issubclass(self.config, TrainerConfig):
+            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.TrainerConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set. Target: `load(config, source, root) -> genkit.data.Splits`.
+
+    `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH"), None if nothing
+    may. `root` is the folder where data sets live. `features` is the feature extractor that
+    scores this data by default; `reference` names the images that its scores refer to, for
+    extractors that ship those images' statistics.
+    """
+
+    source: str | None = None
+    features: str = "inception"
+    reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a score table: `better` says which direction is good; the first column of a
+    metric that ranks, ranks."""
+
+    name: str
+    title: str
+    better: Literal["lower", "higher"]
+    ranks: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Spec):
+    """One pass that yields scores. Target: `score(config, samples, reference, extractor)`,
+    see `genkit.metrics`; returns a value for each of `columns`, by name."""
+
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSpec(Spec):
+    """A feature extractor. Target: a `genkit.metrics.FeatureExtractor` subclass, called as
+    `(config)`."""

@@ -1,0 +1,333 @@
+"""Training assembled: config, data, model and loop into a run directory, and resumed there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genkit import __version__, checkpoint, sampling
+from genkit.config import Budget, Resolved, RunConfig, resolve, to_json
+from genkit.data import ImageData
+from genkit.device import choose_device, choose_precision, place
+from genkit.errors import CheckpointError, Interrupted, UsageError
+from genkit.loop import Loop
+from genkit.model import GenerativeModel
+from genkit.progress import Reporter
+from genkit.registry import Registry
+from genkit.rundir import RunDir, new_run_path, write_json
+from genkit.runs import Run, build_model, count_parameters, load_data, load_run, read_values
+from genkit.specs import TrainerSpec
+from genkit.stream import Stream, to_bytes, to_unit_range
+
+GRID_IMAGES = 64
+SCHEMA = 1  # of config.json
+
+
+def train(
+    spec: TrainerSpec,
+    resolved: Resolved,
+    run_path: Path,
+    registry: Registry,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train a new model into a new run directory and return the run."""
+    data = load_data(registry, resolved.run)
+    device = choose_device(resolved.run.device)
+    precision = choose_precision(resolved.run.precision, device)
+    torch.set_num_threads(resolved.run.threads)
+    model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
+    directory = RunDir.create(run_path)
+    config = {
+        "schema": SCHEMA,
+        "model": spec.name,
+        "run": to_json(resolved.run),
+        "options": to_json(resolved.options),
+        "sources": resolved.sources,
+        "image_shape": asdict(data.shape),
+        "data": describe_data(data),
+        "precision": precision,
+        "device": str(device),
+        "parameters": count_parameters(model),
+        "provenance": describe_origin(registry, spec.name),
+    }
+    write_json(directory.config_path, config)
+    training = _Training(directory, config, resolved.run, data, model, registry, reporter)
+    training.run()
+    return load_run(directory.path, registry, str(device))
+
+
+def resume(
+    path: Path, registry: Registry, *, budget: str | None = None, reporter: Reporter | None = None
+) -> Run:
+    """Go on with a run from its newest whole checkpoint, towards its budget or another one."""
+    directory = RunDir.open(path)
+    config = directory.config()
+    spec = registry.trainers.find(config["model"])
+    values = {**config["run"], **({"budget": budget} if budget else {})}
+    run = read_values(RunConfig, values, directory)
+    options = read_values(spec.config, config["options"], directory)
+    state, notes = checkpoint.load_state(directory.checkpoints)
+    data = load_data(registry, run)
+    recorded = config.get("data", {}).get("fingerprint")
+    if data.fingerprint != recorded:
+        raise UsageError(
+            f"the data set {run.data!r} is not the one this run was trained on: its fingerprint "
+            f"is {data.fingerprint[:12]}, recorded is {str(recorded)[:12]}"
+        )
+    torch.set_num_threads(run.threads)
+    model = build_model(spec, options, data.shape, run.seed)
+    if budget:
+        config["run"]["budget"] = budget
+        write_json(directory.config_path, config)
+    training = _Training(directory, config, run, data, model, registry, reporter)
+    training.restore(state)
+    for note in notes:
+        training.reporter.say(note)
+    training.run()
+    return load_run(path, registry, config["device"])
+
+
+class _Training:
+    """One training in its run directory: the loop and everything that happens around it."""
+
+    def __init__(
+        self,
+        directory: RunDir,
+        config: dict[str, Any],
+        run: RunConfig,
+        data: ImageData,
+        model: GenerativeModel,
+        registry: Registry,
+        reporter: Reporter | None,
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.options = run
+        self.budget = Budget.parse(run.budget)
+        self.data = data
+        self.plugins = registry.plugins
+        self.reporter = reporter or Reporter()
+        self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
+        self.grids = 0  # written so far
+        device = choose_device(config["device"])
+        self.stream = Stream(
+            data.train,
+            batch_size=model.config.batch_size,
+            seed=run.seed,
+            device=device,
+        )
+        place(model, device)
+        self.loop = Loop(
+            model,
+            self.stream,
+            seed=run.seed,
+            precision=config["precision"],
+            accumulate=run.accumulate,
+            ema_half_life=model.config.ema_half_life,
+        )
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is used up."""
+        return self.budget.spent(
+            step=self.loop.step,
+            images=self.loop.images_seen,
+            seconds=self.seconds,
+            images_per_epoch=len(self.stream),
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a training state instead of the beginning."""
+        try:
+            self.loop.load_state_dict(state["loop"])
+            self.seconds, self.grids = state["seconds"], state["grids"]
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {self.directory.checkpoints} does not fit the model: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
+        self.directory.cut_metrics(self.loop.step)
+
+    def run(self) -> None:
+        """Train until the budget is spent; save on the way, at the end and on an interrupt."""
+        self._notify("on_run_start")
+        status = "failed"
+        self.reporter.start(self.directory.name)
+        for note in self.data.notes:
+            self.reporter.say(note)
+        try:
+            with _signals_noted() as signals:
+                self._iterate(signals)
+                self.save()
+            if signals and self.spent < 1:
+                status = "interrupted"
+                raise Interrupted(signals[0], self.directory.path)
+            status = "finished"
+        finally:
+            self.reporter.stop()
+            self._notify("on_run_end", status=status)
+
+    def _iterate(self, signals: list[int]) -> None:
+        saved = time.monotonic()
+        rate_step, rate_seconds = self.loop.step, self.seconds
+        if self.options.grids and self.grids == 0:
+            self.write_grid()
+        while self.spent < 1 and not signals:
+            start = time.perf_counter()
+            logs = self.loop.iterate()
+            due = self.loop.step % self.options.log_every == 0
+            values = {name: float(value) for name, value in logs.items()} if due else {}
+            self.seconds += time.perf_counter() - start
+            if due:
+                self.loop.check_finite()
+                steps = self.loop.step - rate_step
+                elapsed = max(self.seconds - rate_seconds, 1e-9)
+                rate = steps * self.loop.images_per_step / elapsed
+                rate_step, rate_seconds = self.loop.step, self.seconds
+                self.log(values, rate)
+            if self.options.grids and self.spent * self.options.grids >= self.grids:
+                self.write_grid()
+            if time.monotonic() - saved > self.options.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+
+    def log(self, values: dict[str, float], rate: float) -> None:
+        """Write a line of metrics and report it."""
+        counts = {"step": self.loop.step, "images": self.loop.images_seen}
+        row = {**counts, **values, "seconds": self.seconds, "images_per_second": rate}
+        self.directory.append_metrics(row)
+        spent = self.spent
+        left = self.seconds / spent * (1 - spent) if spent else None
+        state = {"fraction": spent, **counts, "images_per_second": rate, "seconds_left": left}
+        self.reporter.update({**state, "values": values})
+        self._notify("on_log", step=self.loop.step, values=values)
+
+    def write_grid(self) -> None:
+        """Sample the same noise as before into a grid; models that encode add reconstructions."""
+        model = self.loop.average
+        path = self.directory.samples / f"step-{self.loop.step:09d}.png"
+        sampling.save_png(sampling.make_grid(sampling.draw(model, GRID_IMAGES, seed=0)), path)
+        real = torch.from_numpy(self.data.test.images[: GRID_IMAGES // 2])
+        with torch.no_grad():
+            training = model.training
+            again = model.eval().reconstruct(to_unit_range(real.to(model.device)))
+            model.train(training)
+        if again is not None:  # pairs: an image of the test split, and what the model makes of it
+            pairs = torch.stack([real, to_bytes(again).cpu()], 1).flatten(0, 1)
+            name = path.with_name(f"reconstructions-{self.loop.step:09d}.png")
+            sampling.save_png(sampling.make_grid(pairs), name)
+        self.grids += 1
+        self._notify("on_sample", step=self.loop.step, path=path)
+
+    def save(self) -> None:
+        """Write the training state and the weights that samples are drawn from."""
+        self.loop.check_finite()
+        state = {"loop": self.loop.state_dict(), "seconds": self.seconds, "grids": self.grids}
+        path = checkpoint.save_state(self.directory.checkpoints, self.loop.step, state)
+        metadata = {
+            "model": self.config["model"],
+            "step": str(self.loop.step),
+            "weights": "ema" if self.loop.ema_half_life else "raw",
+        }
+        checkpoint.save_weights(self.directory.weights_path, self.loop.average, metadata)
+        summary = {
+            "step": self.loop.step,
+            "images": self.loop.images_seen,
+            "seconds": self.seconds,
+            "images_per_second": self.loop.images_seen / max(self.seconds, 1e-9),
+            "weights": metadata["weights"],
+        }
+        write_json(self.directory.path / "summary.json", summary)
+        self._notify("on_checkpoint", step=self.loop.step, path=path)
+
+    def _notify(self, event: str, **arguments: Any) -> None:
+        for line in self.plugins.notify(event, run=self.directory.path, **arguments):
+            self.reporter.say(line)
+
+
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one interrupts
+    at once."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted  # only the main thread may handle signals
+        return
+
+    def note(number: int, frame: object) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe_data(data: ImageData) -> dict[str, Any]:
+    """What a run records of its data."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train_images": len(data.train.images),
+        "test_images": len(data.test.images),
+        "classes": list(data.classes),
+    }
+
+
+def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
+    """Versions, command and commit: what is needed to repeat a run."""
+    plugin = registry.trainers[model].plugin
+    return {
+        "genkit": __version__,
+        "plugin": f"{plugin.distribution} {plugin.version}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "torch-fidelity": importlib.metadata.version("torch-fidelity"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The git commit of the working directory, if it is in a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def train_by_name(
+    registry: Registry,
+    model: str,
+    *,
+    preset: str = "full",
+    config: Path | None = None,
+    run_dir: Path | None = None,
+    reporter: Reporter | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train a model by its name and the options given; what the command and `genkit.train` do."""
+    spec = registry.trainers.find(model)
+    resolved = resolve(spec, preset=preset, file=config, given=given)
+    path = run_dir or new_run_path(model, resolved.run.data, resolved.run.seed)
+    return train(spec, resolved, path, registry, reporter)

@@ -1,0 +1,67 @@
+"""The data sets that come with genkit: their specs and options; loaders are imported when used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from genkit.hookspecs import hookimpl
+from genkit.specs import Config, DatasetSpec
+
+
+class FolderConfig(Config):
+    """How images from a folder become arrays of one shape."""
+
+    size: int = Field(
+        32,
+        ge=8,
+        le=256,
+        description="pixels a side: images are scaled and their centre is cut out",
+    )
+    channels: Literal["auto", "1", "3"] = Field(
+        "auto", description="1 for grey, 3 for colour; auto takes 1 if all images are grey"
+    )
+
+
+@hookimpl
+def register_datasets() -> list[DatasetSpec]:
+    return [
+        DatasetSpec(
+            name="mnist-mini",
+            summary="12,000 handwritten digits, 1 x 28 x 28; comes with genkit, no download",
+            target="genkit_datasets.mini:load",
+            features="digits",
+            reference="mnist-train",
+        ),
+        DatasetSpec(
+            name="mnist",
+            summary="70,000 handwritten digits, 1 x 28 x 28; downloads 12 MB",
+            target="genkit_datasets.classic:load_mnist",
+            features="digits",
+            reference="mnist-train",
+        ),
+        DatasetSpec(
+            name="fashion-mnist",
+            summary="70,000 photos of clothes, 1 x 28 x 28; downloads 31 MB",
+            target="genkit_datasets.classic:load_fashion_mnist",
+        ),
+        DatasetSpec(
+            name="cifar10",
+            summary="60,000 photos of animals and vehicles, 3 x 32 x 32; downloads 170 MB",
+            target="genkit_datasets.classic:load_cifar10",
+        ),
+        DatasetSpec(
+            name="folder",
+            summary="your own images: a folder of PNG, JPEG, WebP or BMP files",
+            target="genkit_datasets.folder:load",
+            config=FolderConfig,
+            source="PATH",
+        ),
+        DatasetSpec(
+            name="npz",
+            summary="your own images: an .npz file of uint8 arrays",
+            target="genkit_datasets.arrays:load",
+            source="PATH",
+        ),
+    ]

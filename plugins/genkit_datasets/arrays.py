@@ -1,0 +1,110 @@
+"""Images from an .npz file: which array is what, and in which order its axes are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genkit.data import Split, Splits
+from genkit.errors import UsageError
+from genkit.specs import Config
+
+EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3"
+# What zipfile and numpy raise for archives and arrays that are damaged, locked or of objects.
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+def load(config: Config, source: str, root: Path) -> Splits:
+    """Splits from `train_images` and `test_images`, or from `images`, `arr_0` or the only array.
+
+    Labels come from `train_labels` and `test_labels`, or from `labels`: integers, (N,) or (N, 1),
+    of any values; each value is a class.
+
+    Raises:
+        UsageError: the file cannot be read, or its arrays are not images and labels.
+    """
+    path = Path(os.path.expanduser(source))
+    arrays = _read(path)
+    train_key = _find_images(path, arrays)
+    has_test = train_key == "train_images" and "test_images" in arrays
+    keys = [(train_key, "train_labels" if train_key == "train_images" else "labels")]
+    keys += [("test_images", "test_labels")] if has_test else []
+    images = [_as_images(path, images_key, arrays[images_key]) for images_key, _ in keys]
+    labels = [
+        _as_labels(path, key, arrays[key], len(part))
+        for (_, key), part in zip(keys, images, strict=True)
+        if key in arrays
+    ]
+    unused = sorted(set(arrays) - {key for pair in keys for key in pair})
+    notes = [f"{path.name}: not used: {', '.join(unused)}"] if unused else []
+    if len(labels) < len(images):
+        if labels:
+            notes.append(f"{path.name}: labels of one split are missing, so none are used")
+        return Splits(*(Split(part) for part in images), notes=tuple(notes))
+    values = np.unique(np.concatenate(labels))
+    splits = [
+        Split(part, np.searchsorted(values, own).astype(np.int64))
+        for part, own in zip(images, labels, strict=True)
+    ]
+    return Splits(*splits, classes=tuple(map(str, values)), notes=tuple(notes))
+
+
+def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of the file by name."""
+    if not os.path.isfile(path):
+        problem = "is no file" if os.path.exists(path) else "does not exist"
+        raise UsageError(f"{path} {problem}; write --data npz:PATH with the path of an .npz file")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise UsageError(
+                f"{path} is no .npz file; write one with numpy.savez_compressed(path, images=array)"
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UNREADABLE as error:
+        raise UsageError(f"{path} cannot be read as arrays of numbers: {error}") from error
+
+
+def _find_images(path: Path, arrays: dict[str, NDArray[np.generic]]) -> str:
+    for key in ("train_images", "images", "arr_0"):
+        if key in arrays:
+            return key
+    if len(arrays) == 1:
+        return next(iter(arrays))
+    raise UsageError(
+        f"{path} holds {', '.join(arrays) or 'no arrays'}; expected are 'images', or "
+        "'train_images' and 'test_images'"
+    )
+
+
+def _as_images(path: Path, key: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """The array as (N, C, H, W)."""
+    shape = getattr(array, "shape", ())
+    found = f"{key!r} in {path} is {getattr(array, 'dtype', 'no array')} {shape}"
+    if getattr(array, "dtype", None) != np.uint8:
+        raise UsageError(f"{found}; expected are uint8 values, 0 to 255, {EXPECTED}")
+    if len(shape) == 3:
+        array = array[:, None]  # (N, H, W) -> (N, 1, H, W)
+    elif len(shape) == 4 and shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+    elif len(shape) != 4 or shape[1] not in (1, 3):
+        raise UsageError(f"{found}; expected is the shape {EXPECTED}")
+    if 0 in array.shape[2:]:
+        raise UsageError(f"{found}: its images have no pixels")
+    return np.ascontiguousarray(array)
+
+
+def _as_labels(path: Path, key: str, array: NDArray[np.generic], count: int) -> NDArray[np.integer]:
+    """The array as (N,)."""
+    shape = getattr(array, "shape", ())
+    if shape not in ((count,), (count, 1)) or array.dtype.kind not in "iu":
+        raise UsageError(
+            f"{key!r} in {path} is {getattr(array, 'dtype', 'no array')} {shape}; expected are "
+            f"{count} integers, one for each image"
+        )
+    return array.reshape(count)

@@ -1,0 +1,156 @@
+"""DCGAN: a convolutional generator and discriminator playing the minimax game."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genkit.errors import UsageError
+from genkit.model import Batch, GenerativeModel, Phase
+from genkit.specs import ImageShape
+from genkit_dcgan import DCGANConfig
+
+SLOPE = 0.3  # of the LeakyReLUs
+SMALLEST, LARGEST = 8, 128
+
+
+def count_halvings(shape: ImageShape) -> int:
+    """How often the image is halved on its way to the coarsest map, of 4 to 10 pixels a side."""
+    return max(2, math.ceil(math.log2(max(shape.height, shape.width) / 10)))
+
+
+class Generator(nn.Module):
+    """Noise z, (N, latent), to images in [-1, 1], (N, C, H, W).
+
+    A linear layer makes the coarsest map; a transposed convolution of stride 1 and then one of
+    stride 2 per halving follow, each 5 x 5 with half the channels of the one before it. Sizes
+    that cannot be halved evenly are made too large and cropped.
+    """
+
+    def __init__(self, shape: ImageShape, latent: int, width: int) -> None:
+        super().__init__()
+        halvings = count_halvings(shape)
+        self.shape = shape
+        self.top = width * 2**halvings
+        self.height = math.ceil(shape.height / 2**halvings)
+        self.width = math.ceil(shape.width / 2**halvings)
+        features = self.top * self.height * self.width
+        self.project = nn.Sequential(
+            nn.Linear(latent, features, bias=False), nn.BatchNorm1d(features), nn.LeakyReLU(SLOPE)
+        )
+        layers: list[nn.Module] = []
+        channels = self.top
+        for stage in range(halvings):
+            stride = 1 if stage == 0 else 2
+            layers += [
+                nn.ConvTranspose2d(
+                    channels, channels // 2, 5, stride, 2, output_padding=stride - 1, bias=False
+                ),
+                nn.BatchNorm2d(channels // 2),
+                nn.LeakyReLU(SLOPE),
+            ]
+            channels //= 2
+        layers.append(
+            nn.ConvTranspose2d(channels, shape.channels, 5, 2, 2, output_padding=1, bias=False)
+        )
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.project(z).view(-1, self.top, self.height, self.width)
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return torch.tanh(x[:, :, : self.shape.height, : self.shape.width])
+
+
+class Discriminator(nn.Module):
+    """Images, (N, C, H, W), to the logit of "this is real", (N,)."""
+
+    def __init__(self, shape: ImageShape, width: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, height, columns = shape.channels, shape.height, shape.width
+        for stage in range(count_halvings(shape)):
+            layers += [
+                nn.Conv2d(channels, width * 2**stage, 5, 2, 2),
+                nn.LeakyReLU(SLOPE),
+                nn.Dropout(dropout),
+            ]
+            channels = width * 2**stage
+            height, columns = math.ceil(height / 2), math.ceil(columns / 2)
+        self.layers = nn.Sequential(*layers)
+        self.judge = nn.Linear(channels * height * columns, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.judge(self.layers(images).flatten(1)).squeeze(1)
+
+
+class DCGAN(GenerativeModel):
+    """Deep convolutional GAN (Radford et al. 2015, arXiv 1511.06434).
+
+    The game is that of Goodfellow et al. 2014 (arXiv 1406.2661): equation 1 for the
+    discriminator; for the generator its minimax form or the non-saturating one of section 3.
+    At 1 x 28 x 28 the default networks have 2,305,472 and 212,865 trainable parameters.
+
+    Departures from Radford et al.: 5 x 5 kernels throughout with a first transposed convolution
+    of stride 1, LeakyReLU of slope 0.3 in both networks, dropout and no BatchNorm in the
+    discriminator. From algorithm 1 of Goodfellow et al.: both players move from the same state
+    of the game, on the same fakes, so that the generator runs once per iteration.
+    """
+
+    def __init__(self, config: DCGANConfig, image_shape: ImageShape) -> None:
+        super().__init__(config, image_shape)
+        self.config: DCGANConfig
+        sides = (image_shape.height, image_shape.width)
+        if min(sides) < SMALLEST or max(sides) > LARGEST:
+            raise UsageError(
+                f"dcgan takes images of {SMALLEST} to {LARGEST} pixels a side, not {image_shape}"
+            )
+        self.generator = Generator(image_shape, config.latent, config.generator_width)
+        self.discriminator = Discriminator(image_shape, config.discriminator_width, config.dropout)
+        self.apply(_initialise)
+
+    def phases(self) -> list[Phase]:
+        betas = (self.config.beta1, 0.999)
+        adam = torch.optim.Adam
+        generator = adam(self.generator.parameters(), self.config.generator_rate, betas, fused=True)
+        discriminator = adam(
+            self.discriminator.parameters(), self.config.discriminator_rate, betas, fused=True
+        )
+        return [
+            Phase(name="generator", loss=self.generator_loss, optimizer=generator),
+            Phase(name="discriminator", loss=self.discriminator_loss, optimizer=discriminator),
+        ]
+
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Its loss on fakes; these are left for the discriminator in `batch.shared`."""
+        z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
+        fake = self.generator(z)
+        batch.shared["fake"] = fake.detach()
+        logits = self.discriminator(fake).float()
+        if self.config.loss == "minimax":
+            return -F.softplus(logits).mean(), {}  # log(1 - D) = -softplus(logit)
+        return F.softplus(-logits).mean(), {}  # -log D = softplus(-logit)
+
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """-log D(x) - log(1 - D(G(z))), both halves in one pass: no layer couples the images."""
+        fake = batch.shared["fake"]
+        logits = self.discriminator(torch.cat([batch.images, fake.to(batch.images.dtype)])).float()
+        real, fake = logits.chunk(2)
+        loss = F.softplus(-real).mean() + F.softplus(fake).mean()
+        extras = {"real": real.detach().sigmoid().mean(), "fake": fake.detach().sigmoid().mean()}
+        return loss, extras
+
+    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
+        z = torch.randn(n, self.config.latent, generator=generator, device=self.device)
+        return self.generator(z)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Section 4 of Radford et al.: normal weights with a standard deviation of 0.02."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,221 @@
+"""Sampling pixel by pixel without computing anything twice; exact up to rounding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from genkit_pixelcnn.model import GatedLayer, PixelCNN
+
+CHUNK_IMAGES = 64  # on a CPU more images a pass fall out of its cache
+
+
+def draw_images(model: PixelCNN, uniforms: Tensor, trace: list[Tensor] | None = None) -> Tensor:
+    """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
+
+    `trace` receives the logits of each value, (chunk, outputs), in the order of drawing.
+    """
+    images = torch.empty_like(uniforms)
+    chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
+    with torch.inference_mode():
+        for part, out in zip(uniforms.split(chunk), images.split(chunk), strict=True):
+            out.copy_(_Canvas(model, part).draw(trace))
+    return images
+
+
+def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """The level that each of `uniforms` (...) picks, an integer or bool; `logits` (..., outputs).
+
+    With several outputs that is the inverse of the distribution function. A single output is the
+    logit of the upper of two levels, which is picked by what lies below its probability.
+    """
+    if logits.shape[-1] == 1:
+        return logits.squeeze(-1).sigmoid() > uniforms
+    cumulative = logits.softmax(-1).cumsum(-1)
+    reached = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
+    return reached.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+class _Gated:
+    """Features (m, 2c) in front of a gate, halved: then a gate takes two operations.
+
+    From halves of what `model.gate` takes, t_a * (1 + t_b) with t = tanh of them is twice its
+    value tanh(a / 2) * sigmoid(b). Folding powers of two into weights rounds nothing.
+    """
+
+    def __init__(self, whole: Tensor) -> None:
+        self.whole = whole
+        self.a, self.b = whole.chunk(2, dim=1)  # views, made once as making them takes time
+
+    def gate(self, out: Tensor) -> None:
+        """Write the doubled gate to `out`, (m, c), leaving nothing of use in `whole`."""
+        self.whole.tanh_()
+        torch.addcmul(self.a, self.a, self.b, out=out)
+
+
+class _Vertical:
+    """What the vertical stack keeps of one layer after the first: weights and the last rows.
+
+    A row is (W + 2 * reach, n, c), so that each tap of the convolution is one contiguous matrix.
+    """
+
+    def __init__(self, layer: GatedLayer, width: int, n: int) -> None:
+        channels, self.reach = layer.link.in_channels, layer.reach
+        # Half for `_Gated`, and a quarter of that as what comes in is four times a gate.
+        self.taps = 0.125 * layer.vertical.weight.permute(2, 3, 1, 0).contiguous()  # (2, 3, c, 2c)
+        self.bias = 0.5 * layer.vertical.bias
+        rows = self.bias.new_zeros(self.reach + 1, width + 2 * self.reach, n, channels)
+        self.slots = [row[self.reach :][:width].view(-1, channels) for row in rows]
+        self.windows = [
+            [row[tap * self.reach :][:width].view(-1, channels) for tap in range(3)] for row in rows
+        ]  # (W * n, c) each
+        self.features = _Gated(self.bias.new_empty(width * n, 2 * channels))
+
+    def slot(self, row: int) -> Tensor:
+        """Where the input of a row goes, (W * n, c): over the one of `reach` + 1 rows ago."""
+        return self.slots[row % len(self.slots)]
+
+    def run(self, row: int, out: Tensor) -> None:
+        """Write twice the vertical features of a row, (W * n, c), to `out`."""
+        now = self.windows[row % len(self.windows)]
+        features = torch.addmm(self.bias, now[0], self.taps[1, 0], out=self.features.whole)
+        features.addmm_(now[1], self.taps[1, 1]).addmm_(now[2], self.taps[1, 2])
+        if row >= self.reach:
+            past = self.windows[(row + 1) % len(self.windows)]
+            for window, tap in zip(past, self.taps[0], strict=True):
+                features.addmm_(window, tap)
+        self.features.gate(out)
+
+
+class _Canvas:
+    """n images being drawn, with all that was computed for their earlier pixels.
+
+    When a row starts, the vertical stack runs once for that row and leaves in `links`, for each
+    column and layer, what the horizontal stack's gates get from it. A pixel then adds what comes
+    from its left, one product for all layers, and what comes from itself, layer by layer.
+    """
+
+    def __init__(self, model: PixelCNN, uniforms: Tensor) -> None:
+        n, colours, height, width = uniforms.shape
+        first, *others = model.layers
+        self.height, self.width, self.n = height, width, n
+        self.colours, self.outputs = colours, model.outputs
+        self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
+        self.step = 2 / (model.config.levels - 1)
+
+        # Drawn pixels below `margin` rows of padding, and the current row's right of as many
+        # columns: the first layer sees `margin` of them after the shift.
+        self.margin = first.reach + 1
+        self.pixels = uniforms.new_zeros(n, colours, height + self.margin, width + 2 * first.reach)
+        self.line = uniforms.new_zeros(n, width + self.margin, colours)
+        # On images of value 0 the first layer yields all in it that depends on no pixel.
+        blank = uniforms.new_zeros(1, colours, height, width)
+        self.first_constants = [
+            0.5 * constant[0].permute(1, 2, 0).unsqueeze(2)
+            for constant in first.before_gates(*model.stack_inputs(blank))
+        ]  # vertical and horizontal, (H, W, 1, 2c)
+        self.first_vertical = 0.5 * first.vertical.weight[:, :colours]  # (2c, C, 4, 7)
+        taps = 0.5 * first.horizontal.weight[:, :colours, 0]  # (2c, C, 4)
+        self.first_horizontal = taps.permute(2, 1, 0).flatten(0, 1)  # (4 * C, 2c)
+
+        self.vertical = [_Vertical(layer, width, n) for layer in others]
+        self.link_weights = [0.125 * _matrix(layer.link.weight) for layer in model.layers]
+        self.link_biases = [0.5 * layer.horizontal.bias for layer in others]
+        self.residuals = [0.25 * _matrix(layer.residual.weight) for layer in model.layers]
+        self.now = [0.5 * _matrix(layer.horizontal.weight[..., 1:]) for layer in others]
+        past = [0.5 * _matrix(layer.horizontal.weight[..., :1]) for layer in others]
+        self.past = torch.stack(past) if others else None  # (layers - 1, c, 2c)
+        self._make_buffers(model.config.channels)
+
+        self.hidden = _matrix(model.hidden.weight), model.hidden.bias  # (c, C * c)
+        known = model.known.weight * model.mask if colours > 1 else None  # (C * c, C, 1, 1)
+        self.known = None if known is None else _matrix(known).chunk(colours, dim=1)  # (C, c) each
+        self.heads = [
+            (_matrix(weight), bias)
+            for weight, bias in zip(
+                model.logits.weight.chunk(colours), model.logits.bias.chunk(colours), strict=True
+            )
+        ]  # (c, outputs) each
+
+    def _make_buffers(self, channels: int) -> None:
+        n, width, like = self.n, self.width, self.pixels
+        self.last_vertical = like.new_empty(width * n, channels)
+        self.links = like.new_empty(width, len(self.residuals), n, 2 * channels)
+        self.column_links = [[_Gated(link) for link in column] for column in self.links]
+        # An input of layer l lies `reach` columns further right than it belongs: what column j
+        # needs from its left is then side by side for all layers, whatever their dilations.
+        reaches = [layer.reach for layer in self.vertical]
+        self.left = like.new_zeros(width + max(reaches, default=0), len(reaches), n, channels)
+        self.features = like.new_empty(n, channels)
+        self.column_inputs = [
+            [*(self.left[column + reach, i] for i, reach in enumerate(reaches)), self.features]
+            for column in range(width)
+        ]
+        self.gated = like.new_empty(n, channels)
+        self.column_pixels = self.line[:, self.margin :].unbind(1)  # (n, C) each
+        self.column_windows = [
+            self.line[:, column : column + self.margin].flatten(1) for column in range(width)
+        ]  # (n, margin * C) each
+
+    def draw(self, trace: list[Tensor] | None) -> Tensor:
+        """Draw all pixels, (n, C, H, W)."""
+        inside = self.pixels[:, :, self.margin :, self.margin - 1 :][..., : self.width]
+        for row in range(self.height):
+            self._start_row(row)
+            for column in range(self.width):
+                self._run_horizontal(column)
+                self._draw_colours(row, column, trace)
+            inside[:, :, row] = self.line[:, self.margin :].transpose(1, 2)
+        return inside
+
+    def _start_row(self, row: int) -> None:
+        """Run the vertical stack and fill `links`."""
+        vertical_constant, horizontal_constant = (c[row] for c in self.first_constants)
+        strip = self.pixels[:, :, row : row + self.margin]
+        features = F.conv2d(strip, self.first_vertical)[:, :, 0].permute(2, 0, 1)  # (W, n, 2c)
+        outs = [*(layer.slot(row) for layer in self.vertical), self.last_vertical]
+        _Gated((features + vertical_constant).flatten(0, 1)).gate(outs[0])
+        for layer, out in zip(self.vertical, outs[1:], strict=True):
+            layer.run(row, out)
+        biases = [horizontal_constant, *self.link_biases]
+        for i, (out, weight, bias) in enumerate(zip(outs, self.link_weights, biases, strict=True)):
+            link = (out @ weight).unflatten(0, (self.width, self.n))  # (W, n, 2c)
+            torch.add(link, bias, out=self.links[:, i])
+
+    def _run_horizontal(self, column: int) -> None:
+        """Leave the features of one pixel, (n, c), in `features`."""
+        links, inputs, gated = self.column_links[column], self.column_inputs[column], self.gated
+        if self.past is not None:
+            self.links[column, 1:].baddbmm_(self.left[column], self.past)
+        links[0].whole.addmm_(self.column_windows[column], self.first_horizontal)
+        links[0].gate(gated)
+        features = torch.mm(gated, self.residuals[0], out=inputs[0])
+        for link, now, residual, out in zip(
+            links[1:], self.now, self.residuals[1:], inputs[1:], strict=True
+        ):
+            link.whole.addmm_(features, now)
+            link.gate(gated)
+            features = torch.addmm(features, gated, residual, out=out)
+
+    def _draw_colours(self, row: int, column: int, trace: list[Tensor] | None) -> None:
+        """Draw one pixel's values, the later colours knowing the earlier, into `line`."""
+        weight, bias = self.hidden
+        hidden = torch.addmm(bias, self.features.relu_(), weight).chunk(self.colours, dim=1)
+        pixel = self.column_pixels[column]  # (n, C)
+        for colour, (weight, bias) in enumerate(self.heads):
+            if colour:
+                hidden[colour].addmm_(pixel[:, :colour], self.known[colour][:colour])
+            logits = torch.addmm(bias, hidden[colour].relu_(), weight)  # (n, outputs)
+            if trace is not None:
+                trace.append(logits)
+            level = choose(logits, self.uniforms[row, column, colour])  # (n,)
+            torch.mul(level, self.step, out=pixel[:, colour]).sub_(1)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A convolution's weight (out, in, 1, 1) as the right factor of a product, (in, out)."""
+    return weight[:, :, 0, 0].t().contiguous()

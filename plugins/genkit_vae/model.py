@@ -1,0 +1,173 @@
+"""The variational autoencoder: convolutional encoder and decoder, Gaussian latent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genkit.errors import UsageError
+from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase
+from genkit.specs import ImageShape
+from genkit_vae import VAEConfig
+
+SMALLEST, LARGEST = 8, 128
+
+
+class Encoder(nn.Module):
+    """Images, (N, C, H, W), to mean and log-variance of q(z|x), each (N, latent)."""
+
+    def __init__(self, shape: ImageShape, width: int, halvings: int, hidden: int, latent: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, height, columns = shape.channels, shape.height, shape.width
+        for stage in range(halvings):
+            layers += [nn.Conv2d(channels, width * 2**stage, 4, 2, 1), nn.ReLU()]
+            channels = width * 2**stage
+            height, columns = height // 2, columns // 2
+        self.layers = nn.Sequential(*layers)
+        self.hidden = nn.Linear(channels * height * columns, hidden)
+        self.moments = nn.Linear(hidden, 2 * latent)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.layers(images).flatten(1)
+        mean, log_variance = self.moments(F.relu(self.hidden(x))).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(-20, 20)  # exp() stays finite in fp32
+
+
+class Decoder(nn.Module):
+    """Latents, (N, latent), to the parameter of each pixel's likelihood, (N, C, H, W)."""
+
+    def __init__(self, shape: ImageShape, width: int, halvings: int, hidden: int, latent: int):
+        super().__init__()
+        self.shape = shape
+        self.top = width * 2 ** (halvings - 1)
+        self.height = math.ceil(shape.height / 2**halvings)
+        self.width = math.ceil(shape.width / 2**halvings)
+        self.project = nn.Sequential(
+            nn.Linear(latent, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, self.top * self.height * self.width),
+            nn.ReLU(),
+        )
+        layers: list[nn.Module] = []
+        channels = self.top
+        for _ in range(halvings - 1):
+            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1), nn.ReLU()]
+            channels //= 2
+        layers.append(nn.ConvTranspose2d(channels, shape.channels, 4, 2, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.project(z).view(-1, self.top, self.height, self.width)
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return x[:, :, : self.shape.height, : self.shape.width].float()
+
+
+class VAE(GenerativeModel):
+    """Variational autoencoder (Kingma and Welling 2013, arXiv 1312.6114), trained on the ELBO,
+    equation 10 with one sample of z per image; `beta` weighs its KL term (Higgins et al. 2017).
+
+    A grey pixel is Bernoulli: its brightness is the probability of white, and the likelihood is
+    that of the image binarised at random. An RGB value follows the logistic distribution
+    discretised to 256 levels (Salimans et al. 2017, arXiv 1701.05517, equation 2, one component)
+    around the decoder's output, with one learned scale per channel.
+
+    Departures: convolutions instead of fully connected layers; samples and reconstructions are
+    the decoder's mean, not draws from the pixels' likelihood, which would add grain.
+    """
+
+    def __init__(self, config: VAEConfig, image_shape: ImageShape) -> None:
+        super().__init__(config, image_shape)
+        self.config: VAEConfig
+        sides = (image_shape.height, image_shape.width)
+        if min(sides) < SMALLEST or max(sides) > LARGEST:
+            raise UsageError(
+                f"vae takes images of {SMALLEST} to {LARGEST} pixels a side, not {image_shape}"
+            )
+        halvings = max(2, math.ceil(math.log2(max(sides) / 10)))
+        sizes = (config.width, halvings, config.hidden, config.latent)
+        self.encoder = Encoder(image_shape, *sizes)
+        self.decoder = Decoder(image_shape, *sizes)
+        likelihood = config.likelihood
+        if likelihood == "auto":
+            likelihood = "bernoulli" if image_shape.channels == 1 else "logistic"
+        self.bernoulli = likelihood == "bernoulli"
+        if not self.bernoulli:
+            self.log_scale = nn.Parameter(torch.full((image_shape.channels, 1, 1), -2.0))
+
+    def phases(self) -> list[Phase]:
+        optimizer = torch.optim.Adam(self.parameters(), self.config.learning_rate, fused=True)
+        return [Phase(name="elbo", loss=self.loss, optimizer=optimizer, schedule=self.schedule)]
+
+    def schedule(self, step: int) -> float:
+        """Constant, then 1/sqrt(step): needs no end, which a budget in seconds does not know."""
+        return 1 / math.sqrt(max(step / self.config.decay_after, 1))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The negative ELBO per dimension, so that one learning rate fits all image sizes."""
+        reconstruction, divergence = self.elbo_terms(batch.images)
+        loss = (self.config.beta * divergence - reconstruction).mean()
+        extras = {
+            "reconstruction_nats": -reconstruction.detach().mean(),
+            "kl_nats": divergence.detach().mean(),
+        }
+        return loss / self.image_shape.dimensions, extras
+
+    def elbo_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """E_q log p(x|z), by one sample of z, and KL(q(z|x) || p(z)): each (N,), in nats."""
+        mean, log_variance = self.encoder(images)
+        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+        return self.pixel_log_likelihood(self.decoder(z), images), divergence
+
+    def pixel_log_likelihood(self, output: Tensor, images: Tensor) -> Tensor:
+        """log p(x|z) given the decoder's output: (N,), in nats, summed over the pixels."""
+        if self.bernoulli:
+            white = (images + 1) / 2
+            pixels = -F.binary_cross_entropy_with_logits(output, white, reduction="none")
+        else:
+            pixels = discretised_logistic(images, output, self.log_scale)
+        return pixels.flatten(1).sum(1)
+
+    def log_likelihood(self, images: Tensor) -> LogLikelihood:
+        """The ELBO, with one sample of z from torch's global generator."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            reconstruction, divergence = self.elbo_terms(images)
+        of = "images binarised at random" if self.bernoulli else "images at 256 levels"
+        return LogLikelihood(reconstruction - divergence, "bound", of)
+
+    def mean_image(self, z: Tensor) -> Tensor:
+        """Mean of the pixels given z: (N, C, H, W) in [-1, 1]."""
+        output = self.decoder(z)
+        return output.sigmoid() * 2 - 1 if self.bernoulli else output.clamp(-1, 1)
+
+    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
+        z = torch.randn(n, self.config.latent, generator=generator, device=self.device)
+        return self.mean_image(z)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Through the mean of q(z|x)."""
+        return self.mean_image(self.encoder(images)[0])
+
+
+def discretised_logistic(images: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-probability of 8-bit values under a logistic distribution, cut into 256 bins.
+
+    Args:
+        images: in [-1, 1], at the 256 levels, (N, C, H, W); the bins are 2/255 wide, and those
+            at both ends reach to infinity, so that the 256 probabilities sum to 1.
+        mean, log_scale: of the distribution; broadcast to the images.
+
+    Returns: (N, C, H, W), in nats.
+    """
+    inverse = torch.exp(-log_scale.clamp(min=-7))
+    centred = images - mean
+    upper, lower = inverse * (centred + 1 / 255), inverse * (centred - 1 / 255)
+    # log(sigmoid(upper) - sigmoid(lower)), in a form that does not cancel in the tails
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+    inside = torch.where(images < -0.999, F.logsigmoid(upper), inside)
+    return torch.where(images > 0.999, F.logsigmoid(-lower), inside)
