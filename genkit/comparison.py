@@ -154,7 +154,7 @@ def compare(
             resolve(registry.trainers.find(entrant.name), preset=preset)
     workers = options.workers or (_cores() if facts["device"] == "cpu" else 1)
     for line in _announcement(entrants, options, facts, preset, workers, out):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
     crew = _Crew(console)
@@ -212,8 +212,9 @@ def _announcement(
     if budget.unit == "seconds":
         rounds = math.ceil(len(new) / workers)
         scoring = math.ceil(len(entrants) / workers) * (START_SECONDS + SCORE_SECONDS)
-        minutes = (rounds * budget.amount + scoring) / 60
-        lines.append(f"Then {scores}: about {minutes:.0f} minutes in all. Results go to {out}.")
+        minutes = max(round((rounds * budget.amount + scoring) / 60), 1)
+        about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
+        lines.append(f"Then {scores}: {about}. Results go to {out}.")
     else:
         lines.append(f"Then {scores}. Results go to {out}.")
     return lines
@@ -266,9 +267,7 @@ class _Crew:
             for line in process.stdout:
                 event = _read_event(line)
                 if event.get("event") == "message":
-                    self.console.print(
-                        f"{title}: {event['message']}", markup=False, highlight=False
-                    )
+                    self._line(f"{title}: {event['message']}")
                 if event.get("event") == "update":
                     share = min(event["fraction"], 1.0)
                     self.bars.update(task, completed=share, note=describe(event))
@@ -287,7 +286,7 @@ class _Crew:
             self._line(f"{title}: done")
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _train_and_score(crew: _Crew, entrant: Entrant, options: Options, preset: str) -> None:

@@ -84,9 +84,9 @@ class ImageData:
         digest = hashlib.sha256()
         for split in (self.train, self.test):
             digest.update(f"{split.images.shape} {split.labels is not None};".encode())
-            digest.update(split.images)
+            digest.update(split.images.data)
             if split.labels is not None:
-                digest.update(split.labels.astype("<i8"))  # the same on every machine
+                digest.update(split.labels.astype("<i8").data)  # the same on every machine
         return digest.hexdigest()
 
 
@@ -159,8 +159,8 @@ def open_data(
         raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
     return ImageData(
         name=name,
-        train=_own_memory(train),
-        test=_own_memory(test),
+        train=_contiguous(train),
+        test=_contiguous(test),
         classes=tuple(splits.classes),
         notes=notes,
         features=spec.features,
@@ -196,7 +196,11 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
     for part, split in (("train", splits.train), ("test", splits.test)):
         if split is None and part == "test":
             continue
-        require(isinstance(split, Split), f"gave {type(split).__name__} as {part}, not a Split")
+        if not isinstance(split, Split):
+            raise PluginError(
+                f"the loader of data set {spec_name!r} gave {type(split).__name__} as {part}, "
+                "not a Split"
+            )
         images, labels = split.images, split.labels
         require(isinstance(images, np.ndarray), f"gave {part} images that are no numpy array")
         require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
@@ -204,6 +208,8 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 0,
             f"gave {part} images of shape {images.shape}, not (N, 1 or 3, H, W)",
         )
+        if len(images) == 0:
+            raise UsageError(f"{name} holds no {part} images")
         require(
             images.shape[1:] == splits.train.images.shape[1:],
             f"gave train and test images of different shapes: "
@@ -214,8 +220,6 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             f"names {len(splits.classes)} classes, but its {part} split has "
             f"{'no ' if labels is None else ''}labels",
         )
-        if len(images) == 0:
-            raise UsageError(f"{name} holds no {part} images")
         if labels is None:
             continue
         require(
@@ -252,8 +256,8 @@ def _hold_out(split: Split, name: str) -> tuple[Split, Split]:
     return take(train), take(test)
 
 
-def _own_memory(split: Split) -> Split:
-    """The split as C-contiguous, writable arrays, copied only if they are not: torch asks it."""
+def _contiguous(split: Split) -> Split:
+    """The split as C-contiguous, writable arrays, as torch wants them; copied only if need be."""
     labels = split.labels
     return Split(
         np.require(split.images, requirements=["C", "W"]),

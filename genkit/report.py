@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -38,38 +40,39 @@ def rank(rows: Sequence[Row], column: Column | None) -> list[dict[str, Any]]:
     return result
 
 
-def likelihood_text(row: Row) -> str:
-    """Negative log-likelihood in nats and bits per dimension, or a dash."""
-    found = row.get("likelihood")
-    if not found:
+def _short(value: float | None) -> str:
+    """A count in at most five characters: 952k, 2.31M."""
+    if value is None:
         return "-"
-    sign = "" if found["kind"] == "exact" else "≤ "
-    return f"{sign}{-found['nats']:.1f} ({found['bits_per_dimension']:.3f})"
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{letter}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _cells(row: Row, columns: Sequence[Column]) -> list[str]:
-    def number(key: str, form: str = ",.0f") -> str:
-        value = row.get(key)
-        return "-" if value is None else format(value, form)
-
-    def scored(name: str) -> str:
-        value = row.get("scores", {}).get(name)
-        return "-" if value is None else f"{value:.2f}" if value < 1000 else f"{value:.0f}"
-
+    scores = row.get("scores") or {}
     cells = [str(row.get("rank") or ""), str(row["name"])]
     for column in columns:
-        text = scored(column.name)
-        deviation = row.get("scores", {}).get(f"{column.name}_std")
+        value, deviation = scores.get(column.name), scores.get(f"{column.name}_std")
+        text = "-" if value is None else f"{value:.2f}" if value < 1000 else _short(value)
         cells.append(text if deviation is None else f"{text} ± {deviation:.2f}")
-    cells += [likelihood_text(row), number("parameters"), number("images")]
-    cells += [number("seconds"), number("train_rate"), number("sample_rate")]
-    return cells
+    likelihood = row.get("likelihood")
+    if likelihood:
+        sign = "" if likelihood["kind"] == "exact" else "≤ "  # a bound on log p from below
+        cells.append(f"{sign}{-likelihood['nats']:.1f}")
+        cells.append(f"{sign}{likelihood['bits_per_dimension']:.3f}")
+    else:
+        cells += ["-", "-"]
+    keys = ("parameters", "images", "seconds", "train_rate", "sample_rate")
+    return cells + [_short(row.get(key)) for key in keys]
 
 
 def _headings(columns: Sequence[Column], features: str | None) -> list[str]:
-    titles = [f"{column.title} ({features})" for column in columns]
-    rest = ["NLL nats (bits/dim)", "parameters", "images seen", "train s", "train img/s"]
-    return ["", "model", *titles, *rest, "sample img/s"]
+    """Two short lines each, so that the table fits a terminal of 80 columns."""
+    titles = [f"{column.title}\n({features})" for column in columns]
+    rest = ["NLL\nnats", "bits\n/dim", "para-\nmeters", "images\nseen"]
+    return ["", "model", *titles, *rest, "train\ns", "train\nimg/s", "sample\nimg/s"]
 
 
 def shown(columns: Iterable[Column]) -> list[Column]:
@@ -82,7 +85,7 @@ def shown(columns: Iterable[Column]) -> list[Column]:
 def to_table(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> Table:
     """A rich table of ranked rows; a row that failed says why."""
     columns = shown(columns)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(_headings(columns, features)):
         table.add_column(heading, justify="left" if index == 1 else "right")
     for row in rows:
@@ -132,16 +135,19 @@ def print_rows(
     console = console or Console()
     table = to_table(rank(rows, columns[0] if columns else None), columns, features)
     if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+        wanted = Measurement.get(console, console.options.update_width(1000), table).maximum
+        console.width = max(console.width, wanted)
     console.print(table)
     for note in footnotes(rows):
-        console.print(f"  {note}", markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def to_markdown(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> str:
     """The same table as Markdown."""
     columns = shown(columns)
-    lines = [_headings(columns, features)]
+    lines = [
+        [heading.replace("-\n", "").replace("\n", " ") for heading in _headings(columns, features)]
+    ]
     lines += [["---"] * len(lines[0])]
     lines += [[cell.replace("|", "\\|") for cell in _cells(row, columns)] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -42,12 +42,18 @@ class TrainerConfig(Config):
     A subclass may give these two fields other defaults and adds its own.
     """
 
-    batch_size: int = Field(64, ge=1, description="images per iteration, over all devices")
+    batch_size: int = Field(
+        64,
+        ge=1,
+        description="images per iteration, over all devices",
+        json_schema_extra={"panel": "Optimisation"},
+    )
     ema_half_life: int = Field(
         10_000,
         ge=0,
         description="images after which a weight counts half in the average that is "
         "sampled and scored; 0 turns averaging off",
+        json_schema_extra={"panel": "Optimisation"},
     )
 
 

@@ -656,6 +656,8 @@ def test_npz_splits_and_labels_are_used_and_others_named(tmp_path: Path) -> None
         ({"images": images(channels=2)}, r"\(8, 2, 4, 4\); expected is the shape"),
         ({"images": images(side=0)}, "no pixels"),
         ({"images": images(0)}, "holds no train images"),
+        ({"images": images(0), "labels": LABELS[:0]}, "holds no train images"),
+        ({"train_images": images(), "test_images": images(side=5)}, "differ in shape"),
         ({"a": images(), "b": images()}, "holds a, b; expected are 'images'"),
         ({}, "holds no arrays"),
         ({"images": images(), "labels": LABELS[:3]}, "expected are 8 integers"),

@@ -46,7 +46,9 @@ def draw_slowly(model, uniforms):
             level = 1 / (1 + np.exp(-logits[:, 0].numpy())) > u
         else:
             probabilities = np.exp(logits.double().log_softmax(-1).numpy())
-            level = [np.searchsorted(np.cumsum(p), x) for p, x in zip(probabilities, u, strict=True)]
+            level = [
+                np.searchsorted(np.cumsum(p), x) for p, x in zip(probabilities, u, strict=True)
+            ]
         value = torch.tensor(np.array(level, dtype=np.float32)) / steps * 2 - 1
         images[:, colour, row, column] = value
     return images, torch.stack(kept)

@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,11 @@ def load(config: Config, source: str, root: Path) -> Splits:
     keys = [(train_key, "train_labels" if train_key == "train_images" else "labels")]
     keys += [("test_images", "test_labels")] if has_test else []
     images = [_as_images(path, images_key, arrays[images_key]) for images_key, _ in keys]
+    if has_test and images[0].shape[1:] != images[1].shape[1:]:
+        raise UsageError(
+            f"training and test images in {path} differ in shape: "
+            f"{images[0].shape[1:]} and {images[1].shape[1:]}"
+        )
     labels = [
         _as_labels(path, key, arrays[key], len(part))
         for (_, key), part in zip(keys, images, strict=True)
@@ -45,16 +51,21 @@ def load(config: Config, source: str, root: Path) -> Splits:
     if len(labels) < len(images):
         if labels:
             notes.append(f"{path.name}: labels of one split are missing, so none are used")
-        return Splits(*(Split(part) for part in images), notes=tuple(notes))
+        return _splits([Split(part) for part in images], (), notes)
     values = np.unique(np.concatenate(labels))
     splits = [
         Split(part, np.searchsorted(values, own).astype(np.int64))
         for part, own in zip(images, labels, strict=True)
     ]
-    return Splits(*splits, classes=tuple(map(str, values)), notes=tuple(notes))
+    return _splits(splits, tuple(map(str, values)), notes)
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+def _splits(parts: list[Split], classes: tuple[str, ...], notes: list[str]) -> Splits:
+    """Splits of the training part and, if there is one, the test part."""
+    return Splits(parts[0], parts[1] if len(parts) > 1 else None, classes, tuple(notes))
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of the file by name."""
     if not os.path.isfile(path):
         problem = "is no file" if os.path.exists(path) else "does not exist"
@@ -70,7 +81,7 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         raise UsageError(f"{path} cannot be read as arrays of numbers: {error}") from error
 
 
-def _find_images(path: Path, arrays: dict[str, NDArray[np.generic]]) -> str:
+def _find_images(path: Path, arrays: dict[str, NDArray[Any]]) -> str:
     for key in ("train_images", "images", "arr_0"):
         if key in arrays:
             return key
@@ -82,9 +93,9 @@ def _find_images(path: Path, arrays: dict[str, NDArray[np.generic]]) -> str:
     )
 
 
-def _as_images(path: Path, key: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
     """The array as (N, C, H, W)."""
-    shape = getattr(array, "shape", ())
+    shape: tuple[int, ...] = getattr(array, "shape", ())
     found = f"{key!r} in {path} is {getattr(array, 'dtype', 'no array')} {shape}"
     if getattr(array, "dtype", None) != np.uint8:
         raise UsageError(f"{found}; expected are uint8 values, 0 to 255, {EXPECTED}")
@@ -99,7 +110,7 @@ def _as_images(path: Path, key: str, array: NDArray[np.generic]) -> NDArray[np.u
     return np.ascontiguousarray(array)
 
 
-def _as_labels(path: Path, key: str, array: NDArray[np.generic], count: int) -> NDArray[np.integer]:
+def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:
     """The array as (N,)."""
     shape = getattr(array, "shape", ())
     if shape not in ((count,), (count, 1)) or array.dtype.kind not in "iu":

@@ -112,7 +112,7 @@ def read_checked(folder: Path, name: str, sha256: str) -> NDArray[np.uint8]:
         raise UsageError(f"{path} is damaged ({error}); {remedy}") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    found = hashlib.sha256(content).hexdigest()
+    found = hashlib.sha256(content.data).hexdigest()
     if found != sha256:
         raise UsageError(
             f"{path} is damaged or not the published file: the SHA-256 of its content begins with "

@@ -63,7 +63,7 @@ def load(config: FolderConfig, source: str, root: Path) -> Splits:
         notes.append(f"and {len(skipped) - MOST_NOTES:,} more skipped")
     classes, labels = _label([path.parts[len(names) - 1 :] for path in paths])
     splits = [Split(images[part], None if labels is None else labels[part]) for part in parts]
-    return Splits(*splits, classes=classes, notes=tuple(notes))
+    return Splits(splits[0], splits[1] if len(splits) > 1 else None, classes, tuple(notes))
 
 
 def find_images(folder: Path) -> tuple[list[Path], list[str]]:

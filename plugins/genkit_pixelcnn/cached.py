@@ -43,8 +43,8 @@ def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
 class _Gated:
     """Features (m, 2c) in front of a gate, halved: then a gate takes two operations.
 
-    From halves of what `model.gate` takes, t_a * (1 + t_b) with t = tanh of them is twice its
-    value tanh(a / 2) * sigmoid(b). Folding powers of two into weights rounds nothing.
+    From halves of what `model.gate` takes, t_a * (1 + t_b) with t = tanh of them is four times
+    its value tanh(a / 2) * sigmoid(b) / 2. Folding powers of two into weights rounds nothing.
     """
 
     def __init__(self, whole: Tensor) -> None:
@@ -52,7 +52,7 @@ class _Gated:
         self.a, self.b = whole.chunk(2, dim=1)  # views, made once as making them takes time
 
     def gate(self, out: Tensor) -> None:
-        """Write the doubled gate to `out`, (m, c), leaving nothing of use in `whole`."""
+        """Write four times the gate to `out`, (m, c), leaving nothing of use in `whole`."""
         self.whole.tanh_()
         torch.addcmul(self.a, self.a, self.b, out=out)
 
@@ -65,7 +65,7 @@ class _Vertical:
 
     def __init__(self, layer: GatedLayer, width: int, n: int) -> None:
         channels, self.reach = layer.link.in_channels, layer.reach
-        # Half for `_Gated`, and a quarter of that as what comes in is four times a gate.
+        # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returned.
         self.taps = 0.125 * layer.vertical.weight.permute(2, 3, 1, 0).contiguous()  # (2, 3, c, 2c)
         self.bias = 0.5 * layer.vertical.bias
         rows = self.bias.new_zeros(self.reach + 1, width + 2 * self.reach, n, channels)
@@ -80,7 +80,7 @@ class _Vertical:
         return self.slots[row % len(self.slots)]
 
     def run(self, row: int, out: Tensor) -> None:
-        """Write twice the vertical features of a row, (W * n, c), to `out`."""
+        """Write four times the vertical features of a row, (W * n, c), to `out`."""
         now = self.windows[row % len(self.windows)]
         features = torch.addmm(self.bias, now[0], self.taps[1, 0], out=self.features.whole)
         features.addmm_(now[1], self.taps[1, 1]).addmm_(now[2], self.taps[1, 2])
@@ -103,9 +103,9 @@ class _Canvas:
         n, colours, height, width = uniforms.shape
         first, *others = model.layers
         self.height, self.width, self.n = height, width, n
-        self.colours, self.outputs = colours, model.outputs
+        self.colours = colours
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
-        self.step = 2 / (model.config.levels - 1)
+        self.spacing = 2 / (model.config.levels - 1)
 
         # Drawn pixels below `margin` rows of padding, and the current row's right of as many
         # columns: the first layer sees `margin` of them after the shift.
@@ -122,6 +122,7 @@ class _Canvas:
         taps = 0.5 * first.horizontal.weight[:, :colours, 0]  # (2c, C, 4)
         self.first_horizontal = taps.permute(2, 1, 0).flatten(0, 1)  # (4 * C, 2c)
 
+        # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returns.
         self.vertical = [_Vertical(layer, width, n) for layer in others]
         self.link_weights = [0.125 * _matrix(layer.link.weight) for layer in model.layers]
         self.link_biases = [0.5 * layer.horizontal.bias for layer in others]
@@ -213,7 +214,7 @@ class _Canvas:
             if trace is not None:
                 trace.append(logits)
             level = choose(logits, self.uniforms[row, column, colour])  # (n,)
-            torch.mul(level, self.step, out=pixel[:, colour]).sub_(1)
+            torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
 
 
 def _matrix(weight: Tensor) -> Tensor:

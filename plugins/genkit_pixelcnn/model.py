@@ -16,6 +16,7 @@ from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.cached import draw_images
 
 FIRST_KERNEL = 7
+OTHER_KERNEL = 3
 PLANES = 3  # ones, row and column
 
 
@@ -27,13 +28,13 @@ class GatedLayer(nn.Module):
 
     Args:
         inputs: channels that come in; `channels` leave on both stacks.
-        kernel: width of the window, odd; `kernel // 2 + 1` rows or columns of it are in the past
-            or present.
-        dilation: distance between the window's pixels.
+        dilation: distance between the pixels of a window.
+        first: whether the layer sees images, in a wider window, and not features.
     """
 
-    def __init__(self, inputs: int, channels: int, kernel: int, dilation: int) -> None:
+    def __init__(self, inputs: int, channels: int, dilation: int, first: bool) -> None:
         super().__init__()
+        kernel = FIRST_KERNEL if first else OTHER_KERNEL
         half = kernel // 2
         self.reach = half * dilation
         self.vertical = nn.Conv2d(
@@ -48,8 +49,7 @@ class GatedLayer(nn.Module):
         self.residual = nn.Conv2d(channels, channels, 1, bias=False)
         # A gate's outputs are about an eighth of what it takes; without larger weights behind
         # it hardly anything of the vertical stack would arrive at the deeper layers.
-        behind_gate = inputs == channels
-        initialise(self.vertical, 4 if behind_gate else 1)
+        initialise(self.vertical, 1 if first else 4)
         initialise(self.horizontal, 1)
         initialise(self.link, 4)
         initialise(self.residual, 2)
@@ -118,10 +118,10 @@ class PixelCNN(GenerativeModel):
         self.outputs = 1 if config.levels == 2 else config.levels
         self.layers = nn.ModuleList(
             GatedLayer(
-                colours + PLANES if index == 0 else channels,
+                channels if index else colours + PLANES,
                 channels,
-                FIRST_KERNEL if index == 0 else 3,
-                1 if index == 0 else 2 ** ((index - 1) % config.dilation_cycle),
+                dilation=2 ** ((index - 1) % config.dilation_cycle) if index else 1,
+                first=index == 0,
             )
             for index in range(config.layers)
         )
@@ -129,16 +129,13 @@ class PixelCNN(GenerativeModel):
         self.known = nn.Conv2d(colours, colours * channels, 1, bias=False) if colours > 1 else None
         self.logits = nn.Conv2d(colours * channels, colours * self.outputs, 1, groups=colours)
         nn.init.zeros_(self.logits.bias)
-        rows = torch.linspace(-1, 1, height).view(1, 1, height, 1)
-        columns = torch.linspace(-1, 1, width).view(1, 1, 1, width)
-        self.register_buffer("coordinates", self._planes(rows, columns), persistent=False)
-        # Row k * channels + i, for head k, may look at colours before k only.
+        planes = torch.meshgrid(
+            torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+        )
+        self.register_buffer("coordinates", torch.stack(planes)[None], persistent=False)
+        # Rows k * channels and on, which belong to head k, see the colours before k only.
         mask = torch.ones(colours, colours).tril(-1).repeat_interleave(channels, dim=0)
         self.register_buffer("mask", mask[:, :, None, None], persistent=False)
-
-    def _planes(self, rows: Tensor, columns: Tensor) -> Tensor:
-        shape = (1, 1, self.image_shape.height, self.image_shape.width)
-        return torch.cat([rows.expand(shape), columns.expand(shape)], dim=1)  # (1, 2, H, W)
 
     def stack_inputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the vertical and the horizontal stack see of (N, C, H, W): (N, C + 3, H, W)."""
@@ -146,10 +143,12 @@ class PixelCNN(GenerativeModel):
         coordinates = self.coordinates.expand(len(images), -1, -1, -1)
         above = F.pad(known, (0, 0, 1, -1))
         left = F.pad(known, (1, -1))
-        return tuple(
+        vertical, horizontal = (
+            # All layers keep this memory format, in which a CPU trains faster.
             torch.cat([shifted, coordinates], dim=1).contiguous(memory_format=torch.channels_last)
             for shifted in (above, left)
         )
+        return vertical, horizontal
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every colour given all that comes before it.
@@ -219,7 +218,6 @@ class PixelCNN(GenerativeModel):
         kind = "grey" if self.image_shape.channels == 1 else "colour"
         return LogLikelihood(nats, "exact", f"images at {self.config.levels} {kind} levels")
 
-    @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
         """Draw n images, (n, C, H, W), at the levels' values; labels are ignored.
 
@@ -235,7 +233,7 @@ class PixelCNN(GenerativeModel):
 def learning_rate_schedule(warmup: int, decay: int) -> Callable[[int], float]:
     """Factor on the learning rate: linear warm-up, then constant, then 1 / sqrt(step).
 
-    As in Karras et al. 2024 (arXiv 2312.02696, equation 67): no end needs to be known, and the
+    As in Karras et al. 2024 (arXiv 2312.02696): no end needs to be known, and the
     average of the weights takes the place of a learning rate that ends at 0.
     """
 
