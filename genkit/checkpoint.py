@@ -66,8 +66,12 @@ def load_state(directory: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Write a model's parameters and buffers as safetensors."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    """Write a model's parameters and buffers as safetensors, which takes no views and no sharing:
+    each tensor is a copy, and tied weights are written twice."""
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     write_atomic(path, save(tensors, dict(metadata)))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator, MutableMapping
+from functools import cached_property
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +19,25 @@ from genkit.errors import GenkitError
 if TYPE_CHECKING:
     from genkit.registry import Registry
     from genkit.specs import TrainerSpec
+
+
+def check_json(target: str | None) -> str | None:
+    """The target of --json, if it can be written to: better said before long work than after."""
+    if target not in (None, "-") and (Path(target).is_dir() or not Path(target).parent.is_dir()):
+        raise typer.BadParameter(f"{target!r} is no path of a file in a folder that exists.")
+    return target
+
+
+def check_budget(text: str | None) -> str | None:
+    """The text of --budget, if it can be read as one."""
+    from genkit.config import Budget
+
+    try:
+        Budget.parse(text or "1s")
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from None
+    return text
+
 
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
@@ -35,17 +57,19 @@ Weights = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]
-JSONPath = Annotated[str | None, typer.Option("--json", help="write JSON there; - for stdout")]
+JSONPath = Annotated[
+    str | None, typer.Option("--json", help="write JSON there; - for stdout", callback=check_json)
+]
 ProgressOption = Annotated[Progress, typer.Option(help="how progress is shown")]
 
 
 def registry() -> Registry:
-    """All plugins loaded; one line on stderr if some failed."""
+    """All plugins loaded; one line on stderr if some failed, except while a shell completes."""
     from genkit.registry import load_registry
 
     loaded = load_registry()
     failed = loaded.plugins.failed
-    if failed:
+    if failed and "_GENKIT_COMPLETE" not in os.environ:
         names = ", ".join(plugin.name for plugin in failed)
         print(f"Plugins with problems: {names}; see: genkit plugins", file=sys.stderr)
     return loaded
@@ -56,16 +80,14 @@ class TrainCommands(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self.made: dict[str, Any] = {}
-        self.found: Registry | None = None
 
-    @property
-    def specs(self) -> dict[str, TrainerSpec]:
-        self.found = self.found or registry()
-        return {name: entry.spec for name, entry in self.found.trainers.items()}
+    @cached_property
+    def registry(self) -> Registry:
+        return registry()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.made:
-            self.made[name] = trainer_command(self.specs[name])
+            self.made[name] = trainer_command(self.registry.trainers[name].spec, self.registry)
         return self.made[name]
 
     def __setitem__(self, name: str, command: Any) -> None:
@@ -75,30 +97,60 @@ class TrainCommands(MutableMapping[str, Any]):
         del self.made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.specs)
+        return iter(self.registry.trainers)
 
     def __len__(self) -> int:
-        return len(self.specs)
+        return len(self.registry.trainers)
+
+    def find_model(self, args: list[str]) -> int | None:
+        """The place of the first argument that is neither an option nor an option's value."""
+        for place, word in enumerate(args):
+            before = args[place - 1] if place else ""
+            takes_word = before.startswith("--") and "=" not in before and len(before) > 2
+            if takes_word and word in self:  # unless it is a switch of that model
+                takes_word = before not in switches(self[word])
+            if not word.startswith("-") and not takes_word:
+                return place
+        return None
 
 
 class TrainGroup(TyperGroup):
     """`genkit train`: each trainer is a sub-command with options of its own."""
+
+    commands: TrainCommands
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = TrainCommands()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0].startswith("-") and args[0] != "--help":
-            names = [arg for arg in args if arg in self.commands]
-            if names:  # the model's name may come after its options
-                args = [names[0], *[a for i, a in enumerate(args) if i != args.index(names[0])]]
+        if args and args[0].startswith("-") and args != ["--help"]:
+            place = self.commands.find_model(args)
+            if place is not None:  # the model's name may come after its options
+                args = [args[place], *args[:place], *args[place + 1 :]]
+            elif not ctx.resilient_parsing:
+                ctx.fail(f"Name the model to train; there are: {', '.join(self.commands)}.")
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        trainers = self.commands.registry.trainers
+        if args[0] in trainers.contested:
+            trainers.find(args[0])  # says who claims the name
+        return super().resolve_command(ctx, args)
 
-def trainer_command(spec: TrainerSpec) -> Any:
+
+def switches(command: Any) -> set[str]:
+    """The options of a command that take no value."""
+    found = {"--help"}
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            found.update(parameter.opts, parameter.secondary_opts)
+    return found
+
+
+def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     """The command that trains one kind of model, with options from its config class."""
-    from genkit.config import RunConfig, option_parameters
+    from genkit.config import RunConfig, escape, option_parameters
 
     def train(**values: Any) -> None:
         from genkit.progress import new_reporter
@@ -109,7 +161,7 @@ def trainer_command(spec: TrainerSpec) -> Any:
         given = {k: v for k, v in values.items() if is_given(context, k)}
         progress = extra.pop("progress")
         run = train_by_name(
-            registry(), spec.name, reporter=new_reporter(progress), given=given, **extra
+            loaded, spec.name, reporter=new_reporter(progress), given=given, **extra
         )
         if progress != "json":
             print(run.path)
@@ -137,7 +189,7 @@ def trainer_command(spec: TrainerSpec) -> Any:
     train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     train.__annotations__ = {}
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name=spec.name, help=spec.summary)(train)
+    single.command(name=spec.name, help=escape(spec.summary))(train)
     return typer.main.get_command(single)
 
 
@@ -166,7 +218,10 @@ app.add_typer(
 def resume(
     run: RunArgument,
     budget: Annotated[
-        str | None, typer.Option(help="train up to this budget instead of the recorded one")
+        str | None,
+        typer.Option(
+            help="train up to this budget instead of the recorded one", callback=check_budget
+        ),
     ] = None,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -214,7 +269,7 @@ def evaluate(
     features: Features = None,
     inception_weights: Weights = None,
     device: Device = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads")] = 1,
     alone: Annotated[bool, typer.Option("--alone", help="no rows for real and noise")] = False,
     json: JSONPath = None,
     progress: ProgressOption = "auto",
@@ -222,7 +277,7 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
-    from genkit.config import RunConfig
+    from genkit.config import RunConfig, validate
     from genkit.evaluation import Yardstick
     from genkit.evaluation import evaluate as score
     from genkit.progress import new_reporter
@@ -242,7 +297,7 @@ def evaluate(
             recorded = {**recorded, "data_option": ()}
         config = read_values(RunConfig, {**recorded, **chosen}, first)
     else:
-        config = RunConfig(**chosen)
+        config = validate(RunConfig, chosen)
     try:
         yardstick = Yardstick.choose(
             found,
@@ -284,7 +339,7 @@ def inspect_(
     """Check data, features and device, and say what they are."""
     import torch
 
-    from genkit.config import RunConfig
+    from genkit.config import RunConfig, validate
     from genkit.device import choose_device
     from genkit.evaluation import Yardstick
     from genkit.report import write_json_output
@@ -292,8 +347,8 @@ def inspect_(
     from genkit.sampling import save_samples
 
     found = registry()
-    config = RunConfig(data=data, data_root=data_root, data_option=tuple(data_option or ()))
-    opened = load_data(found, config)
+    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
+    opened = load_data(found, validate(RunConfig, chosen))
     weights = str(inception_weights) if inception_weights else None
     yardstick = Yardstick.choose(
         found, opened, samples=samples, features=features, weights=weights, device="cpu"
@@ -344,7 +399,7 @@ def compare(
     """Train models under one budget, score all alike, and rank them in one table."""
     from genkit.comparison import Options
     from genkit.comparison import compare as run_comparison
-    from genkit.report import write_json_output
+    from genkit.report import CALIBRATION, write_json_output
 
     options = Options(
         data=data,
@@ -366,7 +421,7 @@ def compare(
         comparison.print()
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(comparison.path)
-    if all(row.get("error") for row in comparison.rows if row["name"] in models):
+    if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
         raise GenkitError("no model came through; the table says why")
 
 
@@ -419,6 +474,9 @@ def root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code. What genkit raises is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
     try:
         app(arguments, prog_name="genkit")
     except SystemExit as end:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic import Field, ValidationError, field_validator
@@ -22,6 +23,7 @@ from pydantic import Field, ValidationError, field_validator
 from genkit.errors import PluginError, UsageError
 from genkit.specs import Config, TrainerSpec
 
+C = TypeVar("C", bound=Config)
 UNITS = {
     "s": ("seconds", 1),
     "m": ("seconds", 60),
@@ -42,8 +44,8 @@ class Budget:
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read "90s", "10m", "2h", "200kimg", "5000steps" or "20epochs"; else ValueError."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
-        if not match or match[2] not in UNITS or float(match[1]) <= 0:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", text.strip().lower())
+        if not match or match[2] not in UNITS or not 0 < float(match[1]) < math.inf:
             raise ValueError(
                 f"{text!r} is no budget; write for instance 90s, 10m, 2h, 200kimg, 5000steps or "
                 "20epochs, more than 0"
@@ -107,7 +109,7 @@ class RunConfig(Config):
     @classmethod
     def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
         for pair in pairs:
-            if "=" not in pair:
+            if not pair.partition("=")[0].strip() or "=" not in pair:
                 raise ValueError(f"{pair!r} is no option of a data set; write KEY=VALUE")
         return pairs
 
@@ -120,15 +122,28 @@ class RunConfig(Config):
 def explain(error: ValidationError, where: str = "--") -> str:
     """The first fault of a validation error in one line, with its field and value."""
     fault = error.errors()[0]
-    path = ".".join(str(part) for part in fault["loc"]) or "value"
+    path = ".".join(str(part) for part in fault["loc"])
     name = path.replace("_", "-") if where == "--" else path
+    subject = f"{where}{name}: " if path else f"{where.rstrip('. :-')}: ".removeprefix(": ")
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"{where}{name} is no option here"
-    value = fault.get("input")
     if fault["type"] == "value_error":
-        return f"{where}{name}: {message}"
-    return f"{where}{name}: {message[0].lower()}{message[1:]} (got {value!r})"
+        return f"{subject}{message}"
+    return f"{subject}{message[0].lower()}{message[1:]} (got {fault['input']!r})"
+
+
+def validate(
+    config: type[C], values: Mapping[str, Any], where: str = "--", *, strict: bool = False
+) -> C:
+    """The values as a checked config; UsageError names the first that cannot be used. With
+    `strict`, as for files, `true` and "3" are no numbers."""
+    try:
+        if strict:  # JSON's lists, unlike Python's, fit tuples; dates become text
+            return config.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+        return config.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError(explain(error, where)) from None
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
@@ -148,11 +163,22 @@ def _option_type(annotation: Any) -> Any:
         return _option_type(inner) | None
     if origin is Literal and all(isinstance(a, str) for a in arguments):
         return annotation
-    if origin in (list, tuple) and _option_type(arguments[0]) in (int, float, str, Path):
+    alike = origin is list or (origin is tuple and arguments[1:] == (...,))
+    if alike and arguments[0] in (int, float, str, Path):
         return list[arguments[0]]  # type: ignore[valid-type]
     if annotation in (int, float, bool, str, Path):
         return annotation
-    raise PluginError(f"type {annotation} cannot be a command-line option")
+    name = annotation.__name__ if isinstance(annotation, type) and not arguments else annotation
+    raise PluginError(f"type {name} cannot be a command-line option")
+
+
+def escape(text: str) -> str:
+    """A plugin's words such that rich shows them as they are, square brackets too."""
+    if "[" not in text:
+        return text
+    from rich.markup import escape as escape_markup
+
+    return escape_markup(text)
 
 
 def option_parameters(config: type[Config], panel: str) -> list[inspect.Parameter]:
@@ -168,13 +194,15 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
             kind = _option_type(field.annotation)
         except PluginError as error:
             raise PluginError(f"config field {name!r}: {error}") from None
+        if field.is_required():
+            raise PluginError(f"config field {name!r} needs a default")
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         notes = [field.description or ""]
         notes += [f"above {m.gt:g}" for m in low if hasattr(m, "gt")]
         notes += [f"below {m.lt:g}" for m in high if hasattr(m, "lt") and m.lt < 2**31]
         default = field.get_default(call_default_factory=True)
         option = typer.Option(
-            help="; ".join(note for note in notes if note),
+            help=escape("; ".join(note for note in notes if note)),
             min=next((m.ge for m in low if hasattr(m, "ge")), None),
             max=next((m.le for m in high if hasattr(m, "le")), None),
             rich_help_panel=str(extra.get("panel", panel)),
@@ -193,7 +221,8 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
 
 def check_trainer_options(spec: TrainerSpec) -> None:
     """Raise PluginError if a trainer's config cannot become options beside a run's own."""
-    taken = {*RunConfig.model_fields, "preset", "config", "run_dir", "progress", "json"}
+    taken = {*RunConfig.model_fields, "model", "preset", "config", "run_dir", "progress"}
+    taken |= {"json", "help", "context"}
     clash = sorted(taken & set(spec.config.model_fields))
     if clash:
         raise PluginError(f"config field {clash[0]!r} of {spec.name!r} is an option of every run")
@@ -213,17 +242,18 @@ def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
     Raises UsageError for a file that cannot be read or holds anything else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError:
-        raise UsageError(f"--config {path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"--config {path}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UsageError(f"--config {path} is no valid {kind}: {error}") from None
     known = {"model", "run", "options"}
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: a table was expected, not {type(content).__name__}")
     extra = [key for key in content if key not in known]
-    if extra and path.suffix != ".json":  # config.json also says where a run came from
+    if extra and "schema" not in content:  # a run's config.json also says where it came from
         raise UsageError(
             f"--config {path}: unknown key {extra[0]!r}; write 'model' and the tables [run] and "
             f"[options].{suggest(extra[0], known)}"
@@ -281,19 +311,19 @@ def resolve(
                         f"{label}: {table} has no {key!r}.{suggest(key, config.model_fields)}"
                     )
             values.update(layer)
-            strict = label.startswith("file")  # a file's `true` or "3" is not a number
-            try:
-                built = (
-                    config.model_validate_json(json.dumps({**values}), strict=True)
-                    if strict
-                    else config.model_validate(values)
-                )
-            except ValidationError as error:
-                where = f"{file}: {table}." if strict else "--"
-                raise UsageError(explain(error, where)) from None
+            if label == file_label:
+                built = validate(config, values, f"{file}: {table}.", strict=True)
+            elif label == "given":
+                built = validate(config, values)
+            else:
+                try:
+                    built = validate(config, values, f"{label} of {spec.name}: ")
+                except UsageError as error:
+                    raise PluginError(str(error)) from None
         return built
 
-    sources: dict[str, str] = {}
+    sources = {f"run.{name}": "default" for name in RunConfig.model_fields}
+    sources |= {f"options.{name}": "default" for name in spec.config.model_fields}
     file_label = f"file {file}"
     run = build(RunConfig, "run", [(file_label, content["run"]), ("given", own)])
     options = build(

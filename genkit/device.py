@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 
@@ -50,9 +52,23 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which losses are computed. There is no fp16: it would need a loss scale."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    # A disabled autocast would still empty its cache at every step, at 0.03 ms.
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed torch's generators for the CPU and for a device.
+
+    `torch.manual_seed` also looks for every other kind of device, at up to 0.3 ms a call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:

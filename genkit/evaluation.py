@@ -6,15 +6,15 @@ down the protocol beside the numbers.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genkit import __version__, sampling
 from genkit.data import ImageData
-from genkit.device import choose_device
+from genkit.device import choose_device, seed_generators
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.metrics import FeatureExtractor, Reference, Statistics, compute_statistics
 from genkit.model import GenerativeModel
@@ -83,13 +83,21 @@ def _cache_folder() -> Path:
 
 
 def _read_statistics(path: Path) -> Statistics | None:
-    """Statistics out of the cache; None if they are not there or cannot be read."""
+    """Statistics out of the cache; None if they are not there, damaged or cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            count = int(file.metadata()["count"])
-            return Statistics(file.get_tensor("mean"), file.get_tensor("covariance"), count)
+            recorded = file.metadata()
+            count = int(recorded["count"])
+            found = Statistics(file.get_tensor("mean"), file.get_tensor("covariance"), count)
+        return found if _digest(found) == recorded["sha256"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+
+
+def _digest(statistics: Statistics) -> str:
+    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
+    arrays = (statistics.mean.numpy(), statistics.covariance.numpy())
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def _write_statistics(path: Path, statistics: Statistics) -> None:
@@ -97,7 +105,8 @@ def _write_statistics(path: Path, statistics: Statistics) -> None:
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save(tensors, {"count": str(statistics.count)}))
+        metadata = {"count": str(statistics.count), "sha256": _digest(statistics)}
+        write_atomic(path, save(tensors, metadata))
     except (OSError, GenkitError):
         pass
 
@@ -144,7 +153,10 @@ class Yardstick:
             spec = entry.spec
             try:
                 found = spec.load()(spec.config(), images, self.reference, self.extractor)
-                values.update({column.name: float(found[column.name]) for column in spec.columns})
+                for column in spec.columns:
+                    values[column.name] = float(found[column.name])
+                    if not math.isfinite(values[column.name]):
+                        raise ValueError(f"{column.name} is {values[column.name]}")
             except GenkitError:
                 raise
             except Exception as error:
@@ -172,11 +184,9 @@ class Yardstick:
 
     def evaluate_run(self, run: Run, reporter: Reporter | None = None) -> dict[str, Any]:
         """A row for a run: samples drawn and scored, likelihood of test images."""
-        if run.model.image_shape.dimensions != self.data.shape.dimensions:
-            raise UsageError(
-                f"{run.path} makes images of {run.model.image_shape}, "
-                f"{self.data.name} has {self.data.shape}"
-            )
+        made, wanted = run.model.image_shape, self.data.shape
+        if str(made) != str(wanted):  # the number of classes does not matter here
+            raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
 
         def progress(done: int, total: int) -> None:
             if reporter:
@@ -208,9 +218,14 @@ class Yardstick:
         return {"name": name, "run": None, "scores": self.score(images), "card": card}
 
     def evaluate_real(self) -> dict[str, Any]:
-        """The floor: what as many real images that no model has seen score, or all there are."""
+        """The floor: what as many real images that no model has seen score, or all there are.
+        A small data set has too few for a score; the row then says so."""
         images = torch.from_numpy(self.data.test.images)
-        return self.evaluate_images("real", images[_choice(len(images), self.samples, self.seed)])
+        try:
+            chosen = _choice(len(images), self.samples, self.seed)
+            return self.evaluate_images("real", images[chosen])
+        except UsageError as error:
+            return {"name": "real", "run": None, "scores": {}, "error": str(error)}
 
     def evaluate_noise(self) -> dict[str, Any]:
         """The ceiling: what uniform noise scores."""
@@ -226,11 +241,17 @@ class Yardstick:
         images = images[_choice(len(images), LIKELIHOOD_IMAGES, 0)]
         nats = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "likelihood"))  # for the VAE's latents
+            seed_generators(model.device, derive_seed(self.seed, "likelihood"))  # the VAE's z
             for batch in images.split(LIKELIHOOD_BATCH):
                 found = model.log_likelihood(to_unit_range(batch.to(model.device)))
                 if found is None:
                     return None
+                if found.nats.shape != batch.shape[:1] or not torch.isfinite(found.nats).all():
+                    raise PluginError(
+                        f"{type(model).__name__}.log_likelihood() must return a finite number for "
+                        f"each of {len(batch)} images, got {tuple(found.nats.shape)}, "
+                        f"{int(torch.isfinite(found.nats).sum())} of them finite"
+                    )
                 nats.append(found.nats.double().cpu())
         mean = torch.cat(nats).mean().item()
         return {
@@ -240,26 +261,6 @@ class Yardstick:
             "of": found.of,
             "images": len(images),
         }
-
-
-def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
-    """Images from an .npz file or a folder, as uint8, (n, C, H, W), of the shape to be scored."""
-    from genkit.data import data_root
-
-    kind = "npz" if path.suffix == ".npz" else "folder"
-    spec = registry.datasets.find(kind)
-    options: Mapping[str, Any] = {}
-    if kind == "folder":
-        if shape.height != shape.width:
-            raise UsageError(f"{path}: a folder is read as square images, not {shape}; use .npz")
-        options = {"size": shape.height, "channels": str(shape.channels)}
-    splits = spec.load()(spec.config(**options), str(path), data_root(None))
-    parts = [splits.train.images] + ([splits.test.images] if splits.test else [])
-    images = np.concatenate(parts)
-    if images.shape[1:] != (shape.channels, shape.height, shape.width):
-        found = ImageShape(*images.shape[1:])
-        raise UsageError(f"{path} holds images of {found}, the data set has {shape}")
-    return torch.from_numpy(np.ascontiguousarray(images))
 
 
 def evaluate(
@@ -280,7 +281,8 @@ def evaluate(
         elif (Path(target) / "config.json").exists():
             rows.append(yardstick.evaluate_run(load(target), reporter))
         elif Path(target).exists():
-            images = load_samples(yardstick.registry, Path(target), yardstick.data.shape)
+            shape = yardstick.data.shape
+            images = sampling.load_samples(yardstick.registry, Path(target), shape)
             rows.append(yardstick.evaluate_images(target, images))
         else:
             raise UsageError(f"{target} does not exist; give a run, a folder or an .npz file")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genkit.device import autocast
+from genkit.device import autocast, seed_generators
 from genkit.errors import PluginError, TrainingError
 from genkit.model import Batch, GenerativeModel, Phase
 from genkit.stream import Stream, derive_seed
@@ -57,11 +57,19 @@ class Loop:
         self.average = model
         if ema_half_life:
             self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._averaged = (list(self.average.parameters()), list(model.parameters()))
+        self._copied = list(zip(self.average.buffers(), model.buffers(), strict=True))
+        self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
+        self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
         self._unchecked: list[tuple[int, str, Tensor]] = []
+        trainable = [p for p in model.parameters() if p.requires_grad]
         for phase in self.phases:
-            for group in phase.optimizer.param_groups:
+            groups = phase.optimizer.param_groups
+            for group in groups:
                 group.setdefault("initial_lr", group["lr"])
+            own = self._own[phase.name] = [p for group in groups for p in group["params"]]
+            known = {id(p) for p in own}
+            self._others[phase.name] = [p for p in trainable if id(p) not in known]
 
     @property
     def images_per_step(self) -> int:
@@ -73,7 +81,7 @@ class Loop:
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: every phase that is due. Returns what they log, as tensors."""
-        torch.manual_seed(derive_seed(self.seed, "step", self.step))
+        seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step))
         parts = [
             _split(self.stream.batch(self.step * self.draws + draw), self.accumulate)
             for draw in range(self.draws)
@@ -98,15 +106,16 @@ class Loop:
                 loss, extras = phase.loss(part)
             share = len(part.images) / total
             for name, value in {"loss": loss, **extras}.items():
-                key = f"{phase.name}/{name}"
-                logs[key] = logs.get(key, 0) + value.detach().float() * share  # type: ignore[assignment]
-            self._unchecked.append((self.step, phase.name, loss.detach()))
+                key, value = f"{phase.name}/{name}", value.detach()
+                if share < 1:
+                    value = value.float() * share + logs.get(key, 0)
+                logs[key] = value
+            self._unchecked.append((self.step + 1, phase.name, loss.detach()))
             if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
                 self.check_finite()
-            (loss if len(parts) == 1 else loss * share).backward()
-        parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+            (loss * share if share < 1 else loss).backward()
         if phase.clip is not None:
-            norm = nn.utils.clip_grad_norm_(parameters, phase.clip)
+            norm = nn.utils.clip_grad_norm_(self._own[phase.name], phase.clip)
             logs[f"{phase.name}/gradient_norm"] = norm
         if phase.schedule is not None:
             factor = phase.schedule(self.step)
@@ -118,8 +127,7 @@ class Loop:
     @contextmanager
     def _only(self, phase: Phase) -> Iterator[None]:
         """Freeze all parameters that are not the phase's own."""
-        own = {id(p) for group in phase.optimizer.param_groups for p in group["params"]}
-        frozen = [p for p in self._trainable if id(p) not in own]
+        frozen = self._others[phase.name]
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
@@ -136,9 +144,8 @@ class Loop:
             return
         half_life = min(self.ema_half_life, RAMP * self.images_seen)
         weight = 1 - 0.5 ** (self.images_per_step / half_life)
-        average, model = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(average, model, weight)
-        for own, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
+        torch._foreach_lerp_(*self._averaged, weight)
+        for own, new in self._copied:
             own.copy_(new)
 
     def check_finite(self) -> None:
@@ -151,6 +158,16 @@ class Loop:
                     "smaller learning rate, a smaller clip or --precision fp32"
                 )
         self._unchecked.clear()
+
+    def check_weights(self) -> None:
+        """`check_finite`, and the same for the weights, which a finite loss says little about."""
+        self.check_finite()
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise TrainingError(
+                    f"{name!r} is no longer finite after step {self.step}; try a smaller learning "
+                    "rate or --precision fp32"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs: data order and noise follow from the step."""

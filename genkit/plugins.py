@@ -18,6 +18,8 @@ from typing import Any
 import pluggy
 
 from genkit import hookspecs
+from genkit.config import suggest
+from genkit.errors import PluginError
 
 GROUP = "genkit.v1"  # the plugin API's version is in the group's name
 DISTRIBUTION = "torch-genkit"
@@ -41,7 +43,8 @@ class Plugin:
     def fail(self, error: BaseException) -> None:
         """Record what went wrong; the first reason stays."""
         if self.problem is None:
-            self.problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            name = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+            self.problem = " ".join(f"{name}{error}".split())
             self.error = error
 
 
@@ -52,32 +55,41 @@ class Plugins:
         self.manager = pluggy.PluginManager("genkit")
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
-        self._records: dict[Any, Plugin] = {}
-        self._muted: set[Any] = set()
+        self._records: dict[str, Plugin] = {}  # by the names in `manager`, genkit's own first
+        self._muted: set[str] = set()
 
     def register(self, module: Any, record: Plugin) -> None:
         """Add a plugin; one whose hooks do not fit is recorded as failed and left out."""
         self.plugins.append(record)
+        name = f"{record.distribution}:{record.name}"
         try:
-            self.manager.register(module, name=f"{record.distribution}:{record.name}")
+            self.manager.register(module, name=name)
             self._check_hook_names(module)
         except Exception as error:
-            if self.manager.is_registered(module):
-                self.manager.unregister(module)
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
             record.fail(error)
         else:
-            self._records[module] = record
+            self._records[name] = record
 
     def _check_hook_names(self, module: Any) -> None:
         known = {name for name in vars(hookspecs) if name.startswith(("register_", "on_"))}
-        for name in dir(module):
-            if self.manager.parse_hookimpl_opts(module, name) is not None and name not in known:
-                raise pluggy.PluginValidationError(module, f"unknown hook {name!r}")
+        found = [n for n in dir(module) if self.manager.parse_hookimpl_opts(module, n) is not None]
+        for name in found:
+            if name not in known:
+                raise PluginError(f"there is no hook named {name!r}.{suggest(name, known)}")
+        if not found:
+            raise PluginError("no hook in it: decorate register_trainers or another with hookimpl")
+
+    def _implementations(self, hook: str) -> list[Any]:
+        """A hook's implementations, genkit's own first, whatever priority a plugin asks for."""
+        found = getattr(self.manager.hook, hook).get_hookimpls()
+        return sorted(found, key=lambda one: list(self._records).index(one.plugin_name))
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
         """Each plugin's answer to a hook. One that raises is recorded and skipped."""
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            record = self._records[implementation.plugin]
+        for implementation in self._implementations(hook):
+            record = self._records[implementation.plugin_name]
             try:
                 values = [arguments[name] for name in implementation.argnames]
                 with redirect_stdout(sys.stderr):
@@ -91,15 +103,20 @@ class Plugins:
         """Tell listeners of a run event. One that raises is muted from then on; returns a line
         for each listener muted now."""
         muted = []
-        for implementation in getattr(self.manager.hook, event).get_hookimpls():
-            if implementation.plugin in self._muted:
+        for implementation in self._implementations(event):
+            name = implementation.plugin_name
+            if name in self._muted:
                 continue
             try:
-                implementation.function(*[arguments[n] for n in implementation.argnames])
-            except Exception as error:
-                self._muted.add(implementation.plugin)
-                record = self._records[implementation.plugin]
-                muted.append(f"plugin {record.name} failed in {event} and is muted: {error}")
+                values = [arguments[argument] for argument in implementation.argnames]
+                with redirect_stdout(sys.stderr):
+                    implementation.function(*values)
+            except (Exception, SystemExit) as error:
+                self._muted.add(name)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                muted.append(
+                    f"plugin {self._records[name].name} failed in {event} and is muted: {reason}"
+                )
         return muted
 
     @property
@@ -107,9 +124,17 @@ class Plugins:
         return [plugin for plugin in self.plugins if plugin.problem]
 
 
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    """An entry point's distribution and version; what a broken removal left behind has neither."""
+    if entry.dist is None:
+        return "unknown", "unknown"
+    metadata = entry.dist.metadata
+    return metadata.get("Name") or "unknown", metadata.get("Version") or "unknown"
+
+
 def _order(entry: EntryPoint) -> tuple[bool, str, str]:
     """genkit's own plugins first, then by distribution and name, wherever they are installed."""
-    distribution = entry.dist.name if entry.dist else ""
+    distribution, _ = _origin(entry)
     return (distribution != DISTRIBUTION, distribution, entry.name)
 
 
@@ -119,10 +144,9 @@ def load_plugins() -> Plugins:
     disabled = {n.strip() for n in os.environ.get("GENKIT_DISABLE_PLUGINS", "").split(",")}
     plugins = Plugins()
     for entry in sorted(entry_points(group=GROUP), key=_order):
-        distribution = entry.dist.name if entry.dist else "unknown"
+        distribution, version = _origin(entry)
         if {entry.name, distribution} & disabled:
             continue
-        version = entry.dist.version if entry.dist else "unknown"
         record = Plugin(entry.name, distribution, version)
         start = time.perf_counter()
         try:

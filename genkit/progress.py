@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from genkit.errors import UsageError
+
 LINE_SECONDS = 10.0  # between plain lines
 
 
@@ -78,7 +80,7 @@ class Lines(Reporter):
     def say(self, message: str) -> None:
         try:
             print(message, file=sys.stderr, flush=True)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: stderr is closed
             pass
 
 
@@ -123,6 +125,9 @@ class Bar(Reporter):
 
 def new_reporter(kind: str) -> Reporter:
     """The reporter of that kind; "auto" is a bar on a terminal and lines elsewhere."""
+    kinds = {"bar": Bar, "lines": Lines, "json": JSONLines, "none": Reporter}
     if kind == "auto":
         kind = "bar" if sys.stderr.isatty() else "lines"
-    return {"bar": Bar, "lines": Lines, "json": JSONLines, "none": Reporter}[kind]()
+    if kind not in kinds:
+        raise UsageError(f"there is no progress {kind!r}; choose auto, {', '.join(kinds)}")
+    return kinds[kind]()

@@ -5,13 +5,14 @@ Built-in names always win; a name that two strangers claim belongs to nobody.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from genkit.config import check_trainer_options, suggest
 from genkit.errors import PluginError, UsageError
 from genkit.plugins import Plugin, Plugins, load_plugins
-from genkit.specs import DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
+from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
 
 S = TypeVar("S", bound=Spec)
 
@@ -80,14 +81,25 @@ class Registry:
     def _fill(self, hook: str, kind: type[Spec], catalogue: Catalogue[Any]) -> None:
         for plugin, answer in self.plugins.call(hook):
             try:
+                if not isinstance(answer, Iterable):
+                    raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
                 for spec in answer:
                     if not isinstance(spec, kind):
                         raise PluginError(f"{hook}() returned {spec!r}, not a {kind.__name__}")
-                    if isinstance(spec, TrainerSpec):
-                        check_trainer_options(spec)
+                    _check(spec)
                     catalogue.add(spec, plugin)
             except Exception as error:
                 plugin.fail(error)
+
+
+def _check(spec: Spec) -> None:
+    """Raise PluginError for a spec that would fail later, in a command about something else."""
+    if not isinstance(spec.summary, str) or len(spec.summary.splitlines()) != 1:
+        raise PluginError(f"the summary of {spec.name!r} must be one line of text")
+    if isinstance(spec, TrainerSpec):
+        check_trainer_options(spec)
+    if isinstance(spec, MetricSpec) and not all(isinstance(c, Column) for c in spec.columns):
+        raise PluginError(f"each of the columns of {spec.name!r} must be a genkit.specs.Column")
 
 
 def load_registry() -> Registry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,28 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from genkit.errors import GenkitError
 from genkit.registry import Registry
 from genkit.specs import Column
 
 Row = Mapping[str, Any]
 CALIBRATION = ("real", "noise")
+_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as more than text
 
 
 def rank(rows: Sequence[Row], column: Column | None) -> list[dict[str, Any]]:
     """The rows in order of rank by one column: models with a score, models without one, and then
     the calibration rows, which have no rank."""
 
+    def score(row: Row) -> float:
+        value = (row.get("scores") or {}).get(column.name) if column else None
+        return math.nan if value is None else float(value)
+
     def scored(row: Row) -> bool:
-        return column is not None and column.name in row.get("scores", {})
+        return not math.isnan(score(row))
 
     def key(row: Row) -> float:
-        value = float(row["scores"][column.name]) if column else 0.0
-        return value if column and column.better == "lower" else -value
+        return score(row) if column and column.better == "lower" else -score(row)
 
     models = [row for row in rows if row["name"] not in CALIBRATION]
     ranked = sorted((row for row in models if scored(row)), key=key)
@@ -41,13 +48,16 @@ def rank(rows: Sequence[Row], column: Column | None) -> list[dict[str, Any]]:
 
 
 def _short(value: float | None) -> str:
-    """A count in at most five characters: 952k, 2.31M."""
+    """A count or a rate in at most five characters: 952k, 2.31M, 480, 0.35."""
     if value is None:
         return "-"
+    if 0 < value < 0.005:
+        return "<0.01"
+    value = float(f"{value:.3g}")  # first, since 999,900 is 1M and not 1000k
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g}{letter}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 else f"{round(value, 2):.2g}"
 
 
 def _cells(row: Row, columns: Sequence[Column]) -> list[str]:
@@ -83,7 +93,7 @@ def shown(columns: Iterable[Column]) -> list[Column]:
 
 
 def to_table(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> Table:
-    """A rich table of ranked rows; a row that failed says why."""
+    """A rich table of ranked rows; `footnotes` say why a row failed."""
     columns = shown(columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(_headings(columns, features)):
@@ -149,14 +159,19 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[Column], features: str | 
         [heading.replace("-\n", "").replace("\n", " ") for heading in _headings(columns, features)]
     ]
     lines += [["---"] * len(lines[0])]
-    lines += [[cell.replace("|", "\\|") for cell in _cells(row, columns)] for row in rows]
+    lines += [[_MARKUP.sub(r"\\\1", cell) for cell in _cells(row, columns)] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_json_output(target: str, content: Any) -> None:
-    """Write JSON to a path, or to stdout for "-"."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=str)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
+    """Write JSON to a path, or to stdout for "-"; NaN and infinities are refused."""
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, default=str)
+        if target == "-":
+            print(text)
+        else:  # not by renaming a file: the path may be a pipe
+            Path(target).write_text(text + "\n", encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise GenkitError(f"--json {target} could not be written: {error}") from error

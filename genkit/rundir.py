@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise GenkitError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it is gone already if all went well
+            temporary.unlink()
     sync_directory(path.parent)
 
 
@@ -41,7 +44,10 @@ def sync_directory(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinities are refused, since JSON has none."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=str)
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, default=str)
+    except ValueError as error:
+        raise GenkitError(f"{path} could not be written: {error}") from error
     write_atomic(path, (text + "\n").encode())
 
 
@@ -69,18 +75,19 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             occupied = any(path.iterdir())
+            run = cls(path)
+            if not occupied:
+                run.samples.mkdir()
+                run.checkpoints.mkdir()
         except OSError as error:
             raise UsageError(
                 f"run directory {path} cannot be made: {error.strerror or error}"
             ) from None
         if occupied:
+            hint = f", or go on with it: genkit resume {path}" if run.config_path.exists() else ""
             raise UsageError(
-                f"run directory {path} exists and is not empty; choose another --run-dir, or "
-                f"go on with it: genkit resume {path}"
+                f"run directory {path} exists and is not empty; choose another --run-dir{hint}"
             )
-        run = cls(path)
-        run.samples.mkdir()
-        run.checkpoints.mkdir()
         return run
 
     @classmethod
@@ -88,8 +95,8 @@ class RunDir:
         """Open an existing run directory; UsageError if it is none."""
         run = cls(path)
         if not run.config_path.is_file():
-            what = "is no run directory" if path.exists() else "does not exist"
-            raise UsageError(f"{path} {what} (no config.json in it); give the path of a run")
+            what = "is no run: it has no config.json" if path.exists() else "does not exist"
+            raise UsageError(f"{path} {what}; give the path of a run, such as runs/NAME")
         return run
 
     @property
@@ -134,8 +141,11 @@ class RunDir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        try:
+            with open(self.metrics_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except (OSError, ValueError) as error:
+            raise GenkitError(f"{self.metrics_path} could not be written: {error}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl; a line torn by a crash is left out."""

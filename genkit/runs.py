@@ -36,9 +36,11 @@ def load_data(registry: Registry, config: RunConfig) -> ImageData:
 def build_model(
     spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
 ) -> GenerativeModel:
-    """A new model, on the CPU; its weights follow from the seed."""
-    torch.manual_seed(derive_seed(seed, "weights"))
-    model = spec.load()(config, shape)
+    """A new model, on the CPU; its weights follow from the seed. torch's random numbers are left
+    as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "weights"))
+        model = spec.load()(config, shape)
     if not isinstance(model, GenerativeModel):
         raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
     return model

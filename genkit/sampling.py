@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -12,11 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genkit.data import data_root
 from genkit.errors import PluginError, UsageError
 from genkit.model import GenerativeModel
+from genkit.registry import Registry
 from genkit.rundir import write_atomic
+from genkit.specs import ImageShape
 from genkit.stream import derive_seed, to_bytes
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 CHUNK = 64  # images drawn at a time, each chunk with a generator of its own
 
 
@@ -32,27 +38,32 @@ def draw(
     Image i depends on the model, the seed and i alone, not on n: images are always drawn in whole
     chunks of 64, chunk j with a generator seeded by (seed, j), and what is too many is dropped.
     """
+    if n < 1:
+        raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
     training = model.training
-    model.eval()
     parts = []
-    for chunk in range(math.ceil(n / CHUNK)):
-        generator = torch.Generator(model.device).manual_seed(derive_seed(seed, "sample", chunk))
-        images = model.sample(CHUNK, generator=generator)
-        _check(model, images)
-        parts.append(to_bytes(images).cpu())
-        if on_progress:
-            on_progress(min((chunk + 1) * CHUNK, n), n)
-    model.train(training)
+    try:
+        model.eval()
+        for chunk in range(math.ceil(n / CHUNK)):
+            generator = torch.Generator(model.device)
+            generator.manual_seed(derive_seed(seed, "sample", chunk))
+            images = model.sample(CHUNK, generator=generator)
+            _check(model, images)
+            parts.append(to_bytes(images).cpu())
+            if on_progress:
+                on_progress(min((chunk + 1) * CHUNK, n), n)
+    finally:
+        model.train(training)
     return torch.cat(parts)[:n].contiguous()
 
 
 def _check(model: GenerativeModel, images: Tensor) -> None:
     shape = model.image_shape
     expected = (CHUNK, shape.channels, shape.height, shape.width)
-    if tuple(images.shape) != expected:
+    found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    if found != expected:
         raise PluginError(
-            f"{type(model).__name__}.sample({CHUNK}) returned shape {tuple(images.shape)}, "
-            f"not {expected}"
+            f"{type(model).__name__}.sample({CHUNK}) returned {found}, not a tensor of {expected}"
         )
     if not torch.isfinite(images).all():
         raise PluginError(f"{type(model).__name__}.sample() returned values that are not finite")
@@ -87,9 +98,7 @@ def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Im
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG atomically."""
-    from io import BytesIO
-
-    buffer = BytesIO()
+    buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     write_atomic(path, buffer.getvalue())
 
@@ -105,12 +114,61 @@ def check_output(path: Path) -> None:
 def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Write uint8 images as a grid (.png), as "images" in an archive (.npz, NHWC), or as single
     PNG files in a folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent if path.suffix else path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {path}: {folder} cannot be made: {error.strerror}") from None
     if path.suffix == ".png":
         save_png(make_grid(images, columns), path)
     elif path.suffix == ".npz":
-        np.savez_compressed(path, images=images.permute(0, 2, 3, 1).numpy())
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, images=images.permute(0, 2, 3, 1).numpy())
+        write_atomic(path, buffer.getvalue())
     else:
-        path.mkdir(exist_ok=True)
         for i, image in enumerate(images):
             save_png(make_grid(image[None], gap=0), path / f"{i:06d}.png")
+
+
+def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
+    """Samples to be scored, from an .npz file or a folder of image files: uint8, (n, C, H, W).
+
+    They are taken as they are. Raises UsageError for images of another shape than `shape`: scaled
+    ones would get other scores.
+    """
+    if path.is_dir():
+        return _load_folder(path, shape)
+    if path.suffix != ".npz":
+        raise UsageError(f"{path} is no run, no folder and no .npz file; give one of these")
+    spec = registry.datasets.find("npz")
+    splits = spec.load()(spec.config(), str(path), data_root())
+    parts = [splits.train.images] + ([splits.test.images] if splits.test else [])
+    images = np.concatenate(parts)
+    if images.shape[1:] != (shape.channels, shape.height, shape.width):
+        found = ImageShape(*images.shape[1:])
+        raise UsageError(f"{path} holds images of {found}, the data set has {shape}")
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
+    """All image files below a folder, in the order of their paths."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UsageError(f"{folder} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
+    images = np.empty((len(paths), shape.height, shape.width, 3), np.uint8)
+    for path, pixels in zip(paths, images, strict=True):
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.size != (shape.width, shape.height):
+                    width, height = image.size
+                    raise UsageError(f"{path} is {height} x {width}, the data set has {shape}")
+                if image.mode not in ("1", "L", "P", "RGB"):
+                    raise UsageError(f"{path} is {image.mode}, not 8-bit grey or RGB")
+                pixels[:] = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path} cannot be read as an image: {error}") from None
+    if shape.channels == 1:
+        if (images != images[..., :1]).any():
+            raise UsageError(f"{folder} holds colour images, the data set has {shape}")
+        images = images[..., :1]
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import signal
-import subprocess
-import sys
-import threading
+import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from genkit import __version__, checkpoint, sampling
+from genkit import checkpoint, sampling
 from genkit.config import Budget, Resolved, RunConfig, resolve, to_json
 from genkit.data import ImageData
 from genkit.device import choose_device, choose_precision, place
@@ -25,9 +19,11 @@ from genkit.errors import CheckpointError, Interrupted, UsageError
 from genkit.loop import Loop
 from genkit.model import GenerativeModel
 from genkit.progress import Reporter
+from genkit.provenance import describe_data, describe_origin
 from genkit.registry import Registry
 from genkit.rundir import RunDir, new_run_path, write_json
 from genkit.runs import Run, build_model, count_parameters, load_data, load_run, read_values
+from genkit.signals import signals_noted
 from genkit.specs import TrainerSpec
 from genkit.stream import Stream, to_bytes, to_unit_range
 
@@ -63,6 +59,7 @@ def train(
         "provenance": describe_origin(registry, spec.name),
     }
     write_json(directory.config_path, config)
+    directory.metrics_path.touch()
     training = _Training(directory, config, resolved.run, data, model, registry, reporter)
     training.run()
     return load_run(directory.path, registry, str(device))
@@ -72,6 +69,11 @@ def resume(
     path: Path, registry: Registry, *, budget: str | None = None, reporter: Reporter | None = None
 ) -> Run:
     """Go on with a run from its newest whole checkpoint, towards its budget or another one."""
+    if budget:
+        try:
+            Budget.parse(budget)
+        except ValueError as error:
+            raise UsageError(f"--budget: {error}") from None
     directory = RunDir.open(path)
     config = directory.config()
     spec = registry.trainers.find(config["model"])
@@ -120,7 +122,6 @@ class _Training:
         self.plugins = registry.plugins
         self.reporter = reporter or Reporter()
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
-        self.grids = 0  # written so far
         device = choose_device(config["device"])
         self.stream = Stream(
             data.train,
@@ -148,11 +149,20 @@ class _Training:
             images_per_epoch=len(self.stream),
         )
 
+    @property
+    def grids_due(self) -> int:
+        """How many sample grids are due by now: the first before training, the last at its end,
+        the others evenly between them."""
+        count, spent = self.options.grids, self.spent
+        if spent >= 1 or count == 0:
+            return count
+        return int(spent * (count - 1) + 1e-9) + (count > 1)
+
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a training state instead of the beginning."""
         try:
             self.loop.load_state_dict(state["loop"])
-            self.seconds, self.grids = state["seconds"], state["grids"]
+            self.seconds = state["seconds"]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint in {self.directory.checkpoints} does not fit the model: "
@@ -168,7 +178,7 @@ class _Training:
         for note in self.data.notes:
             self.reporter.say(note)
         try:
-            with _signals_noted() as signals:
+            with signals_noted() as signals:
                 self._iterate(signals)
                 self.save()
             if signals and self.spent < 1:
@@ -182,7 +192,8 @@ class _Training:
     def _iterate(self, signals: list[int]) -> None:
         saved = time.monotonic()
         rate_step, rate_seconds = self.loop.step, self.seconds
-        if self.options.grids and self.grids == 0:
+        grids = self.grids_due
+        if self.loop.step == 0 and grids:
             self.write_grid()
         while self.spent < 1 and not signals:
             start = time.perf_counter()
@@ -197,17 +208,21 @@ class _Training:
                 rate = steps * self.loop.images_per_step / elapsed
                 rate_step, rate_seconds = self.loop.step, self.seconds
                 self.log(values, rate)
-            if self.options.grids and self.spent * self.options.grids >= self.grids:
+            if self.grids_due > grids:
+                grids = self.grids_due
                 self.write_grid()
             if time.monotonic() - saved > self.options.checkpoint_seconds:
                 self.save()
                 saved = time.monotonic()
 
     def log(self, values: dict[str, float], rate: float) -> None:
-        """Write a line of metrics and report it."""
+        """Write a line of metrics and report it. A value that is not finite is null there, since
+        JSON has no NaN, and listeners do not see it; a loss would have stopped the run."""
         counts = {"step": self.loop.step, "images": self.loop.images_seen}
-        row = {**counts, **values, "seconds": self.seconds, "images_per_second": rate}
-        self.directory.append_metrics(row)
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        values = {name: value for name, value in values.items() if row[name] is not None}
+        times = {"seconds": self.seconds, "images_per_second": rate}
+        self.directory.append_metrics({**counts, **row, **times})
         spent = self.spent
         left = self.seconds / spent * (1 - spent) if spent else None
         state = {"fraction": spent, **counts, "images_per_second": rate, "seconds_left": left}
@@ -216,6 +231,7 @@ class _Training:
 
     def write_grid(self) -> None:
         """Sample the same noise as before into a grid; models that encode add reconstructions."""
+        self.loop.check_weights()
         model = self.loop.average
         path = self.directory.samples / f"step-{self.loop.step:09d}.png"
         sampling.save_png(sampling.make_grid(sampling.draw(model, GRID_IMAGES, seed=0)), path)
@@ -228,13 +244,12 @@ class _Training:
             pairs = torch.stack([real, to_bytes(again).cpu()], 1).flatten(0, 1)
             name = path.with_name(f"reconstructions-{self.loop.step:09d}.png")
             sampling.save_png(sampling.make_grid(pairs), name)
-        self.grids += 1
         self._notify("on_sample", step=self.loop.step, path=path)
 
     def save(self) -> None:
         """Write the training state and the weights that samples are drawn from."""
-        self.loop.check_finite()
-        state = {"loop": self.loop.state_dict(), "seconds": self.seconds, "grids": self.grids}
+        self.loop.check_weights()
+        state = {"loop": self.loop.state_dict(), "seconds": self.seconds}
         path = checkpoint.save_state(self.directory.checkpoints, self.loop.step, state)
         metadata = {
             "model": self.config["model"],
@@ -255,65 +270,6 @@ class _Training:
     def _notify(self, event: str, **arguments: Any) -> None:
         for line in self.plugins.notify(event, run=self.directory.path, **arguments):
             self.reporter.say(line)
-
-
-@contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one interrupts
-    at once."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted  # only the main thread may handle signals
-        return
-
-    def note(number: int, frame: object) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def describe_data(data: ImageData) -> dict[str, Any]:
-    """What a run records of its data."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "train_images": len(data.train.images),
-        "test_images": len(data.test.images),
-        "classes": list(data.classes),
-    }
-
-
-def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
-    """Versions, command and commit: what is needed to repeat a run."""
-    plugin = registry.trainers[model].plugin
-    return {
-        "genkit": __version__,
-        "plugin": f"{plugin.distribution} {plugin.version}",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "torch-fidelity": importlib.metadata.version("torch-fidelity"),
-        "command": sys.argv,
-        "commit": _commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _commit() -> str | None:
-    """The git commit of the working directory, if it is in a checkout."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
 
 
 def train_by_name(

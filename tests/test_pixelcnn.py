@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from genkit_pixelcnn import PixelCNNConfig, register_trainers
-from genkit_pixelcnn.cached import draw_images
-from genkit_pixelcnn.model import PixelCNN, learning_rate_schedule
 
 from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
+from genkit_pixelcnn import PixelCNNConfig, register_trainers
+from genkit_pixelcnn.cached import draw_images
+from genkit_pixelcnn.model import PixelCNN, learning_rate_schedule
 
 
 def make(shape, seed=0, **values):

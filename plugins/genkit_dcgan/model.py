@@ -126,6 +126,11 @@ class DCGAN(GenerativeModel):
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Its loss on fakes; these are left for the discriminator in `batch.shared`."""
+        if len(batch.images) < 2:
+            raise UsageError(
+                "dcgan needs 2 images or more in every part of a batch, for BatchNorm; choose a "
+                "smaller --accumulate or a larger --batch-size"
+            )
         z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
         fake = self.generator(z)
         batch.shared["fake"] = fake.detach()

@@ -89,6 +89,7 @@ class VAE(GenerativeModel):
                 f"vae takes images of {SMALLEST} to {LARGEST} pixels a side, not {image_shape}"
             )
         halvings = max(2, math.ceil(math.log2(max(sides) / 10)))
+        halvings = min(halvings, int(math.log2(min(sides))))  # at least one pixel is left
         sizes = (config.width, halvings, config.hidden, config.latent)
         self.encoder = Encoder(image_shape, *sizes)
         self.decoder = Decoder(image_shape, *sizes)

@@ -4,10 +4,10 @@ import statistics
 import time
 
 import torch
-from genkit_pixelcnn import PixelCNNConfig
-from genkit_pixelcnn.model import PixelCNN
 
 from genkit.specs import ImageShape
+from genkit_pixelcnn import PixelCNNConfig
+from genkit_pixelcnn.model import PixelCNN
 
 ROUNDS = 7
 

@@ -1,0 +1,117 @@
+"""Comparisons: what they refuse before any work, and one real comparison with a model that fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genkit.comparison import Options, choose_entrants, compare
+from genkit.errors import UsageError
+from genkit.registry import load_registry
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+def genkit(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "genkit", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_model_given_twice_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="'vae' is there twice"):
+        choose_entrants(["vae", "dcgan", "vae"], registry, tmp_path)
+
+
+def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
+    with pytest.raises(UsageError, match="Did you mean 'vae'"):
+        choose_entrants(["dcgan", "vea"], registry, tmp_path)
+
+
+def test_path_that_is_no_run_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="is no run directory"):
+        choose_entrants([str(tmp_path)], registry, tmp_path)
+
+
+def test_bad_budget_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="'abc' is no budget"):
+        compare(["vae"], Options(budget="abc"), registry, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_with_files_in_it_is_refused_and_left_alone(registry, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        compare(["vae"], Options(), registry, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, images=np.zeros((40, 16, 16), np.uint8))
+    with pytest.raises(UsageError, match="1 x 28 x 28, not 1 x 16 x 16"):
+        compare(
+            ["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_comparison_goes_on_when_a_model_fails(tmp_path):
+    made = genkit(
+        "train", "vae", "--preset", "quick", "--budget", "3steps", "--run-dir", "old", cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == "old"
+    weights = tmp_path / "old" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    done = genkit(
+        *("compare", "vae", "dcgan", "old", "--budget", "3steps", "--samples", 64, "--out", "out"),
+        cwd=tmp_path,
+        COLUMNS="80",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training vae, dcgan for 3steps each on mnist-mini" in done.stderr
+    assert "old failed: " in done.stdout and "model.safetensors" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "±" in line) <= 90
+
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert [row["name"] for row in content["rows"]][2:] == ["old", "real", "noise"]
+    ranked = sorted(("vae", "dcgan"), key=lambda name: rows[name]["scores"]["fid"])
+    assert [rows[name]["rank"] for name in ranked] == [1, 2]
+    assert rows["real"]["scores"]["fid"] < rows[ranked[0]]["scores"]["fid"]
+    cards = [rows[name]["card"] for name in ("vae", "dcgan", "noise")]
+    assert len({(c["features"], c["reference"], c["samples"]) for c in cards}) == 1
+    for name in ("vae", "dcgan"):
+        assert rows[name]["parameters"] > 100_000 and rows[name]["sample_rate"] > 0
+        assert (tmp_path / "out" / name / "evaluation.json").exists()
+    assert rows["vae"]["likelihood"]["kind"] == "bound" and rows["dcgan"]["likelihood"] is None
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.width > 4 * 2 * 8 * 28  # real, vae, dcgan and old, twice their size
+
+
+@pytest.mark.slow
+def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
+    np.savez(tmp_path / "tiny.npz", images=np.zeros((40, 4, 4), np.uint8))
+    done = genkit(
+        *("compare", "vae", "dcgan", "--data", "npz:tiny.npz", "--features", "none"),
+        *("--budget", "2steps", "--out", "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "vae failed: vae takes images of 8 to 128 pixels a side, not 1 x 4 x 4" in done.stdout
+    assert done.stderr.strip().endswith("Error: no model came through; the table says why")

@@ -1,0 +1,82 @@
+"""The documentation's code is code: the plugin page's package is installed and used as written."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genkit.config import resolve
+from genkit.data import Split
+from genkit.loop import Loop
+from genkit.plugins import Plugin, Plugins
+from genkit.registry import Registry
+from genkit.runs import build_model
+from genkit.sampling import draw
+from genkit.specs import ImageShape
+from genkit.stream import Stream
+
+PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """The files of the page, each code block under the name in its first line."""
+    for block in re.findall(r"```(?:python|toml)\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        path = tmp_path / block.splitlines()[0].removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tinyflow(package):
+    plugins = Plugins()
+    module = EntryPoint("tinyflow", "genkit_tinyflow", "genkit.v1").load()
+    plugins.register(module, Plugin("tinyflow", "torch-genkit-tinyflow", "0.1"))
+    return Registry(plugins).trainers.find("tinyflow")
+
+
+def test_tutorial_model_has_under_60_lines(package):
+    lines = [
+        line
+        for path in package.glob("genkit_tinyflow/*.py")
+        for line in path.read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    assert len(lines) < 60
+
+
+def test_tutorial_entry_module_does_not_import_torch(package):
+    code = "import sys, genkit_tinyflow; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=package, check=False)
+    assert done.returncode == 0
+
+
+def test_tutorial_model_trains_and_samples(tinyflow):
+    options = resolve(tinyflow, given={"width": 64, "batch_size": 32}).options
+    model = build_model(tinyflow, options, ImageShape(1, 8, 8), seed=0)
+    black = Split(np.zeros((40, 1, 8, 8), np.uint8))
+    stream = Stream(black, batch_size=32, seed=0, device=torch.device("cpu"))
+    loop = Loop(model, stream, seed=0, ema_half_life=options.ema_half_life)
+    losses = [float(loop.iterate()["flow/loss"]) for _ in range(60)]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    images = draw(loop.average, 3, seed=0)
+    assert images.shape == (3, 1, 8, 8) and images.dtype == torch.uint8
+
+
+def test_every_hook_stands_in_the_plugin_page_with_its_arguments():
+    import inspect
+
+    from genkit import hookspecs
+
+    hooks = [f for n, f in vars(hookspecs).items() if n.startswith(("register_", "on_"))]
+    assert len(hooks) == 9
+    for hook in hooks:
+        signature = f"{hook.__name__}({', '.join(inspect.signature(hook).parameters)})"
+        assert f"`{signature}`" in PAGE.read_text()
