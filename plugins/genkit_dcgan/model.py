@@ -96,7 +96,7 @@ class DCGAN(GenerativeModel):
 
     Departures from Radford et al.: 5 x 5 kernels throughout with a first transposed convolution
     of stride 1, LeakyReLU of slope 0.3 in both networks, dropout and no BatchNorm in the
-    discriminator. From algorithm 1 of Goodfellow et al.: both players move from the same state
+    discriminator, Glorot's initial weights. From algorithm 1 of Goodfellow et al.: both players move from the same state
     of the game, on the same fakes, so that the generator runs once per iteration.
     """
 
@@ -154,8 +154,9 @@ class DCGAN(GenerativeModel):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Section 4 of Radford et al.: normal weights with a standard deviation of 0.02."""
+    """Uniform weights after Glorot and Bengio 2010: a standard deviation of 0.02, as in Radford et
+    al., starts a small discriminator with outputs so close to 0 that it learns late."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

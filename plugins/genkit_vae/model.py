@@ -165,10 +165,11 @@ def discretised_logistic(images: Tensor, mean: Tensor, log_scale: Tensor) -> Ten
 
     Returns: (N, C, H, W), in nats.
     """
-    inverse = torch.exp(-log_scale.clamp(min=-7))
+    inverse = torch.exp(-log_scale.clamp(-7, 30))  # beyond, fp32 knows no such probabilities
     centred = images - mean
     upper, lower = inverse * (centred + 1 / 255), inverse * (centred - 1 / 255)
     # log(sigmoid(upper) - sigmoid(lower)), in a form that does not cancel in the tails
-    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+    width = torch.log(-torch.expm1(inverse * (-2 / 255)))
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + width
     inside = torch.where(images < -0.999, F.logsigmoid(upper), inside)
     return torch.where(images > 0.999, F.logsigmoid(-lower), inside)
