@@ -153,13 +153,16 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     from genkit.config import RunConfig, escape, option_parameters
 
     def train(**values: Any) -> None:
+        from genkit.config import resolve
         from genkit.progress import new_reporter
-        from genkit.training import train_by_name
 
         context = values.pop("context")
         extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
         given = {k: v for k, v in values.items() if is_given(context, k)}
         progress = extra.pop("progress")
+        resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
+        from genkit.training import train_by_name  # torch takes seconds: what is wrong comes first
+
         run = train_by_name(
             loaded, spec.name, reporter=new_reporter(progress), given=given, **extra
         )
@@ -227,6 +230,9 @@ def resume(
 ) -> None:
     """Go on with a run from its last checkpoint."""
     from genkit.progress import new_reporter
+    from genkit.rundir import RunDir
+
+    RunDir.open(run).config()
     from genkit.training import resume as go_on
 
     print(go_on(run, registry(), budget=budget, reporter=new_reporter(progress)).path)
@@ -245,6 +251,9 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
+    from genkit.rundir import RunDir
+
+    RunDir.open(run).config()
     from genkit.runs import load_run
     from genkit.sampling import check_output, save_samples
 

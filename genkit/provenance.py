@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+import torch
+
 from genkit import __version__
 from genkit.data import ImageData
 from genkit.registry import Registry
@@ -31,7 +33,7 @@ def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
     return {
         "genkit": __version__,
         "plugin": f"{plugin.distribution} {plugin.version}",
-        "torch": importlib.metadata.version("torch"),
+        "torch": torch.__version__,
         "python": platform.python_version(),
         "torch-fidelity": importlib.metadata.version("torch-fidelity"),
         "command": sys.argv,

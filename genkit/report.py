@@ -69,8 +69,9 @@ def _cells(row: Row, columns: Sequence[Column]) -> list[str]:
         cells.append(text if deviation is None else f"{text} ± {deviation:.2f}")
     likelihood = row.get("likelihood")
     if likelihood:
-        sign = "" if likelihood["kind"] == "exact" else "≤ "  # a bound on log p from below
-        cells.append(f"{sign}{-likelihood['nats']:.1f}")
+        sign = "" if likelihood["kind"] == "exact" else "≤"  # a bound on log p from below
+        nats = -likelihood["nats"]
+        cells.append(f"{sign}{nats:.{1 if nats < 1000 else 0}f}")
         cells.append(f"{sign}{likelihood['bits_per_dimension']:.3f}")
     else:
         cells += ["-", "-"]
@@ -95,7 +96,7 @@ def shown(columns: Iterable[Column]) -> list[Column]:
 def to_table(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> Table:
     """A rich table of ranked rows; `footnotes` say why a row failed."""
     columns = shown(columns)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for index, heading in enumerate(_headings(columns, features)):
         table.add_column(heading, justify="left" if index == 1 else "right")
     for row in rows:
@@ -134,20 +135,24 @@ def score_columns(registry: Registry) -> list[Column]:
     return sorted(columns, key=lambda column: not column.ranks)
 
 
+def print_table(table: Table, console: Console) -> None:
+    """Print a table; where the output is no terminal, as wide as it needs to be."""
+    if not console.is_terminal:
+        wanted = Measurement.get(console, console.options.update_width(10_000), table).maximum
+        console.width = max(console.width, wanted)
+    console.print(table)
+
+
 def print_rows(
     rows: Sequence[Row],
     columns: Sequence[Column],
     features: str | None,
     console: Console | None = None,
 ) -> None:
-    """Print ranked rows and what their numbers are of. Where the output is no terminal, the table
-    is as wide as it needs to be."""
+    """Print ranked rows and what their numbers are of."""
     console = console or Console()
-    table = to_table(rank(rows, columns[0] if columns else None), columns, features)
-    if not console.is_terminal:
-        wanted = Measurement.get(console, console.options.update_width(1000), table).maximum
-        console.width = max(console.width, wanted)
-    console.print(table)
+    print_table(to_table(rank(rows, columns[0] if columns else None), columns, features), console)
+    console.print()
     for note in footnotes(rows):
         console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 

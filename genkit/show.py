@@ -7,12 +7,14 @@ import traceback as tracebacks
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
 from genkit.config import suggest
 from genkit.errors import UsageError
 from genkit.registry import Registry
+from genkit.report import print_table
 from genkit.specs import ImageShape, TrainerSpec
 
 KINDS = {
@@ -42,7 +44,7 @@ def print_catalogue(registry: Registry) -> None:
         for name, entry in entries.items():
             source = "" if entry["from"] == "torch-genkit" else f" ({entry['from']})"
             table.add_row(Text(name, style="bold"), Text(entry["summary"] + source))
-        console.print(table)
+        print_table(table, console)
         console.print()
 
 
@@ -60,7 +62,7 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         console.print(Text(spec.summary))
         console.print(Text(f"from {plugin.distribution} {plugin.version}, {spec.target}\n"))
         if spec.config.model_fields:
-            console.print(_option_table(spec))
+            print_table(_option_table(spec), console)
         if isinstance(spec, TrainerSpec):
             _print_model(console, spec, ImageShape(channels, size, size))
 
@@ -91,7 +93,7 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
 
     model = build_model(spec, resolve(spec).options, shape, seed=0)
     console.print()
-    console.print(Text(inspect.cleandoc(type(model).__doc__ or "")))
+    console.print(Markdown(inspect.cleandoc(type(model).__doc__ or "")))
     console.print(Text(f"\nTrainable parameters at {shape}, default options:"))
     for part, module in model.named_children():
         console.print(Text(f"  {part}: {count_parameters(module):,}"))
@@ -119,7 +121,7 @@ def print_plugins(registry: Registry, traceback: bool) -> None:
             plugin.problem or "",
         ]
         table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    print_table(table, console)
     for plugin in registry.plugins.failed if traceback else []:
         if plugin.error is not None:
             console.print(Text("\n" + "".join(tracebacks.format_exception(plugin.error))))

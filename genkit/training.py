@@ -122,6 +122,7 @@ class _Training:
         self.plugins = registry.plugins
         self.reporter = reporter or Reporter()
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
+        self.saved_step = -1  # of the newest state on disk
         device = choose_device(config["device"])
         self.stream = Stream(
             data.train,
@@ -162,7 +163,7 @@ class _Training:
         """Continue from a training state instead of the beginning."""
         try:
             self.loop.load_state_dict(state["loop"])
-            self.seconds = state["seconds"]
+            self.seconds, self.saved_step = state["seconds"], self.loop.step
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint in {self.directory.checkpoints} does not fit the model: "
@@ -249,8 +250,11 @@ class _Training:
     def save(self) -> None:
         """Write the training state and the weights that samples are drawn from."""
         self.loop.check_weights()
-        state = {"loop": self.loop.state_dict(), "seconds": self.seconds}
-        path = checkpoint.save_state(self.directory.checkpoints, self.loop.step, state)
+        if self.loop.step != self.saved_step:  # a good state is not put at risk by its copy
+            state = {"loop": self.loop.state_dict(), "seconds": self.seconds}
+            path = checkpoint.save_state(self.directory.checkpoints, self.loop.step, state)
+            self.saved_step = self.loop.step
+            self._notify("on_checkpoint", step=self.loop.step, path=path)
         metadata = {
             "model": self.config["model"],
             "step": str(self.loop.step),
@@ -265,7 +269,6 @@ class _Training:
             "weights": metadata["weights"],
         }
         write_json(self.directory.path / "summary.json", summary)
-        self._notify("on_checkpoint", step=self.loop.step, path=path)
 
     def _notify(self, event: str, **arguments: Any) -> None:
         for line in self.plugins.notify(event, run=self.directory.path, **arguments):

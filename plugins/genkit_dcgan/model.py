@@ -96,8 +96,9 @@ class DCGAN(GenerativeModel):
 
     Departures from Radford et al.: 5 x 5 kernels throughout with a first transposed convolution
     of stride 1, LeakyReLU of slope 0.3 in both networks, dropout and no BatchNorm in the
-    discriminator, Glorot's initial weights. From algorithm 1 of Goodfellow et al.: both players move from the same state
-    of the game, on the same fakes, so that the generator runs once per iteration.
+    discriminator, Glorot's initial weights. From algorithm 1 of Goodfellow et al.: both players
+    move from the same state of the game, on the same fakes, so that the generator runs once per
+    iteration.
     """
 
     def __init__(self, config: DCGANConfig, image_shape: ImageShape) -> None:

@@ -187,6 +187,7 @@ def _find_inception(config: InceptionConfig) -> Path:
                 f"could not be downloaded ({error}). On a machine with a network fetch that file "
                 f"({INCEPTION_BYTES:,} bytes, SHA-256 {INCEPTION_SHA256}) and put it at {cached}, "
                 "or name it with --inception-weights PATH or GENKIT_INCEPTION_WEIGHTS=PATH. "
-                "Handwritten digits of 1 x 28 x 28 can be scored offline with --features digits"
+                "Without it, --features digits scores handwritten digits of 1 x 28 x 28, and "
+                "--features none leaves out all scores that need features"
             ) from error
     return cached

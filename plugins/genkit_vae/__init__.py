@@ -66,8 +66,9 @@ def register_trainers() -> list[TrainerSpec]:
             config=VAEConfig,
             presets={
                 "quick": {
-                    "latent": 16,
+                    "latent": 10,
                     "width": 16,
+                    "batch_size": 64,
                     "learning_rate": 2e-3,
                     "decay_after": 1500,
                 }
