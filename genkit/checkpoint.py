@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def save_state(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
     for old in states[:-KEEP]:
         old.unlink(missing_ok=True)
         old.with_suffix(".json").unlink(missing_ok=True)
+    for torn in directory.glob(".step-*.tmp"):  # of a run that was killed while it wrote
+        torn.unlink(missing_ok=True)
     return path
 
 
@@ -48,7 +51,7 @@ def load_state(directory: Path) -> tuple[dict[str, Any], list[str]]:
 
     Raises CheckpointError if there is none. Only tensors and plain values are read.
     """
-    notes = []
+    notes: list[str] = []
     for path in sorted(directory.glob("step-*.pt"), reverse=True):
         try:
             content = path.read_bytes()
@@ -65,14 +68,18 @@ def load_state(directory: Path) -> tuple[dict[str, Any], list[str]]:
     )
 
 
-def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
+def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> None:
     """Write a model's parameters and buffers as safetensors, which takes no views and no sharing:
-    each tensor is a copy, and tied weights are written twice."""
+    each tensor is a copy, and tied weights are written twice.
+
+    The card, of JSON's types, goes into the file as metadata "genkit": safetensors writes several
+    keys in random order, and then equal weights would not make equal files.
+    """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    write_atomic(path, save(tensors, dict(metadata)))
+    write_atomic(path, save(tensors, {"genkit": json.dumps(card)}))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

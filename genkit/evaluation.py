@@ -239,7 +239,7 @@ class Yardstick:
         """Mean log-likelihood of up to 1,000 test images, or None for a model without one."""
         images = torch.from_numpy(self.data.test.images)
         images = images[_choice(len(images), LIKELIHOOD_IMAGES, 0)]
-        nats = []
+        nats: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             seed_generators(model.device, derive_seed(self.seed, "likelihood"))  # the VAE's z
             for batch in images.split(LIKELIHOOD_BATCH):
@@ -253,12 +253,13 @@ class Yardstick:
                         f"{int(torch.isfinite(found.nats).sum())} of them finite"
                     )
                 nats.append(found.nats.double().cpu())
+                kind, of = found.kind, found.of
         mean = torch.cat(nats).mean().item()
         return {
             "nats": mean,
             "bits_per_dimension": -mean / math.log(2) / self.data.shape.dimensions,
-            "kind": found.kind,
-            "of": found.of,
+            "kind": kind,
+            "of": of,
             "images": len(images),
         }
 

@@ -57,6 +57,7 @@ class Loop:
         self.average = model
         if ema_half_life:
             self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged: tuple[list[Tensor], list[Tensor]]
         self._averaged = (list(self.average.parameters()), list(model.parameters()))
         self._copied = list(zip(self.average.buffers(), model.buffers(), strict=True))
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name

@@ -128,8 +128,9 @@ def _origin(entry: EntryPoint) -> tuple[str, str]:
     """An entry point's distribution and version; what a broken removal left behind has neither."""
     if entry.dist is None:
         return "unknown", "unknown"
-    metadata = entry.dist.metadata
-    return metadata.get("Name") or "unknown", metadata.get("Version") or "unknown"
+    data = entry.dist.metadata
+    name, version = (data[key] if key in data else "unknown" for key in ("Name", "Version"))
+    return name, version
 
 
 def _order(entry: EntryPoint) -> tuple[bool, str, str]:

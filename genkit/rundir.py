@@ -95,7 +95,7 @@ class RunDir:
         """Open an existing run directory; UsageError if it is none."""
         run = cls(path)
         if not run.config_path.is_file():
-            what = "is no run: it has no config.json" if path.exists() else "does not exist"
+            what = "is no run directory: no config.json" if path.exists() else "does not exist"
             raise UsageError(f"{path} {what}; give the path of a run, such as runs/NAME")
         return run
 

@@ -81,7 +81,9 @@ class Run:
     def run_config(self, **changes: Any) -> RunConfig:
         """The run's options, some of them changed; None changes nothing."""
         changes = {key: value for key, value in changes.items() if value is not None}
-        return read_values(RunConfig, {**self.config["run"], **changes}, self.directory)
+        config: RunConfig
+        config = read_values(RunConfig, {**self.config["run"], **changes}, self.directory)
+        return config
 
 
 def load_run(path: Path | str, registry: Registry, device: str = "auto") -> Run:

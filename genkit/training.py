@@ -255,18 +255,15 @@ class _Training:
             path = checkpoint.save_state(self.directory.checkpoints, self.loop.step, state)
             self.saved_step = self.loop.step
             self._notify("on_checkpoint", step=self.loop.step, path=path)
-        metadata = {
-            "model": self.config["model"],
-            "step": str(self.loop.step),
-            "weights": "ema" if self.loop.ema_half_life else "raw",
-        }
-        checkpoint.save_weights(self.directory.weights_path, self.loop.average, metadata)
+        weights = "ema" if self.loop.ema_half_life else "raw"
+        card = {"model": self.config["model"], "step": self.loop.step, "weights": weights}
+        checkpoint.save_weights(self.directory.weights_path, self.loop.average, card)
         summary = {
             "step": self.loop.step,
             "images": self.loop.images_seen,
             "seconds": self.seconds,
             "images_per_second": self.loop.images_seen / max(self.seconds, 1e-9),
-            "weights": metadata["weights"],
+            "weights": weights,
         }
         write_json(self.directory.path / "summary.json", summary)
 

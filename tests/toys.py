@@ -115,7 +115,9 @@ class Denoiser(GenerativeModel):
 
     def phases(self):
         optimizer = self.make_optimizer(self.parameters())
-        return [Phase(**{"name": "denoise", "loss": self.loss, **self.phase, "optimizer": optimizer})]
+        return [
+            Phase(**{"name": "denoise", "loss": self.loss, **self.phase, "optimizer": optimizer})
+        ]
 
     def loss(self, batch):
         x = batch.images.flatten(1)  # (N, 64)
@@ -192,7 +194,8 @@ class Constant(GenerativeModel):
         self.nats = nats
 
     def sample(self, n, labels=None, *, generator):
-        return self.level.expand(n, *vars(self.image_shape).values())[:, :1]
+        shape = self.image_shape
+        return self.level.expand(n, shape.channels, shape.height, shape.width)
 
     def log_likelihood(self, images):
         return None if self.nats is None else LogLikelihood(self.nats(images), "exact", "toys")

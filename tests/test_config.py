@@ -1,0 +1,328 @@
+"""Options: budgets, types on the command line, files, presets and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from genkit.config import (
+    Budget,
+    RunConfig,
+    check_trainer_options,
+    escape,
+    option_parameters,
+    read_config_file,
+    resolve,
+    suggest,
+    to_json,
+)
+from genkit.errors import PluginError, UsageError
+from genkit.registry import load_registry
+from genkit.specs import Config, TrainerConfig, TrainerSpec
+
+
+class ToyOptions(TrainerConfig):
+    """One option of each kind."""
+
+    layers: int = Field(3, ge=1, le=9, description="how deep")
+    rate: float = Field(1e-3, gt=0, le=1, description="how fast")
+    kind: Literal["plain", "gated"] = Field("plain", description="which")
+    bias: bool = Field(True, description="whether")
+    widths: tuple[int, ...] = Field((8, 16), description="how wide, one by one")
+    start: Path | None = Field(None, description="where from")
+
+
+TOY = TrainerSpec(
+    name="toy",
+    summary="A toy.",
+    target="nowhere:Toy",
+    config=ToyOptions,
+    presets={"quick": {"layers": 2, "rate": 0.5, "batch_size": 8}},
+)
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "options.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- budgets
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        ("90s", 90, "seconds"),
+        ("10m", 600, "seconds"),
+        ("2h", 7200, "seconds"),
+        ("1.5h", 5400, "seconds"),
+        ("200kimg", 200_000, "images"),
+        ("0.5kimg", 500, "images"),
+        ("5000steps", 5000, "steps"),
+        ("20epochs", 20, "epochs"),
+        (" 20EPOCHS ", 20, "epochs"),
+    ],
+)
+def test_budget_is_read(text: str, amount: float, unit: str) -> None:
+    assert Budget.parse(text) == Budget(amount, unit)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "0s", "0.0s", "abc", "10", "s", "-5s", "+5s", "1e3s", "5 steps", "1.5steps"],
+        *["5stepss", "infs", "nans", "1,000steps", ".5s", "5s5s", "9" * 400 + "s"],
+        "9" * 400 + "steps",
+    ],
+)
+def test_bad_budget_is_refused_with_its_value(text: str) -> None:
+    with pytest.raises(ValueError, match="is no budget") as caught:
+        Budget.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("100s", 0.25), ("50steps", 0.2), ("1kimg", 0.64), ("4epochs", 0.8)]
+)
+def test_spent_is_the_share_of_the_budgets_own_unit(text: str, share: float) -> None:
+    spent = Budget.parse(text).spent(step=10, images=640, seconds=25.0, images_per_epoch=200)
+    assert spent == pytest.approx(share, rel=1e-12)
+
+
+def test_spent_passes_one_when_the_budget_is_exceeded() -> None:
+    budget = Budget.parse("5steps")
+    assert budget.spent(step=5, images=0, seconds=0, images_per_epoch=1) == 1
+    assert budget.spent(step=6, images=0, seconds=0, images_per_epoch=1) > 1
+
+
+# ---- precedence and sources
+
+
+def test_default_yields_to_preset_to_file_to_given(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[run]\nseed = 5\nthreads = 2\n[options]\nrate = 0.25\nlayers = 7\n")
+    found = resolve(TOY, preset="quick", file=file, given={"layers": 9, "threads": 3})
+    assert found.options == ToyOptions(layers=9, rate=0.25, batch_size=8)
+    assert found.run == RunConfig(seed=5, threads=3)
+    assert {key: found.sources[key] for key in ("options.layers", "run.threads")} == {
+        "options.layers": "given",
+        "run.threads": "given",
+    }
+    assert found.sources["options.rate"] == found.sources["run.seed"] == f"file {file}"
+    assert found.sources["options.batch_size"] == "preset quick"
+    assert found.sources["options.kind"] == found.sources["run.budget"] == "default"
+    assert found.sources["preset"] == "quick"
+
+
+def test_every_value_has_a_source() -> None:
+    found = resolve(TOY)
+    values = {f"run.{key}" for key in to_json(found.run)}
+    values |= {f"options.{key}" for key in to_json(found.options)}
+    assert set(found.sources) == values | {"preset"}
+
+
+def test_full_preset_is_always_there_and_may_be_given_values() -> None:
+    assert resolve(TOY, preset="full").options == ToyOptions()
+    spec = TrainerSpec(
+        name="toy", summary="", target="a:B", config=ToyOptions, presets={"full": {"layers": 4}}
+    )
+    assert resolve(spec).options.layers == 4
+
+
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn"])
+def test_a_runs_config_file_reproduces_its_run_and_options(name: str, tmp_path: Path) -> None:
+    spec = load_registry().trainers.find(name)
+    given = {"seed": 7, "data_option": ["size=16", "channels=1"], "checkpoint_seconds": 0.1 + 0.2}
+    first = resolve(spec, preset="quick", given={**given, "ema_half_life": 123})
+    config = {"schema": 1, "model": name, "run": to_json(first.run), "data": {}}
+    config["options"] = to_json(first.options)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    again = resolve(spec, file=path)
+    assert (again.run, again.options) == (first.run, first.options)
+
+
+def test_options_of_every_kind_come_from_a_file(tmp_path: Path) -> None:
+    file = toml(
+        tmp_path,
+        '\ufeffmodel = "toy"\n[options]\nlayers = 2\nrate = 1\nkind = "gated"\nbias = false\n'
+        'widths = [1, 2, 3]\nstart = "here"\n[run]\ndata_option = ["size=64"]\n',
+    )
+    found = resolve(TOY, file=file)
+    assert found.options == ToyOptions(
+        layers=2, rate=1.0, kind="gated", bias=False, widths=(1, 2, 3), start=Path("here")
+    )
+    assert found.run.data_options == {"size": "64"}
+
+
+# ---- files that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[options]\nlayers = true\n", "options.layers: input should be a valid integer (got True"),
+        ('[options]\nlayers = "3"\n', "options.layers: input should be a valid integer (got '3'"),
+        ("[options]\nlayers = 3.0\n", "options.layers: input should be a valid integer (got 3.0"),
+        ("[options]\nlayers = 1979-05-27\n", "options.layers: input should be a valid integer"),
+        ("[options]\nlayers = 0\n", "options.layers: input should be greater than or equal to 1"),
+        ("[options]\nrate = nan\n", "options.rate: input should be a finite number"),
+        ("[options]\nrate = inf\n", "options.rate: input should be a finite number"),
+        ("[options]\nbias = 1\n", "options.bias: input should be a valid boolean (got 1)"),
+        ('[options]\nkind = "gatet"\n', "options.kind: input should be 'plain' or 'gated'"),
+        ("[options]\nwidths = 3\n", "options.widths: input should be a valid"),
+        ("[options]\nlayer = 3\n", "options has no 'layer'. Did you mean 'layers'?"),
+        ("[run]\nsede = 3\n", "run has no 'sede'. Did you mean 'seed'?"),
+        ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is no budget"),
+        ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is no option"),
+        ("[option]\nlayers = 3\n", "unknown key 'option'; write 'model' and the tables [run] and"),
+        ("layers = 3\n", "unknown key 'layers'"),
+        ("options = 3\n", "'options' must be a table, not 3"),
+        ('model = "vae"\n', "is for 'vae', not 'toy'"),
+        ("[options\nlayers = 3\n", "is no valid TOML: Expected ']'"),
+        ("layers == 3\n", "at line 1"),
+    ],
+)
+def test_bad_file_is_refused_with_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+    file = toml(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        resolve(TOY, file=file)
+    assert str(file) in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", b"{", "is no valid JSON"),
+        ("a.json", b"[1, 2]", "a table was expected, not list"),
+        ("a.json", b'{"optons": {}}', "unknown key 'optons'"),
+        ("a.json", b'{"schema": 1, "model": "vae", "run": {}, "options": {}}', "is for 'vae'"),
+        ("a.json", b"[" * 100_000, "is no valid JSON"),
+        ("a.toml", b"\xff\xfe\x00", "is no valid TOML"),
+    ],
+)
+def test_damaged_file_is_refused(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        resolve(TOY, file=tmp_path / name)
+    assert words in str(caught.value)
+
+
+def test_missing_file_and_folder_in_place_of_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml cannot be read: No such file"):
+        read_config_file(tmp_path / "nowhere.toml")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_config_file(tmp_path)
+
+
+# ---- values given in Python, and presets
+
+
+def test_unknown_option_and_preset_are_refused_with_the_closest_name() -> None:
+    with pytest.raises(UsageError, match=r"toy has no option 'layer'\. Did you mean 'layers'\?"):
+        resolve(TOY, given={"layer": 3})
+    with pytest.raises(UsageError, match=r"no preset 'quik'; it has full, quick\. Did you mean"):
+        resolve(TOY, preset="quik")
+
+
+def test_preset_out_of_range_is_the_plugins_fault() -> None:
+    spec = TrainerSpec(
+        name="toy", summary="", target="a:B", config=ToyOptions, presets={"deep": {"layers": 99}}
+    )
+    with pytest.raises(PluginError, match="preset deep of toy: layers: input should be less"):
+        resolve(spec, preset="deep")
+
+
+def test_suggestion_is_the_closest_word_or_nothing() -> None:
+    assert suggest("dcgam", ["vae", "dcgan"]) == " Did you mean 'dcgan'?"
+    assert suggest("zzz", ["vae", "dcgan"]) == ""
+
+
+def test_data_option_needs_a_key_and_a_value() -> None:
+    for pair in ("size", "=64", " =64", ""):
+        with pytest.raises(ValueError, match="write KEY=VALUE"):
+            RunConfig(data_option=(pair,))
+    assert RunConfig(data_option=("a=b=c", "d=")).data_options == {"a": "b=c", "d": ""}
+
+
+# ---- options from config classes
+
+
+def test_option_parameters_carry_type_range_and_default() -> None:
+    found = {p.name: p for p in option_parameters(ToyOptions, "Toy")}
+    assert list(found) == list(ToyOptions.model_fields)
+    kinds = {name: parameter.annotation.__origin__ for name, parameter in found.items()}
+    assert kinds["layers"] is int
+    assert kinds["widths"] == list[int]
+    assert kinds["start"] == Path | None
+    assert found["widths"].default == [8, 16]
+    (layers,) = found["layers"].annotation.__metadata__
+    assert (layers.min, layers.max, layers.help) == (1, 9, "how deep")
+    (rate,) = found["rate"].annotation.__metadata__
+    assert (rate.min, rate.max, rate.help) == (None, 1, "how fast; above 0")
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        *[dict[str, int], int | str, Config, tuple[int, str], list[bool], Literal[1, 2], bytes],
+        *[Any, list[int | None], tuple[()], list],
+    ],
+)
+def test_type_that_cannot_be_an_option_is_refused_by_field(annotation: Any) -> None:
+    fields = {"__annotations__": {"odd": annotation}, "odd": Field(None, description="x")}
+    odd = type("Odd", (TrainerConfig,), {"__module__": __name__, **fields})
+    spec = TrainerSpec(name="toy", summary="", target="a:B", config=odd)
+    with pytest.raises(PluginError, match=r"config field 'odd': type .* cannot be a command-line"):
+        check_trainer_options(spec)
+
+
+def test_field_without_a_default_is_refused() -> None:
+    class Bare(TrainerConfig):
+        width: int
+
+    spec = TrainerSpec(name="toy", summary="", target="a:B", config=Bare)
+    with pytest.raises(PluginError, match="config field 'width' needs a default"):
+        check_trainer_options(spec)
+
+
+@pytest.mark.parametrize(
+    "name", [*RunConfig.model_fields, "model", "preset", "config", "run_dir", "help", "context"]
+)
+def test_field_that_collides_with_a_runs_option_is_refused(name: str) -> None:
+    fields = {"__annotations__": {name: int}, name: Field(1, description="x")}
+    odd = type("Odd", (TrainerConfig,), {"__module__": __name__, **fields})
+    spec = TrainerSpec(name="toy", summary="", target="a:B", config=odd)
+    with pytest.raises(PluginError, match=f"config field '{name}' of 'toy' is an option of every"):
+        check_trainer_options(spec)
+
+
+def test_preset_with_an_unknown_field_is_refused() -> None:
+    spec = TrainerSpec(
+        name="toy", summary="", target="a:B", config=ToyOptions, presets={"quick": {"depth": 1}}
+    )
+    with pytest.raises(PluginError, match="preset 'quick' of 'toy' sets unknown 'depth'"):
+        check_trainer_options(spec)
+
+
+def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
+    from rich.text import Text
+
+    for words in ("in [-1, 1]", "a [bold]word", "[/b] alone", "[a] \\[b]", "plain"):
+        assert Text.from_markup(escape(words)).plain == words
+
+
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn"])
+def test_built_in_options_are_described_in_range_and_in_presets(name: str) -> None:
+    spec = load_registry().trainers.find(name)
+    assert set(spec.presets) >= {"quick"}
+    for preset in spec.presets:
+        resolve(spec, preset=preset)
+    for field in spec.config.model_fields.values():
+        assert field.description and not field.description.endswith(".")

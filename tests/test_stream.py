@@ -1,0 +1,87 @@
+"""Batches: what an epoch visits, what a batch depends on, bytes and seeds."""
+
+import numpy as np
+import pytest
+import torch
+from toys import make_stream, random_images
+
+from genkit.stream import derive_seed, to_bytes, to_unit_range
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
+def test_every_epoch_visits_each_image_exactly_once(batch_size):
+    stream = make_stream(random_images(20), batch_size)
+    visited = torch.cat([stream.indices(i) for i in range(200 // batch_size + 1)])
+    orders = [visited[20 * epoch : 20 * epoch + 20].tolist() for epoch in range(5)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 5
+
+
+def test_a_batch_straddles_the_ends_of_epochs():
+    stream = make_stream(random_images(20), batch_size=8)
+    third = stream.indices(2)  # the last four of epoch 0 and the first four of epoch 1
+    rest = make_stream(random_images(20), batch_size=4)
+    assert torch.equal(third, torch.cat([rest.indices(4), rest.indices(5)]))
+
+
+def test_a_batch_follows_from_seed_and_number_alone():
+    stream = make_stream(batch_size=8)
+    in_order = [stream.batch(i).images for i in range(12)]
+    for number in (11, 3, 7, 0, 3):
+        assert torch.equal(stream.batch(number).images, in_order[number])
+        assert torch.equal(make_stream(batch_size=8).batch(number).images, in_order[number])
+
+
+def test_seeds_give_different_orders():
+    orders = {tuple(make_stream(seed=seed).indices(0).tolist()) for seed in (0, 1, 2, 2**32)}
+    assert len(orders) == 4
+
+
+def test_a_batch_holds_the_images_and_labels_of_its_indices():
+    images = random_images(20, (3, 4, 5))
+    stream = make_stream(images, labels=np.arange(20))
+    indices, batch = stream.indices(1), stream.batch(1)
+    assert torch.equal(batch.labels, indices)
+    wanted = torch.from_numpy(images)[indices].double() / 255 * 2 - 1
+    torch.testing.assert_close(batch.images.double(), wanted, rtol=0, atol=1e-6)
+    assert batch.images.dtype == torch.float32 and batch.images.shape == (8, 3, 4, 5)
+    assert len(stream) == 20 and make_stream(images).batch(0).labels is None
+
+
+def test_all_256_levels_survive_the_way_there_and_back():
+    levels = torch.arange(256, dtype=torch.uint8)
+    floats = to_unit_range(levels)
+    assert torch.equal(to_bytes(floats), levels)
+    assert floats.min() == -1 and floats.max() == 1
+    assert (floats.diff() > 0).all()
+    half = floats.bfloat16().float()  # eight bits of mantissa are not enough, but nearly
+    assert (to_bytes(half).int() - levels.int()).abs().max() <= 1
+
+
+def test_floats_are_rounded_to_the_nearest_level_and_clipped():
+    floats = torch.tensor([-9.0, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 1.0, 9.0])
+    assert to_bytes(floats).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_the_conversions_leave_their_input_as_it_was():
+    levels, floats = torch.arange(256, dtype=torch.uint8), torch.linspace(-2, 2, 9)
+    before = levels.clone(), floats.clone()
+    to_unit_range(levels), to_bytes(floats)
+    assert torch.equal(levels, before[0]) and torch.equal(floats, before[1])
+
+
+def test_derived_seeds_are_63_bits_wide_and_differ_in_their_low_half():
+    """torch's CPU generator looks at the low 32 bits of a seed only."""
+    seeds = [derive_seed(seed, "step", i) for seed in (0, 1, 2**32, 2**33) for i in range(5000)]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**62 and len(set(seeds)) == len(seeds)
+    low = {seed & 0xFFFFFFFF for seed in seeds}
+    assert len(low) > len(seeds) - 10  # of 20,000 random numbers, about 0.05 collide
+    bits = torch.tensor(seeds)[:, None] >> torch.arange(63) & 1
+    assert (bits.double().mean(0) - 0.5).abs().max() < 0.02
+
+
+def test_derived_seeds_tell_their_parts_apart():
+    parts = [(0, "step", 1), (0, "step", 11), (0, "epoch", 1), (1, "step", 0), (0, 1), ("0", 1)]
+    assert len({derive_seed(*p) for p in parts}) == len(parts)
+    assert derive_seed(0, "step", 1) == derive_seed(0, "step", 1) == 5470648096356392933
