@@ -5,13 +5,11 @@ This process never imports torch: it starts others, shows their progress and ran
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +19,9 @@ from typing import Any
 from rich.console import Console
 
 from genkit.config import Budget, resolve
+from genkit.crew import Crew, count_cores, genkit_command, last_words
 from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.progress import describe, new_bars
+from genkit.pictures import join_grids
 from genkit.registry import Registry
 from genkit.report import CALIBRATION, print_rows, rank, score_columns, to_markdown
 from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_json
@@ -152,16 +151,17 @@ def compare(
     for entrant in entrants:
         if not entrant.trained and options.preset:
             resolve(registry.trainers.find(entrant.name), preset=preset)
-    workers = options.workers or (_cores() if facts["device"] == "cpu" else 1)
+    workers = options.workers or (count_cores() if facts["device"] == "cpu" else 1)
     for line in _announcement(entrants, options, facts, preset, workers, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
-    crew = _Crew(console)
+    crew = Crew(console)
     calibration: list[dict[str, Any]] = []
-    jobs = [(_train_and_score, entrant, options, preset) for entrant in entrants]
     with crew, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(job, crew, *arguments) for job, *arguments in jobs]
+        futures = [
+            pool.submit(_train_and_score, crew, entrant, options, preset) for entrant in entrants
+        ]
         if facts["features"]:
             futures.append(pool.submit(_calibrate, crew, options, calibration))
         try:
@@ -179,11 +179,11 @@ def _inspect(options: Options, folder: Path) -> dict[str, Any]:
     path = folder / "facts.json"
     command = ["inspect", *options.score_arguments(), "--json", str(path)]
     command += ["--grid", str(folder / "real.png")]
-    done = subprocess.run(_genkit(command), capture_output=True, text=True, check=False)
+    done = subprocess.run(genkit_command(command), capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return dict(read_json(path))
     kind = {2: UsageError, 3: PluginError}.get(done.returncode, GenkitError)
-    raise kind(_last_words(done.stderr))
+    raise kind(last_words(done.stderr))
 
 
 def _announcement(
@@ -220,76 +220,7 @@ def _announcement(
     return lines
 
 
-class _Crew:
-    """The processes that are running, and a progress bar for each job."""
-
-    def __init__(self, console: Console) -> None:
-        self.bars = new_bars(console)
-        self.console = console
-        self.live = console.is_terminal
-        self.lock = threading.Lock()
-        self.processes: set[subprocess.Popen[str]] = set()
-        self.ended = False
-
-    def __enter__(self) -> _Crew:
-        if self.live:
-            self.bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
-        if self.live:
-            self.bars.stop()
-
-    def end(self) -> None:
-        """Ask all running processes to stop; trainings save before they do."""
-        with self.lock:
-            self.ended = True
-            for process in self.processes:
-                process.terminate()
-
-    def run(self, command: list[str], title: str) -> None:
-        """Run a genkit command to its end, showing its progress; GenkitError if it fails."""
-        task = self.bars.add_task(title, total=1.0, note="starting")
-        with tempfile.TemporaryFile("w+") as errors:
-            with self.lock:
-                if self.ended:
-                    raise GenkitError("the comparison was ended")
-                process = subprocess.Popen(
-                    _genkit([*command, "--progress", "json"]),
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                )
-                self.processes.add(process)
-            assert process.stdout is not None
-            said = -1.0
-            for line in process.stdout:
-                event = _read_event(line)
-                if event.get("event") == "message":
-                    self._line(f"{title}: {event['message']}")
-                if event.get("event") == "update":
-                    share = min(event["fraction"], 1.0)
-                    self.bars.update(task, completed=share, note=describe(event))
-                    if not self.live and share - said >= 0.25:  # plain output: a few lines each
-                        said = share
-                        self._line(f"{title}: {share:.0%}  {describe(event)}")
-            code = process.wait()
-            with self.lock:
-                self.processes.discard(process)
-            errors.seek(0)
-            words = _last_words(errors.read())
-        self.bars.update(task, completed=1.0, note="done" if code == 0 else "failed")
-        if code != 0:
-            raise GenkitError(words or f"it ended with code {code}")
-        if not self.live:
-            self._line(f"{title}: done")
-
-    def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _train_and_score(crew: _Crew, entrant: Entrant, options: Options, preset: str) -> None:
+def _train_and_score(crew: Crew, entrant: Entrant, options: Options, preset: str) -> None:
     """One entrant from nothing to its row; a failure is noted in it and hurts nobody else."""
     try:
         if not entrant.trained:
@@ -303,7 +234,7 @@ def _train_and_score(crew: _Crew, entrant: Entrant, options: Options, preset: st
         entrant.error = str(error)
 
 
-def _calibrate(crew: _Crew, options: Options, rows: list[dict[str, Any]]) -> None:
+def _calibrate(crew: Crew, options: Options, rows: list[dict[str, Any]]) -> None:
     """The rows that say what the best and the worst score would be."""
     try:
         rows += _score(crew, list(CALIBRATION), "real and noise: scoring", options)
@@ -311,7 +242,7 @@ def _calibrate(crew: _Crew, options: Options, rows: list[dict[str, Any]]) -> Non
         rows += [{"name": name, "error": str(error)} for name in CALIBRATION]
 
 
-def _score(crew: _Crew, targets: list[str], title: str, options: Options) -> list[dict[str, Any]]:
+def _score(crew: Crew, targets: list[str], title: str, options: Options) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.json")
         command = ["evaluate", *targets, "--alone", *options.score_arguments()]
@@ -350,61 +281,9 @@ def _conclude(
     write_json(out / "compare.json", content)
     pictures = [("real", out / "real.png")]
     pictures += [(e.name, p) for e in entrants if (p := _last_grid(e.run)) is not None]
-    _join_grids(pictures, out / "grid.png")
+    join_grids(pictures, out / "grid.png")
     return comparison
 
 
 def _last_grid(run: Path) -> Path | None:
     return max(RunDir(run).samples.glob("step-*.png"), default=None)
-
-
-def _join_grids(pictures: list[tuple[str, Path]], path: Path) -> None:
-    """Sample grids side by side, each under its model's name, at twice their size."""
-    from io import BytesIO
-
-    from PIL import Image, ImageDraw, ImageFont
-
-    grids = []
-    for name, source in pictures:
-        with Image.open(source) as image:
-            size = (2 * image.width, 2 * image.height) if image.width < 600 else image.size
-            grids.append((name, image.convert("RGB").resize(size, Image.Resampling.NEAREST)))
-    margin, title = 12, 36
-    width = sum(grid.width + margin for _, grid in grids) + margin
-    canvas = Image.new("RGB", (width, max(g.height for _, g in grids) + title + margin), "white")
-    pen, left = ImageDraw.Draw(canvas), margin
-    for name, grid in grids:
-        pen.text((left, 8), name, fill="black", font=ImageFont.load_default(20))
-        canvas.paste(grid, (left, title))
-        left += grid.width + margin
-    buffer = BytesIO()
-    canvas.save(buffer, format="PNG")
-    write_atomic(path, buffer.getvalue())
-
-
-def _genkit(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "genkit", *arguments]
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _read_event(line: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}  # something that a plugin printed
-    return event if isinstance(event, dict) else {}
-
-
-def _last_words(stderr: str) -> str:
-    """The error message in what a process wrote, or its last line."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("Error: "):
-            return line.removeprefix("Error: ")
-    return lines[-1] if lines else ""

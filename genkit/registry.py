@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from genkit.config import check_trainer_options, suggest
+from genkit.config import suggest
 from genkit.errors import PluginError, UsageError
+from genkit.options import check_trainer_options
 from genkit.plugins import Plugin, Plugins, load_plugins
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,25 +36,37 @@ class Config(BaseModel):
     )
 
 
+OPTIMISATION = {"panel": "Optimisation"}
+BatchSize = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=65_536,
+        description="images per iteration, over all devices",
+        json_schema_extra=OPTIMISATION,
+    ),
+]
+HalfLife = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=10**12,
+        description="images after which a weight counts half in the average that is sampled and "
+        "scored; 0 turns averaging off",
+        json_schema_extra=OPTIMISATION,
+    ),
+]
+
+
 class TrainerConfig(Config):
     """Base of a trainer's config: what the training loop asks of every model.
 
-    A subclass may give these two fields other defaults and adds its own.
+    A subclass may give these two fields other defaults (`batch_size: BatchSize = 32`) and adds
+    its own.
     """
 
-    batch_size: int = Field(
-        64,
-        ge=1,
-        description="images per iteration, over all devices",
-        json_schema_extra={"panel": "Optimisation"},
-    )
-    ema_half_life: int = Field(
-        10_000,
-        ge=0,
-        description="images after which a weight counts half in the average that is "
-        "sampled and scored; 0 turns averaging off",
-        json_schema_extra={"panel": "Optimisation"},
-    )
+    batch_size: BatchSize = 64
+    ema_half_life: HalfLife = 10_000
 
 
 @dataclass(frozen=True)

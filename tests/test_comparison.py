@@ -1,4 +1,4 @@
-"""Comparisons: what they refuse before any work, and one real comparison with a model that fails."""
+"""Comparisons: what they refuse beforehand, and a real one in which a model fails."""
 
 import json
 import os
@@ -62,9 +62,7 @@ def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_pat
     path = tmp_path / "small.npz"
     np.savez(path, images=np.zeros((40, 16, 16), np.uint8))
     with pytest.raises(UsageError, match="1 x 28 x 28, not 1 x 16 x 16"):
-        compare(
-            ["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out"
-        )
+        compare(["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,15 +12,13 @@ from pydantic import Field
 from genkit.config import (
     Budget,
     RunConfig,
-    check_trainer_options,
-    escape,
-    option_parameters,
     read_config_file,
     resolve,
     suggest,
     to_json,
 )
 from genkit.errors import PluginError, UsageError
+from genkit.options import check_trainer_options, escape, option_parameters
 from genkit.registry import load_registry
 from genkit.specs import Config, TrainerConfig, TrainerSpec
 

@@ -15,15 +15,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import genkit_datasets
 import numpy as np
 import pytest
-from genkit_datasets import arrays, classic, decode, folder, make_mnist_mini, mini
 from PIL import Image, ImageOps
 
+import genkit_datasets
 from genkit.data import ImageData, Split, Splits, data_root, open_data, parse_data_name
 from genkit.errors import PluginError, UsageError
 from genkit.specs import DatasetSpec, ImageShape
+from genkit_datasets import arrays, classic, decode, folder, make_mnist_mini, mini
 
 SPECS = {spec.name: spec for spec in genkit_datasets.register_datasets()}
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from genkit_fidelity import register_features, register_metrics, scores
-from genkit_fidelity.features import Digits
 from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from genkit.errors import PluginError, UsageError
 from genkit.metrics import FeatureExtractor, Reference, Statistics, compute_statistics
 from genkit.specs import Config
+from genkit_fidelity import register_features, register_metrics, scores
+from genkit_fidelity.features import Digits
 
 
 class Projection(FeatureExtractor):

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from genkit_fidelity import InceptionConfig, features, scores
-from genkit_fidelity.features import DIGITS_REFERENCE, DIGITS_WEIGHTS, Digits, Inception
 from safetensors.torch import load_file, save_file
 from torch_fidelity import feature_extractor_inceptionv3 as stock
 
 from genkit.errors import CheckpointError, UsageError
 from genkit.metrics import Reference, compute_statistics
 from genkit.specs import Config, ImageShape
+from genkit_fidelity import InceptionConfig, features, scores
+from genkit_fidelity.features import DIGITS_REFERENCE, DIGITS_WEIGHTS, Digits, Inception
 
 
 def noise(count: int, seed: int, shape, high: int = 256) -> torch.Tensor:

@@ -5,10 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import TrainerConfig, TrainerSpec
+from genkit.specs import OPTIMISATION, BatchSize, TrainerConfig, TrainerSpec
 
 NETWORK = {"panel": "Network"}
-OPTIMISATION = {"panel": "Optimisation"}
 
 
 class DCGANConfig(TrainerConfig):
@@ -44,12 +43,7 @@ class DCGANConfig(TrainerConfig):
     beta1: float = Field(
         0.5, ge=0, lt=1, description="Adam's decay of the mean", json_schema_extra=OPTIMISATION
     )
-    batch_size: int = Field(
-        128,
-        ge=2,
-        description="images per iteration, over all devices",
-        json_schema_extra=OPTIMISATION,
-    )
+    batch_size: BatchSize = 128
 
 
 @hookimpl

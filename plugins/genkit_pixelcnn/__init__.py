@@ -5,7 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import TrainerConfig, TrainerSpec
+from genkit.specs import OPTIMISATION, BatchSize, HalfLife, TrainerConfig, TrainerSpec
+
+NETWORK = {"panel": "Network"}
 
 
 class PixelCNNConfig(TrainerConfig):
@@ -21,21 +23,21 @@ class PixelCNNConfig(TrainerConfig):
         ge=2,
         le=256,
         description="values a pixel can take; images are rounded to them, 2 is black and white",
-        json_schema_extra={"panel": "Network"},
+        json_schema_extra=NETWORK,
     )
     channels: int = Field(
         64,
         ge=1,
         le=1024,
         description="features per position in each of the two stacks",
-        json_schema_extra={"panel": "Network"},
+        json_schema_extra=NETWORK,
     )
     layers: int = Field(
         10,
         ge=1,
         le=100,
         description="gated layers, the first of which looks 7 pixels wide and the others 3",
-        json_schema_extra={"panel": "Network"},
+        json_schema_extra=NETWORK,
     )
     dilation_cycle: int = Field(
         4,
@@ -43,40 +45,35 @@ class PixelCNNConfig(TrainerConfig):
         le=6,
         description="layers after which the dilation, doubled by each, starts at 1 again; "
         "1 dilates nothing",
-        json_schema_extra={"panel": "Network"},
+        json_schema_extra=NETWORK,
     )
     learning_rate: float = Field(
         2e-3,
         gt=0,
         description="Adam's step size at its highest",
-        json_schema_extra={"panel": "Optimisation"},
+        json_schema_extra=OPTIMISATION,
     )
     warmup_steps: int = Field(
         200,
         ge=0,
         description="iterations in which the learning rate rises from 0",
-        json_schema_extra={"panel": "Optimisation"},
+        json_schema_extra=OPTIMISATION,
     )
     decay_steps: int = Field(
         5000,
         ge=0,
         description="iterations after which the learning rate falls as one over the square "
         "root of the iteration; 0 keeps it constant",
-        json_schema_extra={"panel": "Optimisation"},
+        json_schema_extra=OPTIMISATION,
     )
     clip: float = Field(
         1.0,
         gt=0,
         description="largest norm of the gradient of the loss, which is in nats per dimension",
-        json_schema_extra={"panel": "Optimisation"},
+        json_schema_extra=OPTIMISATION,
     )
-    batch_size: int = Field(32, ge=1, description="images per iteration, over all devices")
-    ema_half_life: int = Field(
-        50_000,
-        ge=0,
-        description="images after which a weight counts half in the average that is "
-        "sampled and scored; 0 turns averaging off",
-    )
+    batch_size: BatchSize = 32
+    ema_half_life: HalfLife = 50_000
 
 
 @hookimpl

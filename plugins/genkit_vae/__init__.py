@@ -5,10 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import TrainerConfig, TrainerSpec
+from genkit.specs import OPTIMISATION, BatchSize, TrainerConfig, TrainerSpec
 
 NETWORK = {"panel": "Network"}
-OPTIMISATION = {"panel": "Optimisation"}
 
 
 class VAEConfig(TrainerConfig):
@@ -48,12 +47,7 @@ class VAEConfig(TrainerConfig):
         description="iterations after which the rate falls as 1/sqrt(iteration)",
         json_schema_extra=OPTIMISATION,
     )
-    batch_size: int = Field(
-        128,
-        ge=1,
-        description="images per iteration, over all devices",
-        json_schema_extra=OPTIMISATION,
-    )
+    batch_size: BatchSize = 128
 
 
 @hookimpl

@@ -1,6 +1,6 @@
 """Start-up: CPU seconds of light commands against those of `import torch`, interleaved.
 
-    python tests/bench/startup.py [--rounds 7]
+python tests/bench/startup.py [--rounds 7]
 """
 
 import argparse

@@ -1,0 +1,113 @@
+"""genkit commands run as processes side by side, each with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any
+
+from rich.console import Console
+
+from genkit.errors import GenkitError
+from genkit.progress import describe, new_bars
+
+
+class Crew:
+    """The processes that are running, and a progress bar for each job."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = new_bars(console)
+        self.console = console
+        self.live = console.is_terminal
+        self.lock = threading.Lock()
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.ended = False
+
+    def __enter__(self) -> Crew:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+        if self.live:
+            self.bars.stop()
+
+    def end(self) -> None:
+        """Ask all running processes to stop; trainings save before they do."""
+        with self.lock:
+            self.ended = True
+            for process in self.processes:
+                process.terminate()
+
+    def run(self, command: list[str], title: str) -> None:
+        """Run a genkit command to its end, showing its progress; GenkitError if it fails."""
+        task = self.bars.add_task(title, total=1.0, note="starting")
+        with tempfile.TemporaryFile("w+") as errors:
+            with self.lock:
+                if self.ended:
+                    raise GenkitError("the comparison was ended")
+                process = subprocess.Popen(
+                    genkit_command([*command, "--progress", "json"]),
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                )
+                self.processes.add(process)
+            assert process.stdout is not None
+            said = -1.0
+            for line in process.stdout:
+                event = _read_event(line)
+                if event.get("event") == "message":
+                    self._line(f"{title}: {event['message']}")
+                if event.get("event") == "update":
+                    share = min(event["fraction"], 1.0)
+                    self.bars.update(task, completed=share, note=describe(event))
+                    if not self.live and share - said >= 0.25:  # plain output: a few lines each
+                        said = share
+                        self._line(f"{title}: {share:.0%}  {describe(event)}")
+            code = process.wait()
+            with self.lock:
+                self.processes.discard(process)
+            errors.seek(0)
+            words = last_words(errors.read())
+        self.bars.update(task, completed=1.0, note="done" if code == 0 else "failed")
+        if code != 0:
+            raise GenkitError(words or f"it ended with code {code}")
+        if not self.live:
+            self._line(f"{title}: done")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def genkit_command(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "genkit", *arguments]
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}  # something that a plugin printed
+    return event if isinstance(event, dict) else {}
+
+
+def last_words(stderr: str) -> str:
+    """The error message in what a process wrote, or its last line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+    return lines[-1] if lines else ""

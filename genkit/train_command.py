@@ -1,0 +1,160 @@
+"""`genkit train`: one command per trainer, with options from its config class."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator, MutableMapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from genkit.arguments import ProgressOption
+
+if TYPE_CHECKING:
+    from genkit.registry import Registry
+    from genkit.specs import TrainerSpec
+
+
+def registry() -> Registry:
+    """All plugins loaded; one line on stderr if some failed, except while a shell completes."""
+    from genkit.registry import load_registry
+
+    loaded = load_registry()
+    failed = loaded.plugins.failed
+    if failed and "_GENKIT_COMPLETE" not in os.environ:
+        names = ", ".join(plugin.name for plugin in failed)
+        print(f"Plugins with problems: {names}; see: genkit plugins", file=sys.stderr)
+    return loaded
+
+
+class TrainCommands(MutableMapping[str, Any]):
+    """One command per trainer, made when it is first looked at."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+
+    @cached_property
+    def registry(self) -> Registry:
+        return registry()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.made:
+            self.made[name] = trainer_command(self.registry.trainers[name].spec, self.registry)
+        return self.made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.registry.trainers)
+
+    def __len__(self) -> int:
+        return len(self.registry.trainers)
+
+    def find_model(self, args: list[str]) -> int | None:
+        """The place of the first argument that is neither an option nor an option's value."""
+        for place, word in enumerate(args):
+            before = args[place - 1] if place else ""
+            takes_word = before.startswith("--") and "=" not in before and len(before) > 2
+            if takes_word and word in self:  # unless it is a switch of that model
+                takes_word = before not in switches(self[word])
+            if not word.startswith("-") and not takes_word:
+                return place
+        return None
+
+
+class TrainGroup(TyperGroup):
+    """`genkit train`: each trainer is a sub-command with options of its own."""
+
+    commands: TrainCommands
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = TrainCommands()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args != ["--help"]:
+            place = self.commands.find_model(args)
+            if place is not None:  # the model's name may come after its options
+                args = [args[place], *args[:place], *args[place + 1 :]]
+            elif not ctx.resilient_parsing:
+                ctx.fail(f"Name the model to train; there are: {', '.join(self.commands)}.")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        trainers = self.commands.registry.trainers
+        if args[0] in trainers.contested:
+            trainers.find(args[0])  # says who claims the name
+        return super().resolve_command(ctx, args)
+
+
+def switches(command: Any) -> set[str]:
+    """The options of a command that take no value."""
+    found = {"--help"}
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            found.update(parameter.opts, parameter.secondary_opts)
+    return found
+
+
+def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
+    """The command that trains one kind of model, with options from its config class."""
+    from genkit.config import RunConfig
+    from genkit.options import escape, option_parameters
+
+    def train(**values: Any) -> None:
+        from genkit.config import resolve
+        from genkit.progress import new_reporter
+
+        context = values.pop("context")
+        extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
+        given = {k: v for k, v in values.items() if is_given(context, k)}
+        progress = extra.pop("progress")
+        resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
+        from genkit.training import train_by_name  # torch takes seconds: what is wrong comes first
+
+        run = train_by_name(
+            loaded, spec.name, reporter=new_reporter(progress), given=given, **extra
+        )
+        if progress != "json":
+            print(run.path)
+
+    presets = ", ".join(dict.fromkeys(["full", *spec.presets]))
+    options = {
+        "preset": Annotated[str, typer.Option(help=f"starting values: {presets}")],
+        "config": Annotated[
+            Path | None, typer.Option(help="TOML file, or a run's config.json, to start from")
+        ],
+        "run_dir": Annotated[
+            Path | None, typer.Option(help="where to; must be new. Default: runs/MODEL-DATA-sSEED")
+        ],
+        "progress": ProgressOption,
+    }
+    defaults = {"preset": "full", "progress": "auto"}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
+    parameters += option_parameters(RunConfig, "Run")
+    parameters += [
+        inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+        for name, annotation in options.items()
+    ]
+    parameters += option_parameters(spec.config, f"Model: {spec.name}")
+    train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    train.__annotations__ = {}
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name=spec.name, help=escape(spec.summary))(train)
+    return typer.main.get_command(single)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
