@@ -110,31 +110,22 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
-    from genkit.config import RunConfig, validate
-    from genkit.evaluation import Yardstick
+    from genkit.evaluation import Yardstick, choose_data
     from genkit.evaluation import evaluate as score
     from genkit.progress import new_reporter
     from genkit.report import CALIBRATION, print_rows, score_columns, write_json_output
     from genkit.rundir import RunDir, write_json
-    from genkit.runs import load_data, load_run, read_values
+    from genkit.runs import load_data, load_run
 
     torch.set_num_threads(threads)
     found = registry()
     reporter = new_reporter(progress)
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
-    first = RunDir(Path(targets[0]))
-    if first.config_path.is_file():
-        recorded = first.config()["run"]
-        if "data" in chosen:  # another data set: the recorded one's options do not apply
-            recorded = {**recorded, "data_option": ()}
-        config = read_values(RunConfig, {**recorded, **chosen}, first)
-    else:
-        config = validate(RunConfig, chosen)
     try:
         yardstick = Yardstick.choose(
             found,
-            load_data(found, config),
+            load_data(found, choose_data(targets[0], chosen)),
             samples=samples,
             seed=seed,
             features=features,
@@ -162,7 +153,6 @@ def inspect_(
     data: Data = "mnist-mini",
     data_root: DataRoot = None,
     data_option: DataOption = None,
-    samples: Samples = 10_000,
     features: Features = None,
     inception_weights: Weights = None,
     device: Device = "auto",
@@ -170,33 +160,12 @@ def inspect_(
     grid: Annotated[Path | None, typer.Option(help="write a grid of test images there")] = None,
 ) -> None:
     """Check data, features and device, and say what they are."""
-    import torch
-
-    from genkit.config import RunConfig, validate
-    from genkit.device import choose_device
-    from genkit.evaluation import Yardstick
+    from genkit.evaluation import inspect_data
     from genkit.report import write_json_output
-    from genkit.runs import load_data
-    from genkit.sampling import save_samples
 
-    found = registry()
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
-    opened = load_data(found, validate(RunConfig, chosen))
     weights = str(inception_weights) if inception_weights else None
-    yardstick = Yardstick.choose(
-        found, opened, samples=samples, features=features, weights=weights, device="cpu"
-    )
-    extractor = yardstick.extractor
-    facts = {
-        "device": choose_device(device).type,
-        "shape": str(opened.shape),
-        "train_images": len(opened.train.images),
-        "features": extractor.identity if extractor else None,
-        "features_name": features or opened.features,
-        "notes": list(opened.notes),
-    }
-    if grid:
-        save_samples(torch.from_numpy(opened.test.images[:64]), grid)
+    facts = inspect_data(registry(), chosen, features, weights, device, grid)
     write_json_output(json or "-", facts)
 
 

@@ -54,8 +54,8 @@ class Options:
             arguments += ["--data-option", pair]
         return arguments
 
-    def score_arguments(self) -> list[str]:
-        arguments = [*self.data_arguments(), "-n", str(self.samples), "--device", self.device]
+    def feature_arguments(self) -> list[str]:
+        arguments = [*self.data_arguments(), "--device", self.device]
         if self.features:
             arguments += ["--features", self.features]
         if self.inception_weights:
@@ -177,7 +177,7 @@ def compare(
 def _inspect(options: Options, folder: Path) -> dict[str, Any]:
     """Look at data, features and device in another process, before any work is done."""
     path = folder / "facts.json"
-    command = ["inspect", *options.score_arguments(), "--json", str(path)]
+    command = ["inspect", *options.feature_arguments(), "--json", str(path)]
     command += ["--grid", str(folder / "real.png")]
     done = subprocess.run(genkit_command(command), capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -245,8 +245,8 @@ def _calibrate(crew: Crew, options: Options, rows: list[dict[str, Any]]) -> None
 def _score(crew: Crew, targets: list[str], title: str, options: Options) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.json")
-        command = ["evaluate", *targets, "--alone", *options.score_arguments()]
-        crew.run([*command, "--json", str(path)], title)
+        command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
+        crew.run([*command, "-n", str(options.samples), "--json", str(path)], title)
         return list(read_json(path))
 
 

@@ -6,109 +6,32 @@ down the protocol beside the numbers.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from genkit import __version__, sampling
+from genkit.config import RunConfig, validate
 from genkit.data import ImageData
 from genkit.device import choose_device, seed_generators
 from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.metrics import FeatureExtractor, Reference, Statistics, compute_statistics
+from genkit.metrics import FeatureExtractor, Reference, open_features, reference_for
 from genkit.model import GenerativeModel
-from genkit.progress import Reporter
+from genkit.progress import Reporter, stage
 from genkit.registry import Registry
-from genkit.rundir import write_atomic
-from genkit.runs import Run
-from genkit.specs import ImageShape
+from genkit.rundir import RunDir
+from genkit.runs import Run, load_data, read_values
 from genkit.stream import derive_seed, to_unit_range
 
 LIKELIHOOD_IMAGES = 1000  # of the test split
 LIKELIHOOD_BATCH = 100
-
-
-def open_features(
-    registry: Registry, name: str, weights: str | None, shape: ImageShape
-) -> FeatureExtractor:
-    """The feature extractor of that name; UsageError if it cannot take images of the shape."""
-    spec = registry.features.find(name)
-    values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
-    extractor = spec.load()(spec.config(**values))
-    if not isinstance(extractor, FeatureExtractor):
-        raise PluginError(f"{spec.target} made a {type(extractor).__name__}, no FeatureExtractor")
-    extractor.check_shape(shape)
-    return extractor.eval()
-
-
-def reference_for(
-    data: ImageData, extractor: FeatureExtractor, reporter: Reporter | None = None
-) -> Reference:
-    """What samples of a data set are compared with: the images that the extractor ships
-    statistics of, if they are this data set's reference; else its training split."""
-    shipped = extractor.shipped_statistics(data.reference) if data.reference else None
-    if shipped is not None:
-        return Reference(str(data.reference), shipped.count, lambda _: shipped)
-    images = torch.from_numpy(data.train.images)
-    name = f"{data.name} train"
-
-    def statistics(extractor: FeatureExtractor) -> Statistics:
-        path = _cache_folder() / f"{extractor.identity}-{data.fingerprint[:32]}.safetensors"
-        cached = _read_statistics(path)
-        if cached is None:
-
-            def progress(done: int, total: int) -> None:
-                if reporter:
-                    reporter.update(_state("features of the reference", done, total))
-
-            cached = compute_statistics(extractor, images, on_progress=progress)
-            _write_statistics(path, cached)
-        return cached
-
-    return Reference(name, len(images), statistics)
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
-    return Path(root) / "references"
-
-
-def _read_statistics(path: Path) -> Statistics | None:
-    """Statistics out of the cache; None if they are not there, damaged or cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            recorded = file.metadata()
-            count = int(recorded["count"])
-            found = Statistics(file.get_tensor("mean"), file.get_tensor("covariance"), count)
-        return found if _digest(found) == recorded["sha256"] else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _digest(statistics: Statistics) -> str:
-    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
-    arrays = (statistics.mean.numpy(), statistics.covariance.numpy())
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-
-
-def _write_statistics(path: Path, statistics: Statistics) -> None:
-    """Keep statistics for the next time; a cache that cannot be written is only slower."""
-    tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"count": str(statistics.count), "sha256": _digest(statistics)}
-        write_atomic(path, save(tensors, metadata))
-    except (OSError, GenkitError):
-        pass
+GRID_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -190,7 +113,7 @@ class Yardstick:
 
         def progress(done: int, total: int) -> None:
             if reporter:
-                reporter.update(_state("sampling", done, total))
+                reporter.update(stage("sampling", done, total))
 
         images, rate = sampling.timed_draw(run.model, self.samples, self.seed, progress)
         summary = run.summary
@@ -290,11 +213,49 @@ def evaluate(
     return rows
 
 
+def choose_data(target: str, chosen: Mapping[str, Any]) -> RunConfig:
+    """The data options to score a target by: those chosen, beside the ones a run was trained on.
+    Another data set than the run's takes none of the recorded one's options."""
+    directory = RunDir(Path(target))
+    if not directory.config_path.is_file():
+        return validate(RunConfig, chosen)
+    recorded = directory.config()["run"]
+    if "data" in chosen:
+        recorded = {**recorded, "data_option": ()}
+    config: RunConfig = read_values(RunConfig, {**recorded, **chosen}, directory)
+    return config
+
+
+def inspect_data(
+    registry: Registry,
+    chosen: Mapping[str, Any],
+    features: str | None,
+    weights: str | None,
+    device: str,
+    grid: Path | None,
+) -> dict[str, Any]:
+    """What a comparison has to know before it starts: UsageError if data or features fail it.
+
+    Writes test images to `grid`, if given.
+    """
+    data = load_data(registry, validate(RunConfig, chosen))
+    yardstick = Yardstick.choose(
+        registry, data, samples=0, features=features, weights=weights, device="cpu"
+    )
+    if grid:
+        images = torch.from_numpy(data.test.images[:GRID_IMAGES])
+        sampling.save_png(sampling.make_grid(images), grid)
+    return {
+        "device": choose_device(device).type,
+        "shape": str(data.shape),
+        "train_images": len(data.train.images),
+        "features": yardstick.extractor.identity if yardstick.extractor else None,
+        "features_name": features or data.features,
+        "notes": list(data.notes),
+    }
+
+
 def _choice(count: int, wanted: int, seed: int) -> Tensor:
     """Which of `count` images to take: a seeded choice, since head slices of data sets differ."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "choice"))
     return torch.randperm(count, generator=generator)[:wanted]
-
-
-def _state(what: str, done: int, total: int) -> dict[str, Any]:
-    return {"fraction": done / total, "stage": what, "step": done, "images": done}

@@ -5,13 +5,23 @@ What a metric's arithmetic is, plugins know; this module feeds them and keeps th
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from genkit.data import ImageData
+from genkit.errors import GenkitError, PluginError
+from genkit.progress import Reporter, stage
+from genkit.registry import Registry
+from genkit.rundir import write_atomic
 from genkit.specs import Config, ImageShape
 
 
@@ -100,3 +110,77 @@ def compute_statistics(
         covariance=torch.from_numpy(np.cov(vectors, rowvar=False)),
         count=len(images),
     )
+
+
+def open_features(
+    registry: Registry, name: str, weights: str | None, shape: ImageShape
+) -> FeatureExtractor:
+    """The feature extractor of that name; UsageError if it cannot take images of the shape."""
+    spec = registry.features.find(name)
+    values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
+    extractor = spec.load()(spec.config(**values))
+    if not isinstance(extractor, FeatureExtractor):
+        raise PluginError(f"{spec.target} made a {type(extractor).__name__}, no FeatureExtractor")
+    extractor.check_shape(shape)
+    return extractor.eval()
+
+
+def reference_for(
+    data: ImageData, extractor: FeatureExtractor, reporter: Reporter | None = None
+) -> Reference:
+    """What samples of a data set are compared with: the images that the extractor ships
+    statistics of, if they are this data set's reference; else its training split."""
+    shipped = extractor.shipped_statistics(data.reference) if data.reference else None
+    if shipped is not None:
+        return Reference(str(data.reference), shipped.count, lambda _: shipped)
+    images = torch.from_numpy(data.train.images)
+    name = f"{data.name} train"
+
+    def statistics(extractor: FeatureExtractor) -> Statistics:
+        path = _cache_folder() / f"{extractor.identity}-{data.fingerprint[:32]}.safetensors"
+        cached = _read_statistics(path)
+        if cached is None:
+
+            def progress(done: int, total: int) -> None:
+                if reporter:
+                    reporter.update(stage("features of the reference", done, total))
+
+            cached = compute_statistics(extractor, images, on_progress=progress)
+            _write_statistics(path, cached)
+        return cached
+
+    return Reference(name, len(images), statistics)
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
+    return Path(root) / "references"
+
+
+def _read_statistics(path: Path) -> Statistics | None:
+    """Statistics out of the cache; None if they are not there, damaged or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            recorded = file.metadata()
+            count = int(recorded["count"])
+            found = Statistics(file.get_tensor("mean"), file.get_tensor("covariance"), count)
+        return found if _digest(found) == recorded["sha256"] else None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _digest(statistics: Statistics) -> str:
+    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
+    arrays = (statistics.mean.numpy(), statistics.covariance.numpy())
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def _write_statistics(path: Path, statistics: Statistics) -> None:
+    """Keep statistics for the next time; a cache that cannot be written is only slower."""
+    tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"count": str(statistics.count), "sha256": _digest(statistics)}
+        write_atomic(path, save(tensors, metadata))
+    except (OSError, GenkitError):
+        pass

@@ -62,8 +62,8 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
         default = field.get_default(call_default_factory=True)
         option = typer.Option(
             help=escape("; ".join(note for note in notes if note)),
-            min=next((m.ge for m in low if hasattr(m, "ge")), None),
-            max=next((m.le for m in high if hasattr(m, "le")), None),
+            min=max((m.ge for m in low if hasattr(m, "ge")), default=None),
+            max=min((m.le for m in high if hasattr(m, "le")), default=None),
             rich_help_panel=str(extra.get("panel", panel)),
         )
         default = list(default) if isinstance(default, tuple) else default

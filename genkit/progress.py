@@ -43,6 +43,11 @@ def describe(state: Mapping[str, Any]) -> str:
     return "  ".join(words + values[:4])
 
 
+def stage(name: str, done: int, total: int) -> dict[str, Any]:
+    """The state of a part of the work that counts images."""
+    return {"fraction": done / total, "stage": name, "images": done}
+
+
 class Reporter:
     """Reports nothing; the base of the others.
 

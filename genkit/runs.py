@@ -33,6 +33,17 @@ def load_data(registry: Registry, config: RunConfig) -> ImageData:
     return open_data(spec, config.data, source, config.data_options, data_root(config.data_root))
 
 
+def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
+    """The same options, naming data so that they can be used from any folder."""
+    changes: dict[str, Any] = {}
+    name, source = parse_data_name(config.data)
+    if source and registry.datasets.find(name).source == "PATH":
+        changes["data"] = f"{name}:{Path(source).expanduser().absolute()}"
+    if config.data_root:
+        changes["data_root"] = config.data_root.expanduser().absolute()
+    return config.model_copy(update=changes)
+
+
 def build_model(
     spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
 ) -> GenerativeModel:
@@ -77,13 +88,6 @@ class Run:
         """Steps, images and seconds of training so far."""
         path = self.path / "summary.json"
         return dict(read_json(path)) if path.exists() else {}
-
-    def run_config(self, **changes: Any) -> RunConfig:
-        """The run's options, some of them changed; None changes nothing."""
-        changes = {key: value for key, value in changes.items() if value is not None}
-        config: RunConfig
-        config = read_values(RunConfig, {**self.config["run"], **changes}, self.directory)
-        return config
 
 
 def load_run(path: Path | str, registry: Registry, device: str = "auto") -> Run:

@@ -14,7 +14,7 @@ import torch
 from genkit import checkpoint, sampling
 from genkit.config import Budget, Resolved, RunConfig, resolve, to_json
 from genkit.data import ImageData
-from genkit.device import choose_device, choose_precision, place
+from genkit.device import choose_device, choose_precision, cpu_threads, place
 from genkit.errors import CheckpointError, Interrupted, UsageError
 from genkit.loop import Loop
 from genkit.model import GenerativeModel
@@ -22,7 +22,15 @@ from genkit.progress import Reporter
 from genkit.provenance import describe_data, describe_origin
 from genkit.registry import Registry
 from genkit.rundir import RunDir, new_run_path, write_json
-from genkit.runs import Run, build_model, count_parameters, load_data, load_run, read_values
+from genkit.runs import (
+    Run,
+    build_model,
+    count_parameters,
+    load_data,
+    load_run,
+    read_values,
+    with_absolute_paths,
+)
 from genkit.signals import signals_noted
 from genkit.specs import TrainerSpec
 from genkit.stream import Stream, to_bytes, to_unit_range
@@ -42,13 +50,12 @@ def train(
     data = load_data(registry, resolved.run)
     device = choose_device(resolved.run.device)
     precision = choose_precision(resolved.run.precision, device)
-    torch.set_num_threads(resolved.run.threads)
     model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
     directory = RunDir.create(run_path)
     config = {
         "schema": SCHEMA,
         "model": spec.name,
-        "run": to_json(resolved.run),
+        "run": to_json(with_absolute_paths(resolved.run, registry)),
         "options": to_json(resolved.options),
         "sources": resolved.sources,
         "image_shape": asdict(data.shape),
@@ -61,7 +68,8 @@ def train(
     write_json(directory.config_path, config)
     directory.metrics_path.touch()
     training = _Training(directory, config, resolved.run, data, model, registry, reporter)
-    training.run()
+    with cpu_threads(resolved.run.threads):
+        training.run()
     return load_run(directory.path, registry, str(device))
 
 
@@ -88,7 +96,6 @@ def resume(
             f"the data set {run.data!r} is not the one this run was trained on: its fingerprint "
             f"is {data.fingerprint[:12]}, recorded is {str(recorded)[:12]}"
         )
-    torch.set_num_threads(run.threads)
     model = build_model(spec, options, data.shape, run.seed)
     if budget:
         config["run"]["budget"] = budget
@@ -97,7 +104,8 @@ def resume(
     training.restore(state)
     for note in notes:
         training.reporter.say(note)
-    training.run()
+    with cpu_threads(run.threads):
+        training.run()
     return load_run(path, registry, config["device"])
 
 

@@ -18,8 +18,8 @@ from toys import (
 
 from genkit import evaluation, sampling
 from genkit.errors import PluginError, UsageError
-from genkit.evaluation import Yardstick, evaluate, reference_for
-from genkit.metrics import FeatureExtractor, Statistics
+from genkit.evaluation import Yardstick, evaluate
+from genkit.metrics import FeatureExtractor, Statistics, reference_for
 from genkit.model import LogLikelihood
 from genkit.rundir import RunDir
 from genkit.runs import Run, load_data

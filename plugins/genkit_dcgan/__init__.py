@@ -1,6 +1,6 @@
 """DCGAN as a genkit plugin: its spec and its options."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ class DCGANConfig(TrainerConfig):
     beta1: float = Field(
         0.5, ge=0, lt=1, description="Adam's decay of the mean", json_schema_extra=OPTIMISATION
     )
-    batch_size: BatchSize = 128
+    batch_size: Annotated[BatchSize, Field(ge=2)] = 128  # BatchNorm needs two
 
 
 @hookimpl
