@@ -183,7 +183,7 @@ def compare(
     data_option: DataOption = None,
     budget: Annotated[
         str, typer.Option(help="for each model: 90s, 10m, 200kimg, 5000steps or 20epochs")
-    ] = "100s",
+    ] = "120s",
     preset: Annotated[
         str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
     ] = None,

@@ -37,7 +37,7 @@ class Options:
     data: str = "mnist-mini"
     data_root: Path | None = None
     data_option: tuple[str, ...] = ()
-    budget: str = "100s"
+    budget: str = "120s"
     preset: str | None = None
     seed: int = 0
     samples: int = 2000

@@ -113,3 +113,13 @@ def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     assert done.returncode == 1
     assert "vae failed: vae takes images of 8 to 128 pixels a side, not 1 x 4 x 4" in done.stdout
     assert done.stderr.strip().endswith("Error: no model came through; the table says why")
+
+
+def test_command_and_python_have_the_same_defaults():
+    import inspect
+
+    from genkit import cli
+
+    parameters = inspect.signature(cli.compare).parameters
+    for name, value in vars(Options()).items():
+        assert (parameters[name].default or None) == (value or None), name
