@@ -187,6 +187,10 @@ def compare(
     preset: Annotated[
         str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
     ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
     samples: Samples = 2000,
     features: Features = None,
@@ -209,6 +213,7 @@ def compare(
         data_option=tuple(data_option or ()),
         budget=budget,
         preset=preset,
+        set=tuple(set or ()),
         seed=seed,
         samples=samples,
         features=features,

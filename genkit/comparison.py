@@ -18,49 +18,17 @@ from typing import Any
 
 from rich.console import Console
 
-from genkit.config import Budget, resolve
+from genkit.config import Budget, resolve, suggest
 from genkit.crew import Crew, count_cores, genkit_command, last_words
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.pictures import join_grids
+from genkit.protocol import Options
 from genkit.registry import Registry
 from genkit.report import CALIBRATION, print_rows, rank, score_columns, to_markdown
 from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_json
 from genkit.specs import Column
 
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
-
-
-@dataclass(frozen=True)
-class Options:
-    """One protocol for all: what every model of a comparison is trained on and scored by."""
-
-    data: str = "mnist-mini"
-    data_root: Path | None = None
-    data_option: tuple[str, ...] = ()
-    budget: str = "120s"
-    preset: str | None = None
-    seed: int = 0
-    samples: int = 2000
-    features: str | None = None
-    inception_weights: Path | None = None
-    device: str = "auto"
-    workers: int | None = None
-
-    def data_arguments(self) -> list[str]:
-        arguments = ["--data", self.data]
-        if self.data_root:
-            arguments += ["--data-root", str(self.data_root)]
-        for pair in self.data_option:
-            arguments += ["--data-option", pair]
-        return arguments
-
-    def feature_arguments(self) -> list[str]:
-        arguments = [*self.data_arguments(), "--device", self.device]
-        if self.features:
-            arguments += ["--features", self.features]
-        if self.inception_weights:
-            arguments += ["--inception-weights", str(self.inception_weights)]
-        return arguments
 
 
 @dataclass
@@ -148,15 +116,24 @@ def compare(
         facts = _inspect(options, Path(folder))
         real = Path(folder, "real.png").read_bytes()
     preset = options.preset or ("quick" if facts["device"] == "cpu" else "full")
-    for entrant in entrants:
-        if not entrant.trained and options.preset:
-            resolve(registry.trainers.find(entrant.name), preset=preset)
+    new = {entrant.name for entrant in entrants if not entrant.trained}
+    for text in options.set:
+        if text.partition(".")[0] not in new:
+            raise UsageError(f"--set {text!r} is for none of the models to be trained")
+    for name in new:
+        spec, given = registry.trainers.find(name), options.given(name)
+        wanted = preset if options.preset or preset in spec.presets else "full"
+        unknown = sorted(set(given) - set(spec.config.model_fields))
+        if unknown:
+            hint = suggest(unknown[0], spec.config.model_fields)
+            raise UsageError(f"--set: {name} has no option {unknown[0]!r}.{hint}")
+        resolve(spec, preset=wanted, given=given)
     workers = options.workers or (count_cores() if facts["device"] == "cpu" else 1)
     for line in _announcement(entrants, options, facts, preset, workers, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
-    crew = Crew(console)
+    crew = Crew(console, said=facts["notes"])
     calibration: list[dict[str, Any]] = []
     with crew, ThreadPoolExecutor(workers) as pool:
         futures = [
@@ -227,6 +204,8 @@ def _train_and_score(crew: Crew, entrant: Entrant, options: Options, preset: str
             command = ["train", entrant.name, *options.data_arguments(), "--preset", preset]
             command += ["--budget", options.budget, "--seed", str(options.seed)]
             command += ["--device", options.device, "--run-dir", str(entrant.run)]
+            for option, value in options.given(entrant.name).items():
+                command.append(f"--{option.replace('_', '-')}={value}")
             crew.run(command, f"{entrant.name}: training")
         entrant.row = _score(crew, [str(entrant.run)], f"{entrant.name}: scoring", options)[0]
         write_json(RunDir(entrant.run).evaluation_path, [entrant.row])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +20,8 @@ from genkit.progress import describe, new_bars
 class Crew:
     """The processes that are running, and a progress bar for each job."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, said: Sequence[str] = ()) -> None:
+        self.said = said  # what the user has been told already
         self.bars = new_bars(console)
         self.console = console
         self.live = console.is_terminal
@@ -62,7 +64,7 @@ class Crew:
             said = -1.0
             for line in process.stdout:
                 event = _read_event(line)
-                if event.get("event") == "message":
+                if event.get("event") == "message" and event["message"] not in self.said:
                     self._line(f"{title}: {event['message']}")
                 if event.get("event") == "update":
                     share = min(event["fraction"], 1.0)

@@ -51,6 +51,22 @@ def test_bad_budget_is_refused(registry, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("vae", "cannot be read; write MODEL.OPTION=VALUE"),
+        ("dcgan.latent=5", "is for none of the models"),
+        ("vae.latnet=5", "Did you mean 'latent'"),
+        ("vae.latent=0", "--latent"),
+        ("vae.seed=1", "vae has no option 'seed'"),
+    ],
+)
+def test_option_for_one_model_is_checked_before_training(registry, tmp_path, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        compare(["vae"], Options(set=(text,)), registry, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_folder_with_files_in_it_is_refused_and_left_alone(registry, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is not empty"):
@@ -78,6 +94,7 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
 
     done = genkit(
         *("compare", "vae", "dcgan", "old", "--budget", "3steps", "--samples", 64, "--out", "out"),
+        *("--set", "vae.latent=3"),
         cwd=tmp_path,
         COLUMNS="80",
     )
@@ -87,6 +104,8 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert max(len(line) for line in done.stdout.splitlines() if "±" in line) <= 90
 
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    trained = json.loads((tmp_path / "out" / "vae" / "config.json").read_text())
+    assert trained["options"]["latent"] == 3
     rows = {row["name"]: row for row in content["rows"]}
     assert [row["name"] for row in content["rows"]][2:] == ["old", "real", "noise"]
     ranked = sorted(("vae", "dcgan"), key=lambda name: rows[name]["scores"]["fid"])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # The order in which data flows: a module imports only modules above it.
 ORDER = """errors specs hookspecs config options plugins registry rundir report show pictures
     progress signals data provenance model stream device checkpoint loop sampling runs metrics
-    evaluation training crew comparison arguments train_command cli""".split()
+    evaluation training crew protocol comparison arguments train_command cli""".split()
 NEEDS_TORCH = """provenance model stream device checkpoint loop sampling runs metrics
     evaluation training""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]

@@ -1,6 +1,6 @@
 """Which digits a run's samples show, as the `digits` classifier reads them.
 
-    python tests/bench/class_coverage.py RUN... [--samples 1000]
+python tests/bench/class_coverage.py RUN... [--samples 1000]
 """
 
 import argparse

@@ -1,0 +1,57 @@
+"""The protocol of a comparison: what all its models are trained on and scored by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genkit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """One protocol for all: what every model of a comparison is trained on and scored by."""
+
+    data: str = "mnist-mini"
+    data_root: Path | None = None
+    data_option: tuple[str, ...] = ()
+    budget: str = "120s"
+    preset: str | None = None
+    set: tuple[str, ...] = ()
+    seed: int = 0
+    samples: int = 2000
+    features: str | None = None
+    inception_weights: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+    def given(self, model: str) -> dict[str, str]:
+        """The options that `set` gives to a model: MODEL.OPTION=VALUE, by name."""
+        found = {}
+        for text in self.set:
+            name, _, pair = text.partition(".")
+            option, equals, value = pair.partition("=")
+            if not (name and option and equals):
+                raise UsageError(
+                    f"--set {text!r} cannot be read; write MODEL.OPTION=VALUE, such as "
+                    "pixelcnn.levels=16"
+                )
+            if name == model:
+                found[option.replace("-", "_")] = value
+        return found
+
+    def data_arguments(self) -> list[str]:
+        arguments = ["--data", self.data]
+        if self.data_root:
+            arguments += ["--data-root", str(self.data_root)]
+        for pair in self.data_option:
+            arguments += ["--data-option", pair]
+        return arguments
+
+    def feature_arguments(self) -> list[str]:
+        arguments = [*self.data_arguments(), "--device", self.device]
+        if self.features:
+            arguments += ["--features", self.features]
+        if self.inception_weights:
+            arguments += ["--inception-weights", str(self.inception_weights)]
+        return arguments
