@@ -79,10 +79,10 @@ def compare(models: Sequence[str], *, out: str | Path | None = None, **options: 
         models: names of trainers, and paths of runs to take as they are.
         out: folder for all results; must be new.
         options: data, budget, preset, seed, samples, features and the others of
-            `genkit.comparison.Options`.
+            `genkit.protocol.Options`.
     """
-    from genkit.comparison import Options
     from genkit.comparison import compare as run_comparison
+    from genkit.protocol import Options
     from genkit.registry import load_registry
 
     return run_comparison(models, Options(**options), load_registry(), Path(out) if out else None)

@@ -203,8 +203,8 @@ def compare(
     json: JSONPath = None,
 ) -> None:
     """Train models under one budget, score all alike, and rank them in one table."""
-    from genkit.comparison import Options
     from genkit.comparison import compare as run_comparison
+    from genkit.protocol import Options
     from genkit.report import CALIBRATION, write_json_output
 
     options = Options(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.comparison import Options, choose_entrants, compare
+from genkit.comparison import choose_entrants, compare
 from genkit.errors import UsageError
+from genkit.protocol import Options
 from genkit.registry import load_registry
 
 
