@@ -102,6 +102,8 @@ def resume(
         write_json(directory.config_path, config)
     training = _Training(directory, config, run, data, model, registry, reporter)
     training.restore(state)
+    if training.spent >= 1:
+        notes.append(f"the budget of {run.budget} is spent; for more give --budget")
     for note in notes:
         training.reporter.say(note)
     with cpu_threads(run.threads):

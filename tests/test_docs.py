@@ -80,3 +80,26 @@ def test_every_hook_stands_in_the_plugin_page_with_its_arguments():
     for hook in hooks:
         signature = f"{hook.__name__}({', '.join(inspect.signature(hook).parameters)})"
         assert f"`{signature}`" in PAGE.read_text()
+
+
+def test_example_config_is_a_config():
+    from genkit.registry import load_registry
+
+    spec = load_registry().trainers.find("vae")
+    resolved = resolve(spec, file=PAGE.parents[1] / "examples" / "vae.toml")
+    assert resolved.options.latent == 10 and resolved.run.budget == "200kimg"
+
+
+@pytest.mark.slow
+def test_example_script_uses_only_what_there_is(monkeypatch, tmp_path):
+    """Run with a comparison of one step a model, in place of a minute."""
+    import runpy
+
+    import genkit
+
+    real = genkit.compare
+    short = {"budget": "1steps", "samples": 64, "out": tmp_path / "out"}
+    monkeypatch.setattr(genkit, "compare", lambda models, **more: real(models, **{**more, **short}))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(PAGE.parents[1] / "examples" / "compare.py"))
+    assert (tmp_path / "winner.png").exists()
