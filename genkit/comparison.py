@@ -26,6 +26,7 @@ from genkit.protocol import Options
 from genkit.registry import Registry
 from genkit.report import CALIBRATION, print_rows, rank, score_columns, to_markdown
 from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_json
+from genkit.signals import signals_raised
 from genkit.specs import Column
 
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
@@ -135,7 +136,7 @@ def compare(
     write_atomic(out / "real.png", real)
     crew = Crew(console, said=facts["notes"])
     calibration: list[dict[str, Any]] = []
-    with crew, ThreadPoolExecutor(workers) as pool:
+    with crew, signals_raised(), ThreadPoolExecutor(workers) as pool:
         futures = [
             pool.submit(_train_and_score, crew, entrant, options, preset) for entrant in entrants
         ]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from genkit.errors import GenkitError
 from genkit.progress import describe, new_bars
@@ -58,21 +59,14 @@ class Crew:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
+                    # Ctrl-C reaches this process alone, which tells the others once: a second
+                    # signal would keep trainings from saving.
+                    process_group=0 if os.name == "posix" else None,
                 )
                 self.processes.add(process)
-            assert process.stdout is not None
-            said = -1.0
-            for line in process.stdout:
-                event = _read_event(line)
-                if event.get("event") == "message" and event["message"] not in self.said:
-                    self._line(f"{title}: {event['message']}")
-                if event.get("event") == "update":
-                    share = min(event["fraction"], 1.0)
-                    self.bars.update(task, completed=share, note=describe(event))
-                    if not self.live and share - said >= 0.25:  # plain output: a few lines each
-                        said = share
-                        self._line(f"{title}: {share:.0%}  {describe(event)}")
-            code = process.wait()
+            with process:  # closes its pipe
+                self._follow(process, title, task)
+            code = process.returncode
             with self.lock:
                 self.processes.discard(process)
             errors.seek(0)
@@ -82,6 +76,20 @@ class Crew:
             raise GenkitError(words or f"it ended with code {code}")
         if not self.live:
             self._line(f"{title}: done")
+
+    def _follow(self, process: subprocess.Popen[str], title: str, task: TaskID) -> None:
+        """Show what a process reports, until it reports no more."""
+        said = -1.0
+        for line in process.stdout or ():
+            event = _read_event(line)
+            if event.get("event") == "message" and event["message"] not in self.said:
+                self._line(f"{title}: {event['message']}")
+            if event.get("event") == "update":
+                share = min(event["fraction"], 1.0)
+                self.bars.update(task, completed=share, note=describe(event))
+                if not self.live and share - said >= 0.25:  # plain output: a few lines each
+                    said = share
+                    self._line(f"{title}: {share:.0%}  {describe(event)}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

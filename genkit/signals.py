@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -22,9 +22,31 @@ def signals_noted() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(note, signal.SIGINT, signal.SIGTERM):
         yield noted
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """End by an exception on SIGTERM and when the terminal is closed, so that what is running can
+    be brought to its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    with _handled(leave, signal.SIGTERM, *hangup):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

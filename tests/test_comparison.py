@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -120,6 +121,25 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert rows["vae"]["likelihood"]["kind"] == "bound" and rows["dcgan"]["likelihood"] is None
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 4 * 2 * 8 * 28  # real, vae, dcgan and old, twice their size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
+    command = [sys.executable, "-m", "genkit", "compare", "vae", "--preset", "quick"]
+    command += ["--budget", "10m", "--out", "out"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        for line in process.stderr:
+            if "training: " in line:  # it has begun
+                break
+        os.killpg(process.pid, number)
+        process.stderr.read()
+    assert process.returncode == 128 + number
+    done = genkit("resume", tmp_path / "out" / "vae", "--budget", "1steps", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the budget of 1steps is spent" in done.stderr
 
 
 @pytest.mark.slow
