@@ -39,6 +39,7 @@ class Entrant:
     name: str
     run: Path
     trained: bool
+    preset: str = "full"
     row: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
@@ -117,18 +118,19 @@ def compare(
         facts = _inspect(options, Path(folder))
         real = Path(folder, "real.png").read_bytes()
     preset = options.preset or ("quick" if facts["device"] == "cpu" else "full")
-    new = {entrant.name for entrant in entrants if not entrant.trained}
+    new = [entrant for entrant in entrants if not entrant.trained]
     for text in options.set:
-        if text.partition(".")[0] not in new:
+        if text.partition(".")[0] not in {entrant.name for entrant in new}:
             raise UsageError(f"--set {text!r} is for none of the models to be trained")
-    for name in new:
-        spec, given = registry.trainers.find(name), options.given(name)
-        wanted = preset if options.preset or preset in spec.presets else "full"
+    for entrant in new:
+        spec, given = registry.trainers.find(entrant.name), options.given(entrant.name)
         unknown = sorted(set(given) - set(spec.config.model_fields))
         if unknown:
             hint = suggest(unknown[0], spec.config.model_fields)
-            raise UsageError(f"--set: {name} has no option {unknown[0]!r}.{hint}")
-        resolve(spec, preset=wanted, given=given)
+            raise UsageError(f"--set: {spec.name} has no option {unknown[0]!r}.{hint}")
+        if options.preset or preset in spec.presets:  # not every plugin has a quick one
+            entrant.preset = preset
+        resolve(spec, preset=entrant.preset, given=given)
     workers = options.workers or (count_cores() if facts["device"] == "cpu" else 1)
     for line in _announcement(entrants, options, facts, preset, workers, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -137,9 +139,7 @@ def compare(
     crew = Crew(console, said=facts["notes"])
     calibration: list[dict[str, Any]] = []
     with crew, signals_raised(), ThreadPoolExecutor(workers) as pool:
-        futures = [
-            pool.submit(_train_and_score, crew, entrant, options, preset) for entrant in entrants
-        ]
+        futures = [pool.submit(_train_and_score, crew, entrant, options) for entrant in entrants]
         if facts["features"]:
             futures.append(pool.submit(_calibrate, crew, options, calibration))
         try:
@@ -183,6 +183,9 @@ def _announcement(
             f"({facts['train_images']:,} images of {facts['shape']}), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts['device']}."
         )
+    plain = [e.name for e in entrants if not e.trained and e.preset != preset]
+    if plain:
+        lines.append(f"No preset {preset} for {', '.join(plain)}: default options are used.")
     if old:
         lines.append(f"Scoring {', '.join(old)} as trained before.")
     scores = f"{options.samples:,} samples each, features {facts['features'] or 'none'}"
@@ -198,12 +201,19 @@ def _announcement(
     return lines
 
 
-def _train_and_score(crew: Crew, entrant: Entrant, options: Options, preset: str) -> None:
+def _train_and_score(crew: Crew, entrant: Entrant, options: Options) -> None:
     """One entrant from nothing to its row; a failure is noted in it and hurts nobody else."""
     try:
         if not entrant.trained:
-            command = ["train", entrant.name, *options.data_arguments(), "--preset", preset]
-            command += ["--budget", options.budget, "--seed", str(options.seed)]
+            command = ["train", entrant.name, *options.data_arguments()]
+            command += [
+                "--preset",
+                entrant.preset,
+                "--budget",
+                options.budget,
+                "--seed",
+                str(options.seed),
+            ]
             command += ["--device", options.device, "--run-dir", str(entrant.run)]
             for option, value in options.given(entrant.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")

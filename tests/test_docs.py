@@ -1,5 +1,7 @@
 """The documentation's code is code: the plugin page's package is installed and used as written."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -68,6 +70,33 @@ def test_tutorial_model_trains_and_samples(tinyflow):
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     images = draw(loop.average, 3, seed=0)
     assert images.shape == (3, 1, 8, 8) and images.dtype == torch.uint8
+
+
+@pytest.mark.slow
+def test_tutorial_model_is_compared_like_a_built_in(package, tmp_path):
+    info = package / "torch_genkit_tinyflow-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: torch-genkit-tinyflow\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[genkit.v1]\ntinyflow = genkit_tinyflow\n")
+    command = [sys.executable, "-m", "genkit", "compare", "vae", "tinyflow", "--budget", "3steps"]
+    command += ["--samples", "64", "--out", "out", "--set", "tinyflow.width=16"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No preset quick for tinyflow: default options are used." in done.stderr
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]
+    assert {row["name"]: row["rank"] is None for row in rows} == {
+        "vae": False,
+        "tinyflow": False,
+        "real": True,
+        "noise": True,
+    }
 
 
 def test_every_hook_stands_in_the_plugin_page_with_its_arguments():
