@@ -79,8 +79,8 @@ def test_iterations_equal_a_bare_loop_for_dcgan():
     loop = make_loop(model, IMAGES)
     generator, discriminator = bare.generator, bare.discriminator
     adam = torch.optim.Adam
-    generator_adam = adam(generator.parameters(), 2e-4, (0.5, 0.999), fused=True)
-    discriminator_adam = adam(discriminator.parameters(), 2e-4, (0.5, 0.999), fused=True)
+    generator_adam = adam(generator.parameters(), 3e-4, (0.5, 0.999), fused=True)
+    discriminator_adam = adam(discriminator.parameters(), 3e-4, (0.5, 0.999), fused=True)
     for step, real in enumerate(batches_by_hand(6)):
         logs = loop.iterate()
         torch.manual_seed(derive_seed(0, "step", step))

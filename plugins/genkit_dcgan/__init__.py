@@ -31,10 +31,10 @@ class DCGANConfig(TrainerConfig):
         json_schema_extra=OPTIMISATION,
     )
     generator_rate: float = Field(
-        2e-4, gt=0, le=1, description="generator's learning rate", json_schema_extra=OPTIMISATION
+        3e-4, gt=0, le=1, description="generator's learning rate", json_schema_extra=OPTIMISATION
     )
     discriminator_rate: float = Field(
-        2e-4,
+        3e-4,
         gt=0,
         le=1,
         description="discriminator's learning rate",
@@ -43,7 +43,7 @@ class DCGANConfig(TrainerConfig):
     beta1: float = Field(
         0.5, ge=0, lt=1, description="Adam's decay of the mean", json_schema_extra=OPTIMISATION
     )
-    batch_size: Annotated[BatchSize, Field(ge=2)] = 128  # BatchNorm needs two
+    batch_size: Annotated[BatchSize, Field(ge=2)] = 64  # BatchNorm needs two
 
 
 @hookimpl
