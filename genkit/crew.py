@@ -96,7 +96,9 @@ class Crew:
 
 
 def genkit_command(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "genkit", *arguments]
+    """A genkit command as a process of this Python. What lies in the working directory is not
+    imported: a folder there may be called like one of the packages."""
+    return [sys.executable, "-P", "-m", "genkit", *arguments]
 
 
 def count_cores() -> int:

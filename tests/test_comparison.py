@@ -23,7 +23,7 @@ def registry():
 
 def genkit(*arguments, cwd, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "genkit", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "genkit", *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -145,6 +145,7 @@ def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
 @pytest.mark.slow
 def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     np.savez(tmp_path / "tiny.npz", images=np.zeros((40, 4, 4), np.uint8))
+    (tmp_path / "torch.py").write_text("raise SystemExit('not the real one')")
     done = genkit(
         *("compare", "vae", "dcgan", "--data", "npz:tiny.npz", "--features", "none"),
         *("--budget", "2steps", "--out", "out"),
