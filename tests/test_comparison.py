@@ -126,16 +126,26 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
-    command = [sys.executable, "-m", "genkit", "compare", "vae", "--preset", "quick"]
+    command = [sys.executable, "-P", "-m", "genkit", "compare", "vae", "--preset", "quick"]
     command += ["--budget", "10m", "--out", "out"]
+    # Where these tests run in a shell's background, SIGINT is ignored, which would be inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     ) as process:
+        signal.signal(signal.SIGINT, before)
         for line in process.stderr:
             if "training: " in line:  # it has begun
                 break
         os.killpg(process.pid, number)
-        process.stderr.read()
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + number
     done = genkit("resume", tmp_path / "out" / "vae", "--budget", "1steps", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
