@@ -29,6 +29,10 @@ def check_budget(text: str | None) -> str | None:
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
 Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH or npz:PATH")]
+ComparedData = Annotated[
+    str | None,
+    typer.Option(help="data set; default: that of the first run given, or mnist-mini"),
+]
 DataRoot = Annotated[
     Path | None, typer.Option(help="folder where data sets live (also GENKIT_DATA)")
 ]

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from genkit.arguments import (
+    ComparedData,
     Data,
     DataOption,
     DataRoot,
@@ -178,7 +179,7 @@ def compare(
             autocompletion=lambda: list(registry().trainers),
         ),
     ],
-    data: Data = "mnist-mini",
+    data: ComparedData = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
     budget: Annotated[

@@ -96,7 +96,8 @@ def compare(
     """Train, score and rank models under one budget and one protocol.
 
     Args:
-        names: trainers' names, and paths of runs, which are scored as they are.
+        names: trainers' names, and paths of runs, which are scored as they are. Unless the options
+            name the data, it is that of the first run, or mnist-mini.
         out: folder for run directories, compare.json and grid.png; must be new.
 
     Raises:
@@ -104,7 +105,10 @@ def compare(
             later is a row that says why.
     """
     console = console or Console(stderr=True)
-    out = out or new_run_path("compare", options.data, options.seed)
+    runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
+    recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
+    options = options.with_data(recorded)
+    out = out or new_run_path("compare", str(options.data), options.seed)
     entrants = choose_entrants(names, registry, out)
     if not entrants:
         raise UsageError("name at least one model or run to compare")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from genkit.errors import UsageError
 
@@ -12,7 +14,7 @@ from genkit.errors import UsageError
 class Options:
     """One protocol for all: what every model of a comparison is trained on and scored by."""
 
-    data: str = "mnist-mini"
+    data: str | None = None
     data_root: Path | None = None
     data_option: tuple[str, ...] = ()
     budget: str = "120s"
@@ -24,6 +26,21 @@ class Options:
     inception_weights: Path | None = None
     device: str = "auto"
     workers: int | None = None
+
+    def with_data(self, recorded: Mapping[str, Any] | None) -> Options:
+        """The same options with the data named: as given, else as a run recorded it, else
+        mnist-mini."""
+        if self.data is not None:
+            return self
+        if recorded is None:
+            return replace(self, data="mnist-mini")
+        root = recorded.get("data_root")
+        return replace(
+            self,
+            data=str(recorded.get("data", "mnist-mini")),
+            data_root=self.data_root or (Path(root) if root else None),
+            data_option=self.data_option or tuple(recorded.get("data_option", ())),
+        )
 
     def given(self, model: str) -> dict[str, str]:
         """The options that `set` gives to a model: MODEL.OPTION=VALUE, by name."""
@@ -41,7 +58,7 @@ class Options:
         return found
 
     def data_arguments(self) -> list[str]:
-        arguments = ["--data", self.data]
+        arguments = ["--data", str(self.data)]
         if self.data_root:
             arguments += ["--data-root", str(self.data_root)]
         for pair in self.data_option:

@@ -166,6 +166,38 @@ def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     assert done.stderr.strip().endswith("Error: no model came through; the table says why")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(), ("npz:/sprites.npz", ("size=8",))),
+        (Options(data="mnist"), ("mnist", ())),
+        (Options(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
+    ],
+)
+def test_data_is_that_of_a_run_unless_named(options, expected):
+    recorded = {"data": "npz:/sprites.npz", "data_root": None, "data_option": ["size=8"]}
+    chosen = options.with_data(recorded)
+    assert (chosen.data, chosen.data_option) == expected
+    assert Options().with_data(None).data == "mnist-mini"
+
+
+@pytest.mark.slow
+def test_run_on_own_data_is_compared_on_its_data(tmp_path):
+    np.savez(tmp_path / "own.npz", images=np.zeros((60, 16, 16, 3), np.uint8))
+    made = genkit(
+        *("train", "vae", "--preset", "quick", "--data", "npz:own.npz", "--budget", "1steps"),
+        *("--run-dir", "old"),
+        cwd=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    done = genkit(
+        "compare", "old", "--features", "none", "--samples", 64, "--out", "out", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert content["data"] == f"npz:{tmp_path / 'own.npz'}"
+
+
 def test_command_and_python_have_the_same_defaults():
     import inspect
 
