@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,19 @@ HELD_OUT_SEED = 0
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: uint8, (N, C, H, W), C 1 or 3; labels int64, (N,), or None."""
+    """Images of one split.
+
+    Args:
+        images: uint8, (N, C, H, W), C 1 or 3.
+        labels: int64, (N,), or None.
+        intensities: for data that is binarised at random, the probability of white times 255,
+            uint8, shaped like `images`, which are one such draw: training draws each visit's
+            pixels anew, everything else takes `images`.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
+    intensities: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +90,16 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the shapes and bytes of the images and labels of both splits."""
+        """SHA-256, in hex, of the shapes and bytes of all arrays of both splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.test):
             digest.update(f"{split.images.shape} {split.labels is not None};".encode())
             digest.update(split.images.data)
             if split.labels is not None:
                 digest.update(split.labels.astype("<i8").data)  # the same on every machine
+            if split.intensities is not None:
+                digest.update(b"intensities;")
+                digest.update(split.intensities.data)
         return digest.hexdigest()
 
 
@@ -220,6 +233,17 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             f"names {len(splits.classes)} classes, but its {part} split has "
             f"{'no ' if labels is None else ''}labels",
         )
+        if (intensities := split.intensities) is not None:
+            require(
+                isinstance(intensities, np.ndarray)
+                and intensities.dtype == np.uint8
+                and intensities.shape == images.shape,
+                f"gave {part} intensities that are no uint8 array of shape {images.shape}",
+            )
+            require(
+                bool(((images == 0) | (images == 255)).all()),
+                f"gave {part} intensities with images of other values than 0 and 255",
+            )
         if labels is None:
             continue
         require(
@@ -251,15 +275,21 @@ def _hold_out(split: Split, name: str) -> tuple[Split, Split]:
     test, train = np.sort(order[:test_count]), np.sort(order[test_count:])
 
     def take(indices: NDArray[np.int64]) -> Split:
-        return Split(split.images[indices], None if split.labels is None else split.labels[indices])
+        return _each_array(split, lambda array: array[indices])
 
     return take(train), take(test)
 
 
 def _contiguous(split: Split) -> Split:
     """The split as C-contiguous, writable arrays, as torch wants them; copied only if need be."""
-    labels = split.labels
+    return _each_array(split, lambda array: np.require(array, requirements=["C", "W"]))
+
+
+def _each_array(split: Split, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Split:
+    """The split with each of its arrays changed."""
+    labels, intensities = split.labels, split.intensities
     return Split(
-        np.require(split.images, requirements=["C", "W"]),
-        None if labels is None else np.require(labels, requirements=["C", "W"]),
+        change(split.images),
+        None if labels is None else change(labels),
+        None if intensities is None else change(intensities),
     )

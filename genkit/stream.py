@@ -1,6 +1,7 @@
 """Batches of training images, endless and seeded: any step's batch follows from (seed, step).
 
-Images lie in memory as bytes; a batch is a gather and a multiplication, without workers.
+Images lie in memory as bytes; a batch is a gather and a multiplication, without workers. Of data
+that is binarised at random a batch is a draw, too.
 """
 
 from __future__ import annotations
@@ -35,15 +36,25 @@ def to_bytes(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def is_black_and_white(images: Tensor) -> bool:
+    """Whether images in [-1, 1], (N, C, H, W), are grey and hold nothing but -1 and 1."""
+    return images.shape[1] == 1 and bool((images.abs() == 1).all())
+
+
 class Stream:
     """Endless batches over the images of one split, each epoch in an order of its own.
 
     The order of an epoch is a permutation seeded by (seed, epoch), and batches run across the
     ends of epochs, so position alone tells what comes next: there is no state to save.
+
+    If the split has intensities, each visit draws an image's pixels anew, white with probability
+    intensity / 255, from a generator seeded by (seed, number of the batch).
     """
 
     def __init__(self, split: Split, *, batch_size: int, seed: int, device: torch.device) -> None:
-        self.images = torch.from_numpy(split.images).to(device)  # (count, C, H, W) uint8
+        self.binarises = split.intensities is not None
+        pixels = split.images if split.intensities is None else split.intensities
+        self.images = torch.from_numpy(pixels).to(device)  # (count, C, H, W) uint8
         labels = split.labels
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
         self.batch_size = batch_size
@@ -76,4 +87,14 @@ class Stream:
         """The batch of that number."""
         indices = self.indices(number).to(self.device)
         labels = None if self.labels is None else self.labels[indices]
-        return Batch(to_unit_range(self.images[indices]), labels)
+        images = self.images[indices]
+        if self.binarises:
+            images = self._draw(images, derive_seed(self.seed, "binarise", number))
+        return Batch(to_unit_range(images), labels)
+
+    def _draw(self, intensities: Tensor, seed: int) -> Tensor:
+        """Black-and-white images, 0 or 255. Below an intensity lie as many of 0 to 254 as its
+        share of 255, so the probability is exact."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        dice = torch.empty_like(intensities).random_(0, 255, generator=generator)
+        return (dice < intensities).to(torch.uint8).mul_(255)

@@ -158,6 +158,43 @@ def test_arrays_are_contiguous_and_writable(monkeypatch: pytest.MonkeyPatch) -> 
     assert data.train.images.flags.c_contiguous and data.train.images.flags.writeable
 
 
+def test_fingerprints_are_those_recorded_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is resumed only on data of the recorded fingerprint."""
+    assert open_named("mnist-mini").fingerprint.startswith("729184e96f73eb71")
+    pixels = (np.arange(128) % 251).astype(np.uint8).reshape(8, 1, 4, 4)
+    labels = np.arange(8) % 2
+    unlabelled = Splits(Split(pixels), Split(pixels[:2]))
+    labelled = Splits(Split(pixels, labels), Split(pixels[:2], labels[:2]), ("a", "b"))
+    assert open_splits(monkeypatch, unlabelled).fingerprint.startswith("b17fef7cd0072d36")
+    assert open_splits(monkeypatch, labelled).fingerprint.startswith("e5e09243e28cf822")
+
+
+def test_fingerprint_changes_with_the_intensities(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprint(intensities: np.ndarray | None) -> str:
+        train = Split(images() // 255 * 255, None, intensities)
+        return open_splits(monkeypatch, Splits(train, Split(images(2)))).fingerprint
+
+    changed = images()
+    changed[3, 0, 2, 1] ^= 1
+    assert len({fingerprint(None), fingerprint(images()), fingerprint(changed)}) == 3
+    assert fingerprint(images()) == fingerprint(images())
+
+
+def test_intensities_stay_with_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.arange(40, dtype=np.uint8)
+    binary = np.where(numbers % 3, np.uint8(255), np.uint8(0))
+    frozen = np.asfortranarray(numbers[:, None, None, None].repeat(6, 3))
+    frozen.flags.writeable = False
+    labels = (numbers % 3).astype(np.int64)
+    split = Split(binary[:, None, None, None].repeat(6, 3), labels, frozen)
+    data = open_splits(monkeypatch, Splits(split, classes=("a", "b", "c")))
+    assert data.held_out and len(data.test.intensities) == 4
+    for part in (data.train, data.test):
+        assert (part.intensities % 3 == part.labels[:, None, None, None]).all()
+        assert ((part.intensities % 3 > 0) * 255 == part.images).all()
+        assert part.intensities.flags.c_contiguous and part.intensities.flags.writeable
+
+
 def test_fingerprint_changes_with_one_pixel_one_label_or_the_shape(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -201,6 +238,10 @@ LABELS = np.zeros(8, np.int64)
         (Splits(Split(images(), LABELS[:7]), classes=("a",)), r"\(7,\) for 8 images"),
         (Splits(Split(images(), LABELS + 1), classes=("a",)), "from 1 to 1 for 1 classes"),
         (Splits(Split(images(), LABELS - 1), classes=("a",)), "from -1 to -1"),
+        (Splits(Split(images(), None, images() / 255)), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, images(7))), r"intensities .* shape \(8, 1, 4, 4\)"),
+        (Splits(Split(images(), None, [0])), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, images())), "images of other values than 0 and 255"),
     ],
 )
 def test_loader_that_breaks_its_contract_is_named(
@@ -269,6 +310,50 @@ def test_light_data_sets_open_without_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'torchvision'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# Black and white
+
+
+def test_a_threshold_of_128_divides_black_from_white() -> None:
+    grey, data = open_named("mnist-mini"), open_named("mnist-mini-binary", binarisation="threshold")
+    for before, after in ((grey.train, data.train), (grey.test, data.test)):
+        assert set(np.unique(after.images[before.images >= 128])) == {255}
+        assert set(np.unique(after.images[before.images < 128])) == {0}
+        assert (after.labels == before.labels).all() and after.intensities is None
+
+
+def test_random_binarisation_has_the_grey_images_as_its_probabilities() -> None:
+    grey, data = open_named("mnist-mini"), open_named("mnist-mini-binary")
+    assert (data.train.intensities == grey.train.images).all() and data.test.intensities is None
+    for before, after in ((grey.train, data.train), (grey.test, data.test)):
+        assert set(np.unique(after.images)) == {0, 255}
+        assert (after.labels == before.labels).all()
+        for low in range(0, 256, 32):
+            some = (before.images >= low) & (before.images < low + 32)
+            wanted = before.images[some] / 255
+            deviation = np.sqrt((wanted * (1 - wanted)).sum())
+            assert abs((after.images[some] / 255 - wanted).sum()) < 4 * deviation
+        assert (after.images[before.images == 255] == 255).all()
+        assert (after.images[before.images == 0] == 0).all()
+    assert data.classes == grey.classes and (data.features, data.reference) == ("digits", None)
+
+
+def test_the_draw_that_scores_refer_to_is_the_same_for_good() -> None:
+    assert open_named("mnist-mini-binary").fingerprint.startswith("249aa123b3f69724")
+    threshold = open_named("mnist-mini-binary", binarisation="threshold")
+    assert threshold.fingerprint.startswith("095902bb11bd75e4")
+
+
+def test_all_of_mnist_is_binarised_by_the_same_rules(tiny_mnist: Path) -> None:
+    grey, data = open_named("mnist", tiny_mnist), open_named("mnist-binary", tiny_mnist)
+    assert (data.train.intensities == grey.train.images).all()
+    random = np.random.RandomState(0)
+    for before, after in ((grey.train, data.train), (grey.test, data.test)):
+        dice = random.randint(255, size=before.images.shape, dtype=np.uint8)
+        assert (after.images == np.where(dice < before.images, 255, 0)).all()
+    with pytest.raises(UsageError, match=r"binarisation.*'stochastic' or 'threshold'.*larochelle"):
+        open_named("mnist-binary", tiny_mnist, binarisation="larochelle")
 
 
 # Published files
@@ -691,6 +776,9 @@ def test_what_is_no_npz_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_specs_have_targets_that_load() -> None:
-    assert list(SPECS) == ["mnist-mini", "mnist", "fashion-mnist", "cifar10", "folder", "npz"]
+    assert list(SPECS) == [
+        *("mnist-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
+        *("fashion-mnist", "cifar10", "folder", "npz"),
+    ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())

@@ -48,6 +48,37 @@ def test_a_batch_holds_the_images_and_labels_of_its_indices():
     assert len(stream) == 20 and make_stream(images).batch(0).labels is None
 
 
+def make_binary(seed=0, batch_size=16):
+    """Four images of intensities 0 to 255 in steps of 17, in batches of four visits to each."""
+    intensities = np.arange(0, 256, 17, dtype=np.uint8).reshape(1, 1, 4, 4).repeat(4, 0)
+    images = np.where(intensities > 99, np.uint8(255), np.uint8(0))
+    return make_stream(images, batch_size, seed, intensities=intensities)
+
+
+def test_a_binarised_batch_follows_from_seed_and_number_alone():
+    stream = make_binary()
+    in_order = [stream.batch(i).images for i in range(12)]
+    for number in (11, 7, 3, 7):
+        assert torch.equal(stream.batch(number).images, in_order[number])
+        assert torch.equal(make_binary().batch(number).images, in_order[number])
+    assert not torch.equal(make_binary(seed=1).batch(7).images, in_order[7])
+
+
+def test_each_visit_of_an_image_is_binarised_anew_and_in_the_mean_is_its_intensity():
+    stream = make_binary(batch_size=4000)
+    images = torch.cat([stream.batch(i).images for i in range(2)])  # 2,000 visits of each image
+    assert set(images.unique().tolist()) == {-1, 1} and images.dtype == torch.float32
+    visits = {tuple(image.flatten().tolist()) for image in images}
+    assert len(visits) > 1500  # of 16 pixels, two of which are certain
+    share = ((images + 1) / 2).mean(0).flatten()
+    wanted = torch.arange(16) / 15
+    torch.testing.assert_close(share, wanted, rtol=0, atol=0.03)  # five deviations at 1/2
+    assert share[0] == 0 and share[-1] == 1
+    first, second = (stream.batch(i).images for i in range(2))
+    correlation = torch.corrcoef(torch.stack([first[:, 0, 1, 3], second[:, 0, 1, 3]]))[0, 1]
+    assert abs(correlation) < 0.08
+
+
 def test_all_256_levels_survive_the_way_there_and_back():
     levels = torch.arange(256, dtype=torch.uint8)
     floats = to_unit_range(levels)

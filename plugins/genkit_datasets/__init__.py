@@ -24,6 +24,16 @@ class FolderConfig(Config):
     )
 
 
+class BinaryConfig(Config):
+    """How grey images become black and white."""
+
+    binarisation: Literal["stochastic", "threshold"] = Field(
+        "stochastic",
+        description="stochastic: a pixel is white with probability value / 255, drawn anew at "
+        "each visit in training; threshold: white from 128 on",
+    )
+
+
 @hookimpl
 def register_datasets() -> list[DatasetSpec]:
     return [
@@ -40,6 +50,20 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.classic:load_mnist",
             features="digits",
             reference="mnist-train",
+        ),
+        DatasetSpec(
+            name="mnist-mini-binary",
+            summary="mnist-mini in black and white; comes with genkit, no download",
+            target="genkit_datasets.binary:load_mnist_mini",
+            config=BinaryConfig,
+            features="digits",
+        ),
+        DatasetSpec(
+            name="mnist-binary",
+            summary="mnist in black and white, for published likelihoods; downloads 12 MB",
+            target="genkit_datasets.binary:load_mnist",
+            config=BinaryConfig,
+            features="digits",
         ),
         DatasetSpec(
             name="fashion-mnist",
