@@ -44,7 +44,25 @@ Features = Annotated[
     str | None, typer.Option(help="feature extractor; default: the data set's own; none for none")
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="file of the Inception weights, when there is no network")
+    Path | None,
+    typer.Option(
+        "--feature-weights",
+        "--inception-weights",
+        help="file of the extractor's weights, when there is no network",
+    ),
+]
+Draws = Annotated[
+    int,
+    typer.Option(
+        min=1, max=10_000, help="importance samples per image in the bound on a likelihood"
+    ),
+]
+RankBy = Annotated[
+    str | None,
+    typer.Option(help="score that ranks; default: kid below 5,000 samples, fid from there on"),
+]
+Cards = Annotated[
+    bool, typer.Option("--cards", help="also print what each score was measured with")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]

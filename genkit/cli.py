@@ -9,23 +9,11 @@ from typing import Annotated
 
 import typer
 
-from genkit.arguments import (
-    ComparedData,
-    Data,
-    DataOption,
-    DataRoot,
-    Device,
-    Features,
-    JSONPath,
-    ProgressOption,
-    RunArgument,
-    Samples,
-    Seed,
-    Weights,
-    check_budget,
-)
+from genkit.arguments import Device, JSONPath, ProgressOption, RunArgument, Seed, check_budget
+from genkit.compare_command import compare, inspect
 from genkit.errors import GenkitError
-from genkit.train_command import TrainGroup, is_given, registry
+from genkit.evaluate_command import evaluate, report
+from genkit.train_command import TrainGroup, registry
 
 app = typer.Typer(
     name="genkit",
@@ -88,149 +76,10 @@ def sample(
     print(path)
 
 
-@app.command()
-def evaluate(
-    context: typer.Context,
-    targets: Annotated[
-        list[str],
-        typer.Argument(help="runs, folders or .npz files of samples, or the words real and noise"),
-    ],
-    data: Data = "mnist-mini",
-    data_root: DataRoot = None,
-    data_option: DataOption = None,
-    samples: Samples = 10_000,
-    seed: Seed = 0,
-    features: Features = None,
-    inception_weights: Weights = None,
-    device: Device = "auto",
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads")] = 1,
-    alone: Annotated[bool, typer.Option("--alone", help="no rows for real and noise")] = False,
-    json: JSONPath = None,
-    progress: ProgressOption = "auto",
-) -> None:
-    """Score runs or samples against a data set; runs use the one they were trained on."""
-    import torch
-
-    from genkit.evaluation import Yardstick, choose_data
-    from genkit.evaluation import evaluate as score
-    from genkit.progress import new_reporter
-    from genkit.report import CALIBRATION, print_rows, score_columns, write_json_output
-    from genkit.rundir import RunDir, write_json
-    from genkit.runs import load_data, load_run
-
-    torch.set_num_threads(threads)
-    found = registry()
-    reporter = new_reporter(progress)
-    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
-    chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
-    try:
-        yardstick = Yardstick.choose(
-            found,
-            load_data(found, choose_data(targets[0], chosen)),
-            samples=samples,
-            seed=seed,
-            features=features,
-            weights=str(inception_weights) if inception_weights else None,
-            device=device,
-            reporter=reporter,
-        )
-        more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = score(
-            [*targets, *more], yardstick, lambda path: load_run(path, found, device), reporter
-        )
-    finally:
-        reporter.stop()
-    for row in rows:
-        if row.get("run"):
-            write_json(RunDir(Path(row["run"])).evaluation_path, rows)
-    if json:
-        write_json_output(json, rows)
-    if json != "-" and progress != "json":
-        print_rows(rows, score_columns(found), features or yardstick.data.features)
-
-
-@app.command("inspect", hidden=True)
-def inspect_(
-    data: Data = "mnist-mini",
-    data_root: DataRoot = None,
-    data_option: DataOption = None,
-    features: Features = None,
-    inception_weights: Weights = None,
-    device: Device = "auto",
-    json: JSONPath = "-",
-    grid: Annotated[Path | None, typer.Option(help="write a grid of test images there")] = None,
-) -> None:
-    """Check data, features and device, and say what they are."""
-    from genkit.evaluation import inspect_data
-    from genkit.report import write_json_output
-
-    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
-    weights = str(inception_weights) if inception_weights else None
-    facts = inspect_data(registry(), chosen, features, weights, device, grid)
-    write_json_output(json or "-", facts)
-
-
-@app.command()
-def compare(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="names of models to train, and paths of runs to take as they are",
-            autocompletion=lambda: list(registry().trainers),
-        ),
-    ],
-    data: ComparedData = None,
-    data_root: DataRoot = None,
-    data_option: DataOption = None,
-    budget: Annotated[
-        str, typer.Option(help="for each model: 90s, 10m, 200kimg, 5000steps or 20epochs")
-    ] = "120s",
-    preset: Annotated[
-        str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
-    ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
-    samples: Samples = 2000,
-    features: Features = None,
-    inception_weights: Weights = None,
-    device: Device = "auto",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for all results; must be new")] = None,
-    json: JSONPath = None,
-) -> None:
-    """Train models under one budget, score all alike, and rank them in one table."""
-    from genkit.comparison import compare as run_comparison
-    from genkit.protocol import Options
-    from genkit.report import CALIBRATION, write_json_output
-
-    options = Options(
-        data=data,
-        data_root=data_root,
-        data_option=tuple(data_option or ()),
-        budget=budget,
-        preset=preset,
-        set=tuple(set or ()),
-        seed=seed,
-        samples=samples,
-        features=features,
-        inception_weights=inception_weights,
-        device=device,
-        workers=workers,
-    )
-    comparison = run_comparison(models, options, registry(), out)
-    if json:
-        write_json_output(json, comparison.rows)
-    if json != "-":
-        comparison.print()
-        print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
-        print(comparison.path)
-    if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
-        raise GenkitError("no model came through; the table says why")
+app.command()(evaluate)
+app.command()(compare)
+app.command()(report)
+app.command("inspect", hidden=True)(inspect)
 
 
 @app.command("list")

@@ -5,43 +5,38 @@ This process never imports torch: it starts others, shows their progress and ran
 
 from __future__ import annotations
 
-import math
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from genkit.config import Budget, resolve, suggest
+from genkit.config import Budget
 from genkit.crew import Crew, count_cores, genkit_command, last_words
+from genkit.entrants import Entrant, announce, choose_entrants, choose_presets
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.pictures import join_grids
 from genkit.protocol import Options
+from genkit.ranking import (
+    CALIBRATION,
+    Ranking,
+    average,
+    choose_column,
+    footnotes,
+    rank,
+    score_columns,
+)
 from genkit.registry import Registry
-from genkit.report import CALIBRATION, print_rows, rank, score_columns, to_markdown
+from genkit.report import print_ranking, to_markdown
 from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_json
 from genkit.signals import signals_raised
-from genkit.specs import Column
 
-START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
-
-
-@dataclass
-class Entrant:
-    """A model in the comparison: a trainer to run, or a run that is there already."""
-
-    name: str
-    run: Path
-    trained: bool
-    preset: str = "full"
-    row: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -49,41 +44,21 @@ class Comparison:
     """The outcome: ranked rows and where everything was written."""
 
     path: Path
-    rows: list[dict[str, Any]]
-    columns: list[Column]
-    features: str | None
+    ranking: Ranking
+    features: str
+
+    @property
+    def rows(self) -> Rows:
+        """A row for each model, in order of rank, and the calibration rows."""
+        return self.ranking.rows
 
     def to_markdown(self) -> str:
         """The table as Markdown."""
-        return to_markdown(self.rows, self.columns, self.features)
+        return to_markdown(self.ranking, self.features)
 
     def print(self) -> None:
-        """Print the table and what its numbers are of."""
-        print_rows(self.rows, self.columns, self.features)
-
-
-def choose_entrants(names: Sequence[str], registry: Registry, out: Path) -> list[Entrant]:
-    """Trainers by name, runs by path; UsageError for what is neither, or given twice."""
-    entrants: list[Entrant] = []
-    for name in names:
-        if name in registry.trainers or name in registry.trainers.contested:
-            registry.trainers.find(name)
-            entrants.append(Entrant(name, out / name, trained=False))
-        elif (Path(name) / "config.json").exists():
-            run = RunDir.open(Path(name))
-            run.config()
-            entrants.append(Entrant(run.name, Path(name), trained=True))
-        elif os.sep in name or Path(name).exists():
-            RunDir.open(Path(name))  # says what is wrong with it
-        else:
-            registry.trainers.find(name)  # says so, with the closest name
-    labels = [entrant.name for entrant in entrants]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UsageError(f"{label!r} is there twice; give each model or run once")
-        if label in CALIBRATION:
-            raise UsageError(f"a run named {label!r} cannot be told from the row of that name")
-    return entrants
+        """Print the tables and what their numbers are of."""
+        print_ranking(self.ranking, self.features, footnotes(self.ranking))
 
 
 def compare(
@@ -109,9 +84,9 @@ def compare(
     recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
     options = options.with_data(recorded)
     out = out or new_run_path("compare", str(options.data), options.seed)
-    entrants = choose_entrants(names, registry, out)
-    if not entrants:
-        raise UsageError("name at least one model or run to compare")
+    seeds = range(options.seed, options.seed + options.seeds)
+    entrants = choose_entrants(names, registry, out, seeds)
+    choose_column(score_columns(registry), [], options.rank_by)
     try:
         Budget.parse(options.budget)
     except ValueError as error:
@@ -122,37 +97,13 @@ def compare(
         facts = _inspect(options, Path(folder))
         real = Path(folder, "real.png").read_bytes()
     preset = options.preset or ("quick" if facts["device"] == "cpu" else "full")
-    new = [entrant for entrant in entrants if not entrant.trained]
-    for text in options.set:
-        if text.partition(".")[0] not in {entrant.name for entrant in new}:
-            raise UsageError(f"--set {text!r} is for none of the models to be trained")
-    for entrant in new:
-        spec, given = registry.trainers.find(entrant.name), options.given(entrant.name)
-        unknown = sorted(set(given) - set(spec.config.model_fields))
-        if unknown:
-            hint = suggest(unknown[0], spec.config.model_fields)
-            raise UsageError(f"--set: {spec.name} has no option {unknown[0]!r}.{hint}")
-        if options.preset or preset in spec.presets:  # not every plugin has a quick one
-            entrant.preset = preset
-        resolve(spec, preset=entrant.preset, given=given)
+    choose_presets(entrants, options, registry, preset)
     workers = options.workers or (count_cores() if facts["device"] == "cpu" else 1)
-    for line in _announcement(entrants, options, facts, preset, workers, out):
+    for line in announce(entrants, options, facts, preset, workers, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
-    crew = Crew(console, said=facts["notes"])
-    calibration: list[dict[str, Any]] = []
-    with crew, signals_raised(), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_train_and_score, crew, entrant, options) for entrant in entrants]
-        if facts["features"]:
-            futures.append(pool.submit(_calibrate, crew, options, calibration))
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            crew.end()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    calibration = _run_all(Crew(console, said=facts["notes"]), entrants, options, workers)
     return _conclude(entrants, calibration, options, registry, facts, preset, out)
 
 
@@ -168,116 +119,102 @@ def _inspect(options: Options, folder: Path) -> dict[str, Any]:
     raise kind(last_words(done.stderr))
 
 
-def _announcement(
-    entrants: list[Entrant],
-    options: Options,
-    facts: dict[str, Any],
-    preset: str,
-    workers: int,
-    out: Path,
-) -> list[str]:
-    """What is going to happen, and about how long it takes."""
-    new = [entrant.name for entrant in entrants if not entrant.trained]
-    old = [entrant.name for entrant in entrants if entrant.trained]
-    lines = [*facts["notes"]]
-    if new:
-        why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
-        lines.append(
-            f"Training {', '.join(new)} for {options.budget} each on {options.data} "
-            f"({facts['train_images']:,} images of {facts['shape']}), preset {preset}{why}, "
-            f"{min(workers, len(new))} at a time on {facts['device']}."
-        )
-    plain = [e.name for e in entrants if not e.trained and e.preset != preset]
-    if plain:
-        lines.append(f"No preset {preset} for {', '.join(plain)}: default options are used.")
-    if old:
-        lines.append(f"Scoring {', '.join(old)} as trained before.")
-    scores = f"{options.samples:,} samples each, features {facts['features'] or 'none'}"
-    budget = Budget.parse(options.budget)
-    if budget.unit == "seconds":
-        rounds = math.ceil(len(new) / workers)
-        scoring = math.ceil(len(entrants) / workers) * (START_SECONDS + SCORE_SECONDS)
-        minutes = max(round((rounds * budget.amount + scoring) / 60), 1)
-        about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
-        lines.append(f"Then {scores}: {about}. Results go to {out}.")
-    else:
-        lines.append(f"Then {scores}. Results go to {out}.")
-    return lines
+def _run_all(crew: Crew, entrants: Sequence[Entrant], options: Options, workers: int) -> Rows:
+    """Train and score all entrants, some at a time; returns the calibration rows."""
+    with crew, signals_raised(), ThreadPoolExecutor(workers) as pool:
+        # First of all, since it also makes what every scoring needs: reference, classifier.
+        calibrated = pool.submit(_calibrate, crew, options)
+        futures: list[Future[Any]] = [calibrated]
+        for entrant in entrants:
+            futures.append(pool.submit(_train_and_score, crew, entrant, options, calibrated))
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            crew.end()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return calibrated.result()
 
 
-def _train_and_score(crew: Crew, entrant: Entrant, options: Options) -> None:
+def _calibrate(crew: Crew, options: Options) -> Rows:
+    """The rows that say what the best and the worst score would be."""
+    if options.features == "none":
+        return []
+    try:
+        return _score(crew, list(CALIBRATION), "real, copy and noise: scoring", options)
+    except GenkitError as error:
+        return [{"name": name, "error": str(error)} for name in CALIBRATION]
+
+
+def _train_and_score(
+    crew: Crew, entrant: Entrant, options: Options, calibrated: Future[Rows]
+) -> None:
     """One entrant from nothing to its row; a failure is noted in it and hurts nobody else."""
     try:
         if not entrant.trained:
             command = ["train", entrant.name, *options.data_arguments()]
-            command += [
-                "--preset",
-                entrant.preset,
-                "--budget",
-                options.budget,
-                "--seed",
-                str(options.seed),
-            ]
-            command += ["--device", options.device, "--run-dir", str(entrant.run)]
+            command += ["--preset", entrant.preset, "--budget", options.budget]
+            command += ["--seed", str(entrant.seed), "--device", options.device]
+            command += ["--run-dir", str(entrant.run)]
             for option, value in options.given(entrant.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")
-            crew.run(command, f"{entrant.name}: training")
-        entrant.row = _score(crew, [str(entrant.run)], f"{entrant.name}: scoring", options)[0]
-        write_json(RunDir(entrant.run).evaluation_path, [entrant.row])
+            crew.run(command, f"{entrant.title}: training")
+        calibrated.result()
+        entrant.row = _score(crew, [str(entrant.run)], f"{entrant.title}: scoring", options)[0]
     except GenkitError as error:
         entrant.error = str(error)
 
 
-def _calibrate(crew: Crew, options: Options, rows: list[dict[str, Any]]) -> None:
-    """The rows that say what the best and the worst score would be."""
-    try:
-        rows += _score(crew, list(CALIBRATION), "real and noise: scoring", options)
-    except GenkitError as error:
-        rows += [{"name": name, "error": str(error)} for name in CALIBRATION]
-
-
-def _score(crew: Crew, targets: list[str], title: str, options: Options) -> list[dict[str, Any]]:
+def _score(crew: Crew, targets: list[str], title: str, options: Options) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.json")
         command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
-        crew.run([*command, "-n", str(options.samples), "--json", str(path)], title)
+        command += ["-n", str(options.samples), "--threads", "1", "--json", str(path)]
+        crew.run(command, title)
         return list(read_json(path))
 
 
 def _conclude(
-    entrants: list[Entrant],
-    calibration: list[dict[str, Any]],
+    entrants: Sequence[Entrant],
+    calibration: Rows,
     options: Options,
     registry: Registry,
     facts: dict[str, Any],
     preset: str,
     out: Path,
 ) -> Comparison:
-    """Rank the rows and write compare.json and grid.png."""
-    rows = []
+    """Rank the rows; write compare.json, grid.png and each run's evaluation.json."""
     for entrant in entrants:
-        row = {**entrant.row, "name": entrant.name, "run": str(entrant.run)}
-        rows.append({**row, "error": entrant.error} if entrant.error else row)
-    columns = score_columns(registry) if facts["features"] else []
-    first = columns[0] if columns else None
-    rows = rank(rows + calibration, first)
-    comparison = Comparison(out, rows, columns, facts["features_name"])
+        entrant.row |= {"name": entrant.name, "run": str(entrant.run)}
+        if entrant.error:
+            entrant.row["error"] = entrant.error
+        else:
+            write_json(RunDir(entrant.run).evaluation_path, [entrant.row, *calibration])
+    rows = []
+    for name in dict.fromkeys(entrant.name for entrant in entrants):
+        rows.append(average([entrant.row for entrant in entrants if entrant.name == name]))
+    columns = [] if facts["features"] == "none" else score_columns(registry)
+    ranking = rank([*rows, *calibration], columns, options.rank_by)
     content = {
         "command": sys.argv,
         "data": options.data,
         "budget": options.budget,
         "preset": preset,
         "seed": options.seed,
-        "ranked_by": first.name if first else None,
-        "columns": [vars(column) for column in columns],
-        "rows": rows,
+        "seeds": options.seeds,
+        "ranked_by": ranking.column.name if ranking.column else None,
+        "not_ranked_because": ranking.refusals,
+        "columns": [vars(column) for column in ranking.columns],
+        "rows": ranking.rows,
+        "trainings": [entrant.row for entrant in entrants],
     }
     write_json(out / "compare.json", content)
-    pictures = [("real", out / "real.png")]
-    pictures += [(e.name, p) for e in entrants if (p := _last_grid(e.run)) is not None]
-    join_grids(pictures, out / "grid.png")
-    return comparison
-
-
-def _last_grid(run: Path) -> Path | None:
-    return max(RunDir(run).samples.glob("step-*.png"), default=None)
+    pictures = {"real": out / "real.png"}
+    for entrant in reversed(entrants):  # of several seeds the first
+        grids = RunDir(entrant.run).samples.glob("step-*.png")
+        if newest := max(grids, default=None):
+            pictures[entrant.name] = newest
+    shown = ["real", *dict.fromkeys(e.name for e in entrants if e.name in pictures)]
+    join_grids([(name, pictures[name]) for name in shown], out / "grid.png")
+    return Comparison(out, ranking, facts["features"])

@@ -61,12 +61,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """Log-likelihood of images, one value each.
+    """Log-likelihood of images, one value each, or of images with a latent, one for each draw.
 
     Args:
-        nats: (N,), natural logarithm of the probability of each image.
+        nats: (N,), natural logarithm of the probability of each image; (draws, N) as log-weights.
         kind: "exact", or "bound" for a lower bound such as the ELBO.
-        of: what the probability is of, for instance "images at 2 grey levels".
+        of: what the probability is of, since only likelihoods of the same thing compare:
+            "black-and-white images", "images binarised at random", "images at 256 levels".
     """
 
     nats: Tensor
@@ -97,6 +98,16 @@ class GenerativeModel(nn.Module):
 
     def log_likelihood(self, images: Tensor) -> LogLikelihood | None:
         """Log-likelihood of images in [-1, 1], (N, C, H, W); None for models without one."""
+        return None
+
+    def log_weights(self, images: Tensor, draws: int) -> LogLikelihood | None:
+        """ln p(x, z) - ln q(z | x) for `draws` latents z ~ q(z | x) per image, (draws, N), from
+        which genkit makes the importance-weighted bound; None for models without such a latent.
+
+        Images are in [-1, 1], (N, C, H, W). Randomness comes from torch's global generators,
+        which the caller seeds. x is the same for all draws of an image. `draws` times N is at
+        most some 2,000, or N is 1. Where this answers, `log_likelihood` is not asked.
+        """
         return None
 
     def reconstruct(self, images: Tensor) -> Tensor | None:

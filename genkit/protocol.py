@@ -21,9 +21,11 @@ class Options:
     preset: str | None = None
     set: tuple[str, ...] = ()
     seed: int = 0
+    seeds: int = 1
     samples: int = 2000
     features: str | None = None
-    inception_weights: Path | None = None
+    feature_weights: Path | None = None
+    rank_by: str | None = None
     device: str = "auto"
     workers: int | None = None
 
@@ -69,6 +71,6 @@ class Options:
         arguments = [*self.data_arguments(), "--device", self.device]
         if self.features:
             arguments += ["--features", self.features]
-        if self.inception_weights:
-            arguments += ["--inception-weights", str(self.inception_weights)]
+        if self.feature_weights:
+            arguments += ["--feature-weights", str(self.feature_weights)]
         return arguments

@@ -88,9 +88,20 @@ class Registry:
                     if not isinstance(spec, kind):
                         raise PluginError(f"{hook}() returned {spec!r}, not a {kind.__name__}")
                     _check(spec)
+                    if isinstance(spec, MetricSpec):
+                        self._check_columns(spec)
                     catalogue.add(spec, plugin)
             except Exception as error:
                 plugin.fail(error)
+
+    def _check_columns(self, spec: MetricSpec) -> None:
+        """Raise PluginError for a column that another metric has: it would hide that one's."""
+        for name, entry in self.metrics.items():
+            for column in spec.columns:
+                if name != spec.name and column.name in {c.name for c in entry.spec.columns}:
+                    raise PluginError(
+                        f"column {column.name!r} of {spec.name!r} is there already, by {name!r}"
+                    )
 
 
 def _check(spec: Spec) -> None:

@@ -1,11 +1,11 @@
-"""Score tables: rows to a rich table, Markdown or JSON. Light; computes no score."""
+"""Score tables: rows to rich tables, Markdown or JSON, ranked where that is honest. Light."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +15,30 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from genkit.card import entries
 from genkit.errors import GenkitError
-from genkit.registry import Registry
+from genkit.ranking import CALIBRATION, Ranking, Row
 from genkit.specs import Column
 
-Row = Mapping[str, Any]
-CALIBRATION = ("real", "noise")
 _MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as more than text
+RANK = 3  # characters
+Cell = str
 
 
-def rank(rows: Sequence[Row], column: Column | None) -> list[dict[str, Any]]:
-    """The rows in order of rank by one column: models with a score, models without one, and then
-    the calibration rows, which have no rank."""
+@dataclass(frozen=True)
+class Field:
+    """One column of a printed table: its heading in at most two lines, and a cell for each row."""
 
-    def score(row: Row) -> float:
-        value = (row.get("scores") or {}).get(column.name) if column else None
-        return math.nan if value is None else float(value)
+    heading: str
+    cells: Sequence[Cell]
 
-    def scored(row: Row) -> bool:
-        return not math.isnan(score(row))
-
-    def key(row: Row) -> float:
-        return score(row) if column and column.better == "lower" else -score(row)
-
-    models = [row for row in rows if row["name"] not in CALIBRATION]
-    ranked = sorted((row for row in models if scored(row)), key=key)
-    result = [{**row, "rank": place} for place, row in enumerate(ranked, 1)]
-    result += [{**row, "rank": None} for row in models if not scored(row)]
-    for name in CALIBRATION:
-        result += [{**row, "rank": None} for row in rows if row["name"] == name]
-    return result
+    @property
+    def width(self) -> int:
+        """In characters, with the space before it."""
+        return 1 + max(map(len, [*self.heading.split("\n"), *self.cells]))
 
 
-def _short(value: float | None) -> str:
+def shorten(value: float | None) -> str:
     """A count or a rate in at most five characters: 952k, 2.31M, 480, 0.35."""
     if value is None:
         return "-"
@@ -60,79 +51,111 @@ def _short(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else f"{round(value, 2):.2g}"
 
 
-def _cells(row: Row, columns: Sequence[Column]) -> list[str]:
-    scores = row.get("scores") or {}
-    cells = [str(row.get("rank") or ""), str(row["name"])]
-    for column in columns:
-        value, deviation = scores.get(column.name), scores.get(f"{column.name}_std")
-        text = "-" if value is None else f"{value:.2f}" if value < 1000 else _short(value)
-        cells.append(text if deviation is None else f"{text} ± {deviation:.2f}")
-    likelihood = row.get("likelihood")
-    if likelihood:
-        sign = "" if likelihood["kind"] == "exact" else "≤"  # a bound on log p from below
-        nats = -likelihood["nats"]
-        cells.append(f"{sign}{nats:.{1 if nats < 1000 else 0}f}")
-        cells.append(f"{sign}{likelihood['bits_per_dimension']:.3f}")
-    else:
-        cells += ["-", "-"]
-    keys = ("parameters", "images", "seconds", "train_rate", "sample_rate")
-    return cells + [_short(row.get(key)) for key in keys]
+def estimate(
+    value: float | None, deviation: float | None, decimals: int = 2, prefix: str = ""
+) -> Cell:
+    """A value and two of its standard deviations: "2.91 ±.12"."""
+    if value is None:
+        return "-"
+    text = f"{prefix}{value:.{decimals}f}" if abs(value) < 1000 else f"{prefix}{shorten(value)}"
+    if deviation is None:
+        return text
+    bar = f"{2 * deviation:.{decimals}f}" if 2 * deviation < 1000 else shorten(2 * deviation)
+    return f"{text} ±{bar.removeprefix('0') or '0'}"
 
 
-def _headings(columns: Sequence[Column], features: str | None) -> list[str]:
-    """Two short lines each, so that the table fits a terminal of 80 columns."""
-    titles = [f"{column.title}\n({features})" for column in columns]
-    rest = ["NLL\nnats", "bits\n/dim", "para-\nmeters", "images\nseen"]
-    return ["", "model", *titles, *rest, "train\ns", "train\nimg/s", "sample\nimg/s"]
+def _score(row: Row, column: Column) -> Cell:
+    value = (row.get("scores") or {}).get(column.name)
+    deviation = (row.get("deviations") or {}).get(column.name)
+    return estimate(
+        None if value is None else value * column.scale,
+        None if deviation is None else deviation * column.scale,
+        column.decimals,
+    )
 
 
-def shown(columns: Iterable[Column]) -> list[Column]:
-    """The columns that are shown as such; a deviation stands beside its mean."""
-    columns = list(columns)
-    names = {column.name for column in columns}
-    return [c for c in columns if not (c.name.endswith("_std") and c.name[:-4] in names)]
+def _likelihood(row: Row) -> tuple[Cell, Cell]:
+    found = row.get("likelihood")
+    if not found:
+        return "-", "-"
+    sign = "" if found["kind"] == "exact" else "≤"  # a bound on log p from below
+    nats = estimate(-found["nats"], found.get("deviation"), 1, sign)
+    return nats, f"{sign}{found['bits_per_dimension']:.3f}"
 
 
-def to_table(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> Table:
-    """A rich table of ranked rows; `footnotes` say why a row failed."""
-    columns = shown(columns)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for index, heading in enumerate(_headings(columns, features)):
-        table.add_column(heading, justify="left" if index == 1 else "right")
-    for row in rows:
-        style = "dim" if row["name"] in CALIBRATION else None
-        table.add_row(*(Text(cell) for cell in _cells(row, columns)), style=style)
-    return table
+def _share(row: Row, space: str) -> Cell:
+    found = row.get("memorisation") or {}
+    text = estimate(found.get(space), found.get(f"{space}_deviation"))
+    return f"{text}!" if found.get("flagged") and (found.get(space) or 0) > 0.6 else text
 
 
-def footnotes(rows: Sequence[Row]) -> list[str]:
-    """What the numbers are of, and why rows are missing some."""
-    notes = []
-    cards = [row["card"] for row in rows if row.get("card")]
-    if cards and cards[0]["features"]:
-        card = cards[0]
-        counts = sorted({c["samples"] for c in cards})
-        notes.append(
-            f"{' / '.join(f'{count:,}' for count in counts)} samples; features "
-            f"{card['features']}; reference {card['reference']}, "
-            f"{card['reference_images']:,} images; real: unseen test images"
-        )
-    for row in rows:
-        if row.get("likelihood"):
-            found = row["likelihood"]
-            kind = "exact" if found["kind"] == "exact" else "upper bound"
-            notes.append(
-                f"{row['name']}: {kind} NLL of {found['images']:,} test images, {found['of']}"
-            )
-        if row.get("error"):
-            notes.append(f"{row['name']} failed: {row['error']}")
-    return notes
+def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
+    """The columns of all tables: distances and likelihood, then what else samples are scored by,
+    the Inception Score last, then neighbours and costs. Columns without a value are left out."""
+    rows = ranking.rows
+
+    def scores(columns: Sequence[Column]) -> Iterator[Field]:
+        for column in columns:
+            cells = [_score(row, column) for row in rows]
+            heading = column.title if "\n" in column.title else f"{column.title}\n({features})"
+            if set(cells) - {"-"}:
+                yield Field(heading, cells)
+
+    def known(heading: str, cells: Sequence[Cell]) -> list[Field]:
+        return [Field(heading, cells)] if set(cells) - {"-"} else []
+
+    likelihoods = [_likelihood(row) for row in rows]
+    distances = [*scores([c for c in ranking.columns if c.ranks])]
+    distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
+    distances += known("bits\n/dim", [bits for _, bits in likelihoods])
+    others = [*scores([c for c in ranking.columns if not c.ranks])]
+    costs = known("near train\n(pixels)", [_share(row, "pixels") for row in rows])
+    costs += known(f"near train\n({features})", [_share(row, "features") for row in rows])
+    for heading, key in (
+        ("para-\nmeters", "parameters"),
+        ("images\nseen", "images"),
+        ("train\ns", "seconds"),
+        ("train\nimg/s", "train_rate"),
+        ("sample\nimg/s", "sample_rate"),
+    ):
+        costs += known(heading, [shorten(row.get(key)) for row in rows])
+    return [distances, others, costs]
 
 
-def score_columns(registry: Registry) -> list[Column]:
-    """The columns of all metrics, the one that ranks first."""
-    columns = [column for entry in registry.metrics.values() for column in entry.spec.columns]
-    return sorted(columns, key=lambda column: not column.ranks)
+def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
+    """The groups, those that are too wide in several parts. The first has ranks beside it."""
+    packed: list[list[Field]] = []
+    for group in groups:
+        left = 0
+        for field in group:
+            if field.width > left or not packed:
+                left = room if packed else room - RANK
+                packed.append([])
+            packed[-1].append(field)
+            left -= field.width
+    return packed or [[]]
+
+
+def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[Table]:
+    """Rich tables of ranked rows, none wider than `width` unless a single column is."""
+    tables = []
+    names = max((len(str(row["name"])) for row in ranking.rows), default=0)
+    groups = pack(fields(ranking, features), width - names)
+    for number, group in enumerate(groups):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+        if number == 0:
+            table.add_column("", justify="right")
+        table.add_column("\nmodel", justify="left")
+        for field in group:
+            table.add_column(field.heading, justify="right")
+        for place, row in enumerate(ranking.rows):
+            cells = [str(row["name"]), *(field.cells[place] for field in group)]
+            if number == 0:
+                cells = [ranking.place(row), *cells]
+            style = "dim" if row["name"] in CALIBRATION else None
+            table.add_row(*map(Text, cells), style=style)
+        tables.append(table)
+    return tables
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -143,28 +166,42 @@ def print_table(table: Table, console: Console) -> None:
     console.print(table)
 
 
-def print_rows(
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    features: str | None,
-    console: Console | None = None,
+def print_ranking(
+    ranking: Ranking, features: str | None, notes: Sequence[str], console: Console | None = None
 ) -> None:
     """Print ranked rows and what their numbers are of."""
     console = console or Console()
-    print_table(to_table(rank(rows, columns[0] if columns else None), columns, features), console)
-    console.print()
-    for note in footnotes(rows):
+    for table in to_tables(ranking, features, console.width if console.is_terminal else 80):
+        print_table(table, console)
+        console.print()
+    for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def to_markdown(rows: Sequence[Row], columns: Sequence[Column], features: str | None) -> str:
-    """The same table as Markdown."""
-    columns = shown(columns)
-    lines = [
-        [heading.replace("-\n", "").replace("\n", " ") for heading in _headings(columns, features)]
-    ]
-    lines += [["---"] * len(lines[0])]
-    lines += [[_MARKUP.sub(r"\\\1", cell) for cell in _cells(row, columns)] for row in rows]
+def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Print what the rows' protocol cards have in common, and then what each has of its own."""
+    console = console or Console()
+    cards = {str(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
+    shared = set.intersection(*(set(card.items()) for card in cards.values())) if cards else set()
+    first: dict[str, str] = next(iter(cards.values()), {})
+    parts = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
+    for name, card in cards.items():
+        parts[name] = {k: text for k, text in card.items() if (k, text) not in shared}
+    for name, part in parts.items():
+        if part:
+            console.print(f"\n{name}", markup=False, highlight=False)
+        for title, text in part.items():
+            console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def to_markdown(ranking: Ranking, features: str | None) -> str:
+    """The same as one table of Markdown."""
+    columns = [field for group in fields(ranking, features) for field in group]
+    headings = ["", "model", *(c.heading.replace("-\n", "").replace("\n", " ") for c in columns)]
+    lines = [headings, ["---"] * len(headings)]
+    for place, row in enumerate(ranking.rows):
+        cells = [ranking.place(row), str(row["name"]), *(c.cells[place] for c in columns)]
+        lines.append([_MARKUP.sub(r"\\\1", cell) for cell in cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

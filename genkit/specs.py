@@ -152,24 +152,45 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a score table: `better` says which direction is good; the first column of a
-    metric that ranks, ranks."""
+    """A column of a score table.
+
+    Args:
+        name: key of the value in what the metric returns, unique among all metrics.
+        title: heading in the table.
+        better: which direction is good; None for neither.
+        ranks: models may be ranked by it alone.
+        unbiased: its expectation does not depend on the number of samples, so that it ranks where
+            they are few.
+        scale: factor on the value in tables, which the title should say ("KID x1000").
+        decimals: digits after the point in tables.
+        shown: in tables; else in JSON only.
+    """
 
     name: str
     title: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher"] | None
     ranks: bool = True
+    unbiased: bool = False
+    scale: float = 1.0
+    decimals: int = 2
+    shown: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """One pass that yields scores. Target: `score(config, samples, reference, extractor)`,
-    see `genkit.metrics`; returns a value for each of `columns`, by name."""
+    """One or more scores. Target: `score(config, samples, reference)`.
+
+    `samples` is a `genkit.features.ImageSet`, `reference` a `genkit.metrics.Reference`. It returns
+    a number or a `genkit.metrics.Estimate` for each of `columns`, by name; columns that the
+    extractor does not allow (class logits, say) may be left out. `definition` is what two scores
+    must share to be comparable beside features and numbers of images: constants, variants.
+    """
 
     columns: tuple[Column, ...] = ()
+    definition: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesSpec(Spec):
-    """A feature extractor. Target: a `genkit.metrics.FeatureExtractor` subclass, called as
-    `(config)`."""
+    """A feature extractor. Target: a `genkit.features.FeatureExtractor` subclass, opened by
+    `open(config, data, reporter)`."""

@@ -43,6 +43,12 @@ class Answer:
     heavy: list[str]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Features of real images are kept in a folder of these tests' own."""
+    os.environ["GENKIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 class CommandLines:
     """Runs command lines of genkit in one fresh interpreter, with packages of strangers."""
 

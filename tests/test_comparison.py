@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 
@@ -103,15 +104,16 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Training vae, dcgan for 3steps each on mnist-mini" in done.stderr
     assert "old failed: " in done.stdout and "model.safetensors" in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines() if "±" in line) <= 90
+    assert max(len(line) for line in done.stdout.splitlines() if " ±" in line) <= 90
 
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     trained = json.loads((tmp_path / "out" / "vae" / "config.json").read_text())
     assert trained["options"]["latent"] == 3
     rows = {row["name"]: row for row in content["rows"]}
-    assert [row["name"] for row in content["rows"]][2:] == ["old", "real", "noise"]
-    ranked = sorted(("vae", "dcgan"), key=lambda name: rows[name]["scores"]["fid"])
-    assert [rows[name]["rank"] for name in ranked] == [1, 2]
+    assert [row["name"] for row in content["rows"]][2:] == ["old", "real", "copy", "noise"]
+    assert content["ranked_by"] == "kid"  # 64 samples are few
+    ranked = sorted(("vae", "dcgan"), key=lambda name: rows[name]["scores"]["kid"])
+    assert rows[ranked[0]]["rank"] == 1 and rows[ranked[1]]["rank"] in (1, 2)
     assert rows["real"]["scores"]["fid"] < rows[ranked[0]]["scores"]["fid"]
     cards = [rows[name]["card"] for name in ("vae", "dcgan", "noise")]
     assert len({(c["features"], c["reference"], c["samples"]) for c in cards}) == 1
@@ -121,6 +123,32 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert rows["vae"]["likelihood"]["kind"] == "bound" and rows["dcgan"]["likelihood"] is None
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 4 * 2 * 8 * 28  # real, vae, dcgan and old, twice their size
+
+
+@pytest.mark.slow
+def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_trainings(tmp_path):
+    done = genkit(
+        *("compare", "vae", "--seeds", 2, "--seed", 5, "--budget", "2steps", "--samples", 64),
+        *("--out", "out", "--rank-by", "fid", "--cards"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training vae, 2 times each for 2steps each" in done.stderr
+    assert "± is two standard deviations over 2 trainings" in done.stdout
+    assert "quantisation and resizing: uint8, rounded, no resizing" in done.stdout
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["vae", "real", "copy", "noise"]
+    trainings = [row["scores"]["fid"] for row in content["trainings"]]
+    assert trainings[0] != trainings[1]
+    row = content["rows"][0]
+    assert row["scores"]["fid"] == pytest.approx(statistics.fmean(trainings))
+    assert row["deviations"]["fid"] == pytest.approx(statistics.stdev(trainings))
+    for seed in (5, 6):
+        config = json.loads((tmp_path / "out" / f"vae-s{seed}" / "config.json").read_text())
+        assert config["run"]["seed"] == seed
+    again = genkit("report", "out/vae-s5", "out/vae-s6", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "1= out/vae-s" in again.stdout or "1 out/vae-s" in again.stdout
 
 
 @pytest.mark.slow

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from genkit.config import resolve
+from genkit.config import RunConfig, resolve
 from genkit.data import Split
 from genkit.loop import Loop
 from genkit.plugins import Plugin, Plugins
-from genkit.registry import Registry
+from genkit.registry import Entry, Registry
 from genkit.runs import build_model
 from genkit.sampling import draw
 from genkit.specs import ImageShape
@@ -95,8 +95,27 @@ def test_tutorial_model_is_compared_like_a_built_in(package, tmp_path):
         "vae": False,
         "tinyflow": False,
         "real": True,
+        "copy": True,
         "noise": True,
     }
+
+
+def test_tutorial_metric_scores_beside_the_built_in_ones(package):
+    from genkit.evaluation import Protocol, Yardstick, evaluate
+    from genkit.registry import load_registry
+    from genkit.runs import load_data
+
+    registry = load_registry()
+    module = EntryPoint("tinymetric", "genkit_tinymetric", "genkit.v1").load()
+    (spec,) = module.register_metrics()
+    registry.metrics["mean-distance"] = Entry(spec, registry.metrics["fid"].plugin)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 28, 28), "u1")
+    np.savez(package / "d.npz", images=noise)
+    data = load_data(registry, RunConfig(data=f"npz:{package / 'd.npz'}"))
+    protocol = Protocol(samples=40, features="digits", device="cpu")
+    copy, noise = evaluate(["copy", "noise"], Yardstick.choose(registry, data, protocol), load=None)
+    assert 0 < copy["deviations"]["mean_distance"] < copy["scores"]["mean_distance"]
+    assert "fid" in copy["scores"] and noise["card"]["metrics"]["mean-distance"]
 
 
 def test_every_hook_stands_in_the_plugin_page_with_its_arguments():

@@ -1,4 +1,4 @@
-"""FID and IS against torch-fidelity called directly, closed forms and slow loops."""
+"""FID, KID, IS and class scores against torch-fidelity itself, closed forms and slow loops."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pytest
 import torch
 import torch_fidelity
 from torch_fidelity.defaults import DEFAULTS
-from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from genkit.errors import PluginError, UsageError
-from genkit.metrics import FeatureExtractor, Reference, Statistics, compute_statistics
+from genkit.errors import UsageError
+from genkit.features import FeatureExtractor, ImageSet, Statistics
+from genkit.metrics import Reference, blocks_of
 from genkit.specs import Config
-from genkit_fidelity import register_features, register_metrics, scores
+from genkit_fidelity import classes, register_features, register_metrics, scores
 from genkit_fidelity.features import Digits
+
+torch.set_num_threads(1)
 
 
 class Projection(FeatureExtractor):
@@ -41,14 +43,17 @@ def noise(count: int, seed: int, shape=(1, 4, 4), low: int = 0, high: int = 256)
     return torch.randint(low, high, (count, *shape), generator=generator, dtype=torch.uint8)
 
 
-def reference(images: torch.Tensor) -> Reference:
-    return Reference(
-        "test images", len(images), lambda extractor: compute_statistics(extractor, images)
-    )
+def reference(images: torch.Tensor, extractor: FeatureExtractor) -> Reference:
+    real = ImageSet(images, extractor)
+    return Reference("test images", len(images), real, real)
 
 
-def score(samples: torch.Tensor, real: torch.Tensor, extractor: FeatureExtractor) -> dict:
-    return scores.score(Config(), samples, reference(real), extractor)
+def score(samples: torch.Tensor, real: torch.Tensor, extractor: FeatureExtractor, *of) -> dict:
+    """Values of some metrics, FID and IS unless they are named."""
+    found = {}
+    for metric in of or (scores.frechet, scores.inception):
+        found |= metric(Config(), ImageSet(samples, extractor), reference(real, extractor))
+    return {name: getattr(value, "value", value) for name, value in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +96,40 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
     torch_fidelity.register_feature_extractor("digits-direct", Direct)
     samples, real = mini["test_images"][:700], mini["train_images"][:1500]
     expected = torch_fidelity.calculate_metrics(
-        input1=scores.Images(samples),
-        input2=scores.Images(real),
+        input1=scores.Vectors(samples),  # any tensor of items
+        input2=scores.Vectors(real),
         feature_extractor="digits-direct",
         isc=True,
         fid=True,
+        kid=True,
+        kid_subset_size=700,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
         verbose=False,
     )
-    found = score(samples, real, digits)
+    found = score(samples, real, digits, scores.frechet, scores.inception, scores.kernel)
     assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     assert found["is"] == pytest.approx(expected["inception_score_mean"], rel=1e-6)
     assert found["is_std"] == pytest.approx(expected["inception_score_std"], rel=1e-6)
+    # The order of the reference images decides which of them KID's subsets are made of.
+    order = Reference("", 0, ImageSet(real, digits), ImageSet(real, digits)).choose(10_000)
+    again = torch_fidelity.calculate_metrics(
+        input1=scores.Vectors(samples),
+        input2=scores.Vectors(order.images),
+        feature_extractor="digits-direct",
+        kid=True,
+        kid_subset_size=700,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    assert found["kid"] == pytest.approx(again["kernel_inception_distance_mean"], rel=1e-6)
+    assert found["kid_std"] == pytest.approx(again["kernel_inception_distance_std"], rel=1e-6)
+    assert found["kid"] == pytest.approx(
+        expected["kernel_inception_distance_mean"], abs=found["kid_std"]
+    )
 
 
 def test_fid_equals_the_closed_form_frechet_distance():
@@ -160,17 +185,20 @@ def test_constant_images_have_inception_score_one(digits):
     assert found["is_std"] == pytest.approx(0, abs=1e-6)
 
 
+def shipped(digits, mini) -> Reference:
+    train = ImageSet(mini["train_images"], digits)
+    return Reference("mnist", 60_000, train, train, digits.shipped_statistics("mnist-train"))
+
+
 def test_fid_grows_with_noise(digits, mini):
     clean = mini["test_images"].float()
     grain = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    real = Reference("mnist train", 60_000, lambda e: e.shipped_statistics("mnist-train"))
-    distances = [
-        scores.score(Config(), (clean + sigma * grain).round().clamp(0, 255).byte(), real, digits)
-        for sigma in (0, 8, 16, 32, 64)
-    ]
-    values = [found["fid"] for found in distances]
-    assert values == sorted(values)
-    assert values[-1] > 10 * values[0]
+    distances = []
+    for sigma in (0, 8, 16, 32, 64):
+        samples = ImageSet((clean + sigma * grain).round().clamp(0, 255).byte(), digits)
+        distances.append(scores.frechet(Config(), samples, shipped(digits, mini))["fid"].value)
+    assert distances == sorted(distances)
+    assert distances[-1] > 10 * distances[0]
 
 
 def test_a_missing_class_costs_more_than_sampling_error(digits, mini):
@@ -196,8 +224,9 @@ def test_every_keyword_is_one_that_torch_fidelity_knows(monkeypatch):
         return torch_fidelity.calculate_metrics(**keywords)
 
     monkeypatch.setattr(scores, "calculate_metrics", record)
-    score(noise(30, 1), noise(30, 2), Projection())
-    assert set(given) - set(DEFAULTS) == {"extractor"}
+    metrics = (scores.frechet, scores.inception, scores.kernel)
+    score(noise(30, 1), noise(30, 2), Projection(), *metrics)
+    assert set(given) <= set(DEFAULTS)
 
 
 def test_statistics_that_torch_fidelity_overlooks_raise_instead_of_scoring(monkeypatch):
@@ -207,72 +236,130 @@ def test_statistics_that_torch_fidelity_overlooks_raise_instead_of_scoring(monke
         score(noise(30, 1), noise(30, 2), Projection())
 
 
-@pytest.mark.parametrize(
-    ("samples", "words"),
-    [
-        (noise(9, 1), "9 samples are too few"),
-        (noise(0, 1), "0 samples are too few"),
-        (torch.zeros(20, 1, 4, 4), "torch.float32 (20, 1, 4, 4)"),
-        (torch.zeros(20, 4, 4, dtype=torch.uint8), "torch.uint8 (20, 4, 4)"),
-    ],
-)
-def test_samples_that_cannot_be_scored_are_refused_with_their_value(samples, words):
-    with pytest.raises(UsageError) as caught:
-        score(samples, noise(20, 2), Projection())
-    assert words in str(caught.value)
-
-
-def test_samples_of_a_shape_that_the_features_refuse_are_refused(digits):
-    with pytest.raises(UsageError, match="not 3 x 28 x 28"):
-        score(noise(20, 1, (3, 28, 28)), noise(20, 2, (3, 28, 28)), digits)
+def test_too_few_samples_for_the_inception_score_are_refused_with_their_number():
+    with pytest.raises(UsageError, match="9 samples are too few"):
+        score(noise(9, 1), noise(20, 2), Projection(), scores.inception)
 
 
 def test_a_reference_of_one_image_is_refused():
     lonely = Statistics(torch.zeros(6), torch.zeros(6, 6, dtype=torch.float64), count=1)
+    one = ImageSet(noise(1, 1), Projection())
     with pytest.raises(UsageError, match="'one' holds 1 images"):
-        scores.score(Config(), noise(20, 1), Reference("one", 1, lambda _: lonely), Projection())
+        scores.frechet(
+            Config(), ImageSet(noise(20, 1), Projection()), Reference("one", 1, one, one, lonely)
+        )
 
 
-def test_an_extractor_that_breaks_its_contract_is_named():
-    class Wide(Projection):
-        identity = "wide-00000000"
-
+def test_features_without_a_classifier_have_no_inception_score_and_no_classes():
+    class Blind(Projection):
         def forward(self, images):
-            vectors, logits = super().forward(images)
-            return vectors, logits.double()
+            return super().forward(images)[0], None
 
-    with pytest.raises(PluginError, match=r"logits of wide-00000000 are torch\.float64 \(20, 6\)"):
-        score(noise(20, 1), noise(20, 2), Wide())
+    assert score(noise(20, 1), noise(20, 2), Blind(), scores.inception, classes.score) == {}
 
 
-# Statistics
+# Kernel distance
 
 
-def test_statistics_equal_torch_fidelitys_bit_for_bit():
-    extractor, images = Projection(), noise(130, 1)
-    seen = []
-    found = compute_statistics(extractor, images, 50, lambda *progress: seen.append(progress))
-    expected = fid_features_to_statistics(extractor(images)[0])
-    assert (found.mean.dtype, found.covariance.dtype) == (torch.float32, torch.float64)
-    np.testing.assert_array_equal(found.mean.numpy(), expected["mu"])
-    np.testing.assert_array_equal(found.covariance.numpy(), expected["sigma"])
-    assert found.count == 130
-    assert seen == [(50, 130), (100, 130), (130, 130)]
+def slow_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """The unbiased squared MMD of Binkowski et al. 2018, in loops."""
+
+    def k(a, b):
+        return (a @ b / len(a) + 1) ** 3
+
+    n, m = len(x), len(y)
+    within = sum(k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j)
+    between = sum(k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j)
+    across = sum(k(a, b) for a in x for b in y)
+    return within / (n * (n - 1)) + between / (m * (m - 1)) - 2 * across / (n * m)
 
 
-def test_statistics_do_not_depend_on_the_batch_size(digits, mini):
-    images = mini["test_images"][:500]
-    small, large = (compute_statistics(digits, images, size) for size in (64, 500))
-    torch.testing.assert_close(small.mean, large.mean, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(small.covariance, large.covariance, rtol=1e-6, atol=1e-7)
+def test_kid_of_few_images_is_the_slow_loops_mmd():
+    """All images are in every subset then, so that the mean is over 100 equal values."""
+    extractor = Projection()
+    samples, real = noise(30, 1), noise(30, 2, low=40)
+    found = score(samples, real, extractor, scores.kernel)
+    x, y = (extractor(images)[0].double().numpy() for images in (samples, real))
+    assert found["kid"] == pytest.approx(slow_mmd(x, y), rel=1e-4)
+    assert found["kid_std"] < 1e-4 * found["kid"]
+
+
+def test_jackknife_of_kid_leaves_out_what_it_says():
+    extractor = Projection()
+    x, y = (extractor(noise(count, count))[0] for count in (45, 30))
+    found = scores._kernel_left_out(x, y)
+    blocks, number = blocks_of(45)
+    expected = torch.tensor(
+        [slow_mmd(x[blocks != b].double().numpy(), y.double().numpy()) for b in range(number)]
+    )
+    # Up to the constant of the reference alone.
+    torch.testing.assert_close(
+        found - found.mean(), (expected - expected.mean()), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_jackknife_of_fid_leaves_out_what_it_says():
+    extractor = Projection()
+    samples, real = noise(200, 1), noise(300, 2, low=30)
+    found = scores._frechet_left_out(extractor(samples)[0], reference(real, extractor).statistics)
+    blocks, number = blocks_of(200)
+    for block in (0, 7, number - 1):
+        expected = score(samples[blocks != block], real, extractor, scores.frechet)["fid"]
+        assert found[block].item() == pytest.approx(expected, rel=1e-4)
+
+
+# Classes
+
+
+class Says(FeatureExtractor):
+    """A classifier that reads the class, 0 to 3, off the first pixel, as surely as the second."""
+
+    identity = "says-00000000"
+    classes = 4
+
+    def __init__(self) -> None:
+        super().__init__(Config())
+
+    def forward(self, images):
+        pixels = images.flatten(1).float()
+        label = torch.nn.functional.one_hot(pixels[:, 0].long(), 4).float()
+        return pixels, label * pixels[:, 1:2]
+
+
+def labelled(labels: list[int], sureness: int = 100) -> torch.Tensor:
+    images = torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.tensor(labels)
+    images[:, 0, 0, 1] = sureness
+    return images
+
+
+@pytest.mark.parametrize(
+    ("labels", "coverage"),
+    [([0, 1, 2, 3] * 5, 1.0), ([0, 1, 2, 2] * 5, 0.75), ([3] * 20, 0.25), ([0, 0, 1, 1] * 5, 0.5)],
+)
+def test_class_coverage_falls_by_the_share_of_missing_classes(labels, coverage):
+    found = score(labelled(labels), labelled([0, 1, 2, 3] * 10), Says(), classes.score)
+    assert found["class_coverage"] == pytest.approx(coverage)
+    assert found["confident"] == 1
+
+
+def test_unsure_samples_are_not_confident():
+    samples = torch.cat([labelled([0, 1] * 5), labelled([2, 3, 3] * 10, sureness=1)])
+    found = score(samples, labelled([0, 1, 2, 3] * 10), Says(), classes.score)
+    assert found["confident"] == pytest.approx(0.25)
 
 
 # The plugin
 
 
-def test_the_entry_module_names_what_exists():
+def test_the_entry_module_names_what_exists(digits, mini):
     for spec in register_features():
         assert issubclass(spec.load(), FeatureExtractor)
-    (metric,) = register_metrics()
-    found = metric.load()(metric.config(), noise(20, 1), reference(noise(20, 2)), Projection())
-    assert [column.name for column in metric.columns] == list(found)
+    samples = ImageSet(mini["test_images"][:60], digits)
+    real = reference(mini["train_images"][:60], digits)
+    names = set()
+    for metric in register_metrics():
+        found = metric.load()(metric.config(), samples, real)
+        assert {column.name for column in metric.columns} == set(found)
+        assert not names & set(found) and metric.definition
+        names |= set(found)

@@ -1,13 +1,14 @@
-"""The features that ship with genkit and those it fetches: weights, identity, clear refusals."""
+"""The features of the digits that ship with genkit and of Inception; what each name loads."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import subprocess
 import sys
-import urllib.error
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,19 +16,38 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch_fidelity import feature_extractor_inceptionv3 as stock
+from torch import nn
+from torch.utils.data import TensorDataset
+from torch_fidelity import feature_extractor_inceptionv3 as stock_inception
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
 
+from genkit.data import ImageData, Split
 from genkit.errors import CheckpointError, UsageError
-from genkit.metrics import Reference, compute_statistics
+from genkit.features import extract, statistics_of
 from genkit.specs import Config, ImageShape
-from genkit_fidelity import InceptionConfig, features, scores
-from genkit_fidelity.features import DIGITS_REFERENCE, DIGITS_WEIGHTS, Digits, Inception
+from genkit_fidelity import WeightsConfig, register_features
+from genkit_fidelity.features import DIGITS_REFERENCE, DIGITS_WEIGHTS, Digits
+from genkit_fidelity.pretrained import FusedInception, Inception
+
+torch.set_num_threads(1)
 
 
-def noise(count: int, seed: int, shape, high: int = 256) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(high, (count, *shape), generator=generator, dtype=torch.uint8)
+def data_of(shape, classes: tuple[str, ...] = ()) -> ImageData:
+    labels = np.zeros(2, dtype=np.int64) if classes else None
+    split = Split(np.zeros((2, *shape), dtype=np.uint8), labels)
+    return ImageData(
+        name="npz:black",
+        train=split,
+        test=split,
+        classes=classes,
+        notes=(),
+        features="digits",
+        reference=None,
+        held_out=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +67,33 @@ def mini() -> dict[str, torch.Tensor]:
     }
 
 
-# Digits
-
-
 def test_digits_identity_is_the_hash_of_the_weights_file(digits, tmp_path):
-    assert (
-        digits.identity == f"digits-{hashlib.sha256(DIGITS_WEIGHTS.read_bytes()).hexdigest()[:8]}"
-    )
+    expected = hashlib.sha256(DIGITS_WEIGHTS.read_bytes()).hexdigest()[:8]
+    assert digits.identity == f"digits-{expected}"
 
     state = load_file(DIGITS_WEIGHTS)
     state["head.bias"] += 1e-3
-    save_file(state, tmp_path / DIGITS_WEIGHTS.name)
+    save_file(state, tmp_path / DIGITS_WEIGHTS.name, {"genkit": '{"test_accuracy": 0.5}'})
     (tmp_path / DIGITS_REFERENCE).write_bytes(digits.reference.read_bytes())
     changed = Digits(Config(), tmp_path / DIGITS_WEIGHTS.name)
     assert changed.identity != digits.identity
+    assert changed.note == "accuracy 50.00% of MNIST's test images"
     with pytest.raises(CheckpointError, match=f"belongs to {digits.identity}"):
         changed.shipped_statistics("mnist-train")
+
+
+def test_digits_note_is_the_accuracy_recorded_with_the_weights(digits):
+    with safe_open(DIGITS_WEIGHTS, framework="pt") as file:
+        recorded = json.loads(file.metadata()["genkit"])["test_accuracy"]
+    assert recorded == 0.9945
+    assert digits.note == "accuracy 99.45% of MNIST's test images"
+
+
+def test_digits_tells_classes_of_digits_only(digits):
+    assert digits.classes == 10
+    assert Digits.open(Config(), data_of((1, 28, 28), tuple("0123456789"))).classes == 10
+    assert Digits.open(Config(), data_of((1, 28, 28), tuple("abcdefghij"))).classes == 0
+    assert Digits.open(Config(), data_of((1, 28, 28))).classes == 0
 
 
 def test_digits_features_have_unit_scale_on_mnist(digits):
@@ -73,115 +104,101 @@ def test_digits_features_have_unit_scale_on_mnist(digits):
     assert digits.shipped_statistics("another-set") is None
 
 
-def test_digits_classifies_real_digits(digits, mini):
-    with torch.inference_mode():
-        guesses = digits(mini["test_images"])[1].argmax(1)
-    assert (guesses == mini["test_labels"]).float().mean() >= 0.985
-
-
-def test_real_digits_are_close_to_the_shipped_reference(digits, mini):
-    real = Reference("mnist train", 60_000, lambda e: e.shipped_statistics("mnist-train"))
-    found = scores.score(Config(), mini["test_images"], real, digits)
-    assert 0 < found["fid"] < 0.5
-    assert 9 < found["is"] < 10
+def test_real_digits_are_classified_and_close_to_the_shipped_reference(digits, mini):
+    features, logits = extract(digits, mini["test_images"])
+    assert (logits.argmax(1) == mini["test_labels"]).float().mean() >= 0.985
+    real, found = digits.shipped_statistics("mnist-train"), statistics_of(features)
+    (distance,) = fid_statistics_to_metric(
+        *({"mu": s.mean.numpy(), "sigma": s.covariance.numpy()} for s in (real, found)), False
+    ).values()
+    assert 0 < distance < 0.5
+    assert 9 < isc_features_to_metric(logits)["inception_score_mean"] < 10
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 32, 32)])
-def test_digits_refuses_other_shapes_and_names_the_way_out(digits, shape):
-    with pytest.raises(UsageError) as caught:
-        digits.check_shape(ImageShape(*shape))
-    assert str(ImageShape(*shape)) in str(caught.value)
-    assert "--features inception" in str(caught.value)
+def test_digits_refuses_other_shapes_and_names_the_ways_out(digits, shape):
+    for refuse in (
+        lambda: digits.check_shape(ImageShape(*shape)),
+        lambda: Digits.check(Config(), data_of(shape)),
+    ):
+        with pytest.raises(UsageError, match=f"not {ImageShape(*shape)}") as caught:
+            refuse()
+        assert "--features classifier" in str(caught.value)
+        assert "--features inception" in str(caught.value)
 
 
 # Inception
 
 
-@pytest.fixture
-def no_weights(monkeypatch, tmp_path) -> Path:
-    """An empty hub cache and no network; the path where torch would keep the weights."""
+class Images(TensorDataset):
+    """Images as torch-fidelity wants them: tensors, not tuples of one tensor."""
 
-    def refuse(*_, **__):
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.delenv("GENKIT_INCEPTION_WEIGHTS", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "urlopen", refuse)
-    return tmp_path / "hub" / "checkpoints" / features.INCEPTION_FILE
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return super().__getitem__(index)[0]
 
 
-def test_inception_without_a_network_says_what_to_fetch_and_where_to_put_it(no_weights):
-    with pytest.raises(UsageError) as caught:
-        Inception(InceptionConfig())
-    for words in (
-        features.INCEPTION_URL,
-        "95,628,359 bytes",
-        features.INCEPTION_SHA256,
-        str(no_weights),
-        "--inception-weights PATH",
-        "GENKIT_INCEPTION_WEIGHTS",
-        "--features digits",
-        "Name or service not known",
-    ):
-        assert words in str(caught.value)
-    assert features.INCEPTION_URL == stock.URL_INCEPTION_V3
-    assert not list(no_weights.parent.iterdir())
+def noise(count: int, seed: int, shape=(3, 20, 20), high: int = 256) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(high, (count, *shape), generator=generator, dtype=torch.uint8)
 
 
-def test_inception_names_the_option_or_variable_whose_file_is_missing(no_weights, monkeypatch):
-    with pytest.raises(UsageError, match=r"--inception-weights names absent\.pth"):
-        Inception(InceptionConfig(weights="absent.pth"))
-    monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "gone.pth")
-    with pytest.raises(UsageError, match=r"GENKIT_INCEPTION_WEIGHTS names gone\.pth"):
-        Inception(InceptionConfig())
+def random_inception() -> stock_inception.FeatureExtractorInceptionV3:
+    """torch-fidelity's Inception with random weights and statistics of its batch normalisation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stock_inception, "load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(
+            stock_inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None
+        )
+        network = stock_inception.FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.running_var):
+                values.data.uniform_(0.5, 1.5)
+            for values in (module.bias, module.running_mean):
+                values.data.normal_(0, 0.1)
+    return network
 
 
-@pytest.mark.parametrize("place", ["option", "variable", "hub"])
-def test_a_file_with_another_hash_is_refused_before_it_is_opened(no_weights, monkeypatch, place):
-    no_weights.parent.mkdir(parents=True)
-    no_weights.write_bytes(b"something else")
-    if place == "variable":
-        monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", str(no_weights))
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was opened"))
-    with pytest.raises(UsageError) as caught:
-        Inception(InceptionConfig(weights=str(no_weights) if place == "option" else None))
-    assert hashlib.sha256(b"something else").hexdigest() in str(caught.value)
-    assert features.INCEPTION_SHA256 in str(caught.value)
-
-
-def test_inception_takes_grey_and_rgb_only():
-    unbuilt = Inception.__new__(Inception)
-    unbuilt.check_shape(ImageShape(1, 28, 28))
-    unbuilt.check_shape(ImageShape(3, 32, 32))
-    with pytest.raises(UsageError, match="not 4 x 32 x 32"):
-        unbuilt.check_shape(ImageShape(4, 32, 32))
+@pytest.mark.slow
+def test_folded_inception_is_as_exact_as_the_stock_one(tmp_path):
+    torch.manual_seed(0)
+    network = random_inception()
+    torch.save(network.state_dict(), tmp_path / "random.pth")
+    fused = FusedInception(tmp_path / "random.pth")
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    exact = copy.deepcopy(network).double()
+    exact.feature_extractor_internal_dtype = torch.float64
+    images = noise(4, 0)
+    with torch.inference_mode():
+        for found, stock, wanted in zip(fused(images), network(images), exact(images), strict=True):
+            scale = wanted.abs().max()
+            assert (found - stock).abs().max() / scale < 3e-6
+            assert (found - wanted).abs().max() <= 2 * (stock - wanted).abs().max() + 1e-7 * scale
 
 
 @pytest.mark.slow
 def test_plumbing_inception_with_random_weights_scores_as_torch_fidelity_does(
-    no_weights, monkeypatch
+    monkeypatch, tmp_path
 ):
     """Not a golden value: random weights stand where the published file would be."""
     torch.manual_seed(0)
-    with monkeypatch.context() as patch:
-        patch.setattr(stock, "load_state_dict_from_url", lambda *_, **__: None)
-        patch.setattr(stock.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        blank = stock.FeatureExtractorInceptionV3("blank", ["2048"])
-    no_weights.parent.mkdir(parents=True)
-    torch.save(blank.state_dict(), no_weights)
-    published = hashlib.sha256(no_weights.read_bytes()).hexdigest()
-    monkeypatch.setattr(features, "INCEPTION_SHA256", published)
-
+    path = tmp_path / "random.pth"
+    torch.save(random_inception().state_dict(), path)
+    published = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(Inception, "weights", replace(Inception.weights, sha256=published))
     before = torch.get_rng_state()
-    extractor = Inception(InceptionConfig())
+    extractor = Inception(WeightsConfig(weights=str(path)))
     assert torch.equal(torch.get_rng_state(), before)
     assert extractor.identity == f"inception-{published[:8]}"
+    assert extractor.classes == 0  # its logits are of ImageNet's classes
 
-    grey, real = noise(12, 1, (1, 20, 20)), noise(12, 2, (3, 20, 20), high=128)
-    rgb = grey.expand(-1, 3, -1, -1)
+    grey, real = noise(12, 1, (1, 20, 20)), noise(12, 2, high=128)
+    features, logits = extract(extractor, grey)
+    statistics = (fid_features_to_statistics(f) for f in (features, extract(extractor, real)[0]))
     expected = torch_fidelity.calculate_metrics(
-        input1=scores.Images(rgb),
-        input2=scores.Images(real),
+        input1=Images(grey.expand(-1, 3, -1, -1)),
+        input2=Images(real),
+        feature_extractor_weights_path=str(path),
         isc=True,
         fid=True,
         cuda=False,
@@ -189,17 +206,26 @@ def test_plumbing_inception_with_random_weights_scores_as_torch_fidelity_does(
         save_cpu_ram=True,
         verbose=False,
     )
-    found = scores.score(
-        Config(),
-        grey,
-        Reference("noise", 12, lambda extractor: compute_statistics(extractor, real)),
-        extractor,
-    )
-    assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
-    assert found["is"] == pytest.approx(expected["inception_score_mean"], rel=1e-6)
+    for found in (fid_statistics_to_metric(*statistics, False), isc_features_to_metric(logits)):
+        for name, value in found.items():
+            assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-7)
 
 
-def test_loading_features_does_not_import_torch_fidelity():
+# All
+
+
+def test_each_spec_loads_its_extractor():
+    assert {spec.name: spec.load().__name__ for spec in register_features()} == {
+        "digits": "Digits",
+        "classifier": "Classifier",
+        "inception": "Inception",
+        "vgg16": "VGG16",
+        "clip": "CLIP",
+        "dinov2": "DINOv2",
+    }
+
+
+def test_loading_digits_does_not_import_torch_fidelity():
     code = (
         "import json, sys, genkit_fidelity; light = 'torch' in sys.modules\n"
         "from genkit_fidelity.features import Digits; from genkit.specs import Config\n"

@@ -12,11 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The order in which data flows: a module imports only modules above it.
-ORDER = """errors specs hookspecs config options plugins registry rundir report show pictures
-    progress signals data provenance model stream device checkpoint loop sampling runs metrics
-    evaluation training crew protocol comparison arguments train_command cli""".split()
-NEEDS_TORCH = """provenance model stream device checkpoint loop sampling runs metrics
-    evaluation training""".split()
+ORDER = """errors specs hookspecs config options plugins registry rundir card ranking report
+    show scoreboard pictures progress signals data provenance model stream device checkpoint loop
+    sampling runs likelihood features metrics neighbours memorisation preflight evaluation
+    training crew protocol entrants comparison arguments train_command evaluate_command
+    compare_command cli""".split()
+NEEDS_TORCH = """provenance model stream device checkpoint loop sampling runs likelihood features
+    metrics neighbours memorisation preflight evaluation training""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]
 HEAVY_PACKAGES = {"torch", "torchvision", "torch_fidelity"}
 CORE = sorted(path for path in (ROOT / "genkit").glob("*.py"))

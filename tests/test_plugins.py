@@ -158,7 +158,7 @@ def test_all_that_is_built_in_is_still_there(answers: dict[str, Answer]) -> None
     }
     assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn"}
     assert {"mnist-mini", "folder", "npz"} <= set(built_in["datasets"])
-    assert {"fidelity"} <= set(built_in["metrics"])
+    assert {"fid", "kid", "manifold", "inception-score"} <= set(built_in["metrics"])
     assert {"digits", "inception"} <= set(built_in["features"])
     assert "Radford" in listed["trainers"]["dcgan"]["summary"]
     assert answers["train dcgan --help"].code == 0

@@ -1,4 +1,4 @@
-"""Score tables: the order of rows, what numbers look like, and that a terminal can hold them."""
+"""Score tables: what numbers look like, and that a terminal can hold them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,36 @@ import pytest
 from rich.console import Console
 
 from genkit.errors import GenkitError
-from genkit.registry import load_registry
+from genkit.ranking import footnotes, rank
 from genkit.report import (
-    _short,
-    footnotes,
-    print_rows,
-    rank,
-    score_columns,
-    shown,
+    estimate,
+    print_cards,
+    print_ranking,
+    shorten,
     to_markdown,
-    to_table,
+    to_tables,
     write_json_output,
 )
 from genkit.specs import Column
 
 FID = Column(name="fid", title="FID", better="lower")
-IS = Column(name="is", title="IS", better="higher")
-IS_STD = Column(name="is_std", title="IS sd", better="higher", ranks=False)
+KID = Column(name="kid", title="KID\nx1000", better="lower", unbiased=True, scale=1000, decimals=1)
+IS = Column(name="is", title="IS", better="higher", ranks=False)
+SHARES = [
+    Column(name=name, title=title, better="higher", ranks=False)
+    for name, title in (
+        ("precision", "preci-\nsion"),
+        ("recall", "re-\ncall"),
+        ("density", "den-\nsity"),
+        ("coverage", "cover-\nage"),
+        ("class_coverage", "class\ncover"),
+        ("confident", "confi-\ndent"),
+    )
+]
+COLUMNS = [FID, KID, *SHARES, IS]
 CARD = {
     "features": "digits-0123abcd",
+    "features_note": "accuracy 99.45% of 10,000 held-out images",
     "samples": 2000,
     "reference": "mnist-train",
     "reference_images": 60_000,
@@ -49,12 +60,22 @@ def full_row(name: str, fid: float, kind: str | None = None, **more: Any) -> dic
         "kind": kind,
         "nats": -86.4,
         "bits_per_dimension": 0.159,
+        "deviation": 0.55,
         "images": 2000,
         "of": "images in black and white",
     }
+    shares = {column.name: 0.8734 for column in SHARES}
     return {
         "name": name,
-        "scores": {"fid": fid, "is": 8.76, "is_std": 0.12},
+        "scores": {"fid": fid, "kid": fid / 100, "is": 8.76, **shares},
+        "deviations": {"fid": fid / 30, "kid": 0.0031, "is": 0.06, **dict.fromkeys(shares, 0.009)},
+        "memorisation": {
+            "pixels": 0.513,
+            "pixels_deviation": 0.017,
+            "features": 0.529,
+            "features_deviation": 0.016,
+            "flagged": False,
+        },
         "likelihood": likelihood if kind else None,
         "parameters": 1_043_521,
         "images": 952_320,
@@ -80,51 +101,13 @@ def printed(
 ) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    print_rows(rows, [FID, IS, IS_STD], features, console)
+    ranking = rank(rows, COLUMNS)
+    print_ranking(ranking, features, footnotes(ranking), console)
     return out.getvalue().splitlines()
 
 
-# ---- order
-
-
-def test_lowest_is_first_and_calibration_last_without_a_rank() -> None:
-    rows = [row("noise", 90.0), row("b", 7.0), row("real", 0.1), row("a", 30.0), row("c", 12.0)]
-    ranked = rank(rows, FID)
-    assert [(r["name"], r["rank"]) for r in ranked] == [
-        ("b", 1),
-        ("c", 2),
-        ("a", 3),
-        ("real", None),
-        ("noise", None),
-    ]
-
-
-def test_highest_is_first_where_higher_is_better() -> None:
-    rows = [{"name": n, "scores": {"is": v}} for n, v in (("a", 3.0), ("b", 9.0), ("c", 5.0))]
-    assert [r["name"] for r in rank(rows, IS)] == ["b", "c", "a"]
-
-
-def test_model_without_a_score_comes_after_all_that_have_one_and_has_no_rank() -> None:
-    failed = {"name": "broken", "error": "the loss became nan"}
-    rows = [failed, {"name": "empty", "scores": None}, row("none"), row("a", math.nan)]
-    ranked = rank([*rows, row("b", 5000.0)], FID)
-    assert [(r["name"], r["rank"]) for r in ranked] == [
-        ("b", 1),
-        ("broken", None),
-        ("empty", None),
-        ("none", None),
-        ("a", None),
-    ]
-
-
-def test_without_a_ranking_column_the_order_stays() -> None:
-    assert [r["name"] for r in rank([row("b", 2.0), row("a", 1.0)], None)] == ["b", "a"]
-
-
-def test_ranking_changes_no_row() -> None:
-    rows = [row("b", 2.0), row("a", 1.0)]
-    rank(rows, FID)
-    assert rows == [row("b", 2.0), row("a", 1.0)]
+def markdown(rows: list[dict[str, Any]], columns: list[Column]) -> str:
+    return to_markdown(rank(rows, columns), "digits")
 
 
 # ---- numbers
@@ -153,41 +136,66 @@ def test_ranking_changes_no_row() -> None:
     ],
 )
 def test_count_is_written_with_three_digits_and_a_letter(value: float | None, text: str) -> None:
-    assert _short(value) == text
+    assert shorten(value) == text
 
 
 def test_count_has_at_most_five_characters_and_is_right_to_one_percent() -> None:
     factors = {"k": 1e3, "M": 1e6, "G": 1e9}
     for exponent in range(100, 1150):
         value = 10 ** (exponent / 100)
-        text = _short(value)
+        text = shorten(value)
         assert len(text) <= 5, (value, text)
         read = float(text.rstrip("kMG")) * factors.get(text[-1], 1)
         assert read == pytest.approx(value, rel=0.05 if value < 100 else 0.005)
 
 
-def test_score_has_two_decimals_and_its_deviation_beside_it() -> None:
-    text = to_markdown(rank([full_row("dcgan", 12.345)], FID), [FID, IS, IS_STD], "digits")
-    assert "| 12.35 |" in text or "| 12.34 |" in text
-    assert "| 8.76 ± 0.12 |" in text
-    assert "IS sd" not in text
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((2.914, 0.061), "2.91 ±.12"),
+        ((2.914, None), "2.91"),
+        ((None, 0.1), "-"),
+        ((-0.04, 0.02, 1), "-0.0 ±.0"),
+        ((123_456.0, 5.0), "123k ±10.00"),
+        ((86.44, 0.4, 1, "≤"), "≤86.4 ±.8"),
+    ],
+)
+def test_estimate_has_two_standard_deviations_beside_it(arguments, text: str) -> None:
+    assert estimate(*arguments) == text
 
 
-def test_huge_score_is_compressed_too() -> None:
-    assert "| 123k |" in to_markdown(rank([row("a", 123_456.0)], FID), [FID], None)
+def test_scaled_score_is_scaled_with_its_deviation() -> None:
+    assert "| 123.4 ±6.2 |" in markdown([full_row("dcgan", 12.34)], [KID])
 
 
 def test_bound_on_the_likelihood_is_marked_as_such() -> None:
-    markdown = to_markdown(THREE, [FID], "digits")
-    assert re.search(r"\| pixelcnn \|.* 86\.4 \| 0\.159 ", markdown)
-    assert re.search(r"\| vae \|.* ≤86\.4 \| ≤0\.159 ", markdown)
+    text = markdown(THREE, [FID])
+    assert re.search(r"\| pixelcnn \|.* 86\.4 ±1\.1 \| 0\.159 ", text)
+    assert re.search(r"\| vae \|.* ≤86\.4 ±1\.1 \| ≤0\.159 ", text)
+
+
+def test_share_of_copies_is_marked() -> None:
+    copier = full_row("dcgan", 1.0)
+    copier["memorisation"] |= {"pixels": 0.93, "flagged": True}
+    assert "| 0.93 ±.03! | 0.53 ±.03 |" in markdown([copier], [FID])
+
+
+def test_columns_without_any_value_are_left_out() -> None:
+    text = markdown([row("a", 1.0), row("b", 2.0)], COLUMNS)
+    assert text.splitlines()[0] == "|  | model | FID (digits) |"
+
+
+def test_the_ranking_score_is_the_first_column_and_the_inception_score_the_last_score() -> None:
+    heading = markdown(THREE, COLUMNS).splitlines()[0].split(" | ")
+    assert heading[2] == "KID x1000"  # 2,000 samples
+    assert heading.index("IS (digits)") == heading.index("near train (pixels)") - 1
 
 
 # ---- tables
 
 
 @pytest.mark.parametrize("features", ["digits", "inception"])
-def test_table_of_three_models_fits_a_terminal_of_80_columns(features: str) -> None:
+def test_tables_of_three_models_fit_a_terminal_of_80_columns(features: str) -> None:
     rows = copy.deepcopy(THREE)
     if features == "inception":  # colour photos: longer numbers
         for model in rows[:3]:
@@ -197,9 +205,9 @@ def test_table_of_three_models_fits_a_terminal_of_80_columns(features: str) -> N
     lines = printed(rows, width=80, terminal=True, features=features)
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "…" in line]
-    names = [line.split()[1] for line in lines if re.match(r"[123] ", line)]
+    names = [line.split()[1] for line in lines if re.match(r"[123]=? ", line)]
     assert names == ["dcgan", "pixelcnn", "vae"]
-    assert len([line for line in lines if "8.76 ± 0.12" in line]) == 3  # each on one line
+    assert len([line for line in lines if "8.76 ±.12" in line]) == 3  # each on one line
 
 
 def test_output_that_is_no_terminal_is_as_wide_as_it_needs_to_be() -> None:
@@ -215,14 +223,6 @@ def test_failed_row_says_why() -> None:
     assert "broken failed: the [loss] became nan" in text
 
 
-def test_footnotes_say_what_the_numbers_are_of() -> None:
-    notes = footnotes(THREE)
-    assert notes[0].startswith("2,000 samples; features digits-0123abcd; reference mnist-train")
-    assert "pixelcnn: exact NLL of 2,000 test images, images in black and white" in notes
-    assert "vae: upper bound NLL of 2,000 test images, images in black and white" in notes
-    assert footnotes([]) == []
-
-
 def test_names_are_no_markup_of_rich() -> None:
     text = "\n".join(printed([full_row("[bold]run[/bold] [/x]", 1.0)], width=200, terminal=False))
     assert "[bold]run[/bold] [/x]" in text
@@ -230,29 +230,28 @@ def test_names_are_no_markup_of_rich() -> None:
 
 def test_markdown_has_as_many_cells_in_each_line_and_escapes_names() -> None:
     names = ["a|b", "back\\slash", "back\\|both", "_under_", "*star*", "<b>", "[x](y)", "`tick`"]
-    lines = to_markdown([row(name, 1.0) for name in names], [FID], "digits").splitlines()
+    lines = markdown([row(name, 1.0) for name in names], [FID]).splitlines()
     cells = [re.split(r"(?<!\\)(?:\\\\)*\|", line) for line in lines]
     assert len({len(line) for line in cells}) == 1
-    assert lines[2].split()[2] == "a\\|b"
-    assert lines[4].split()[2] == "back\\\\\\|both"
+    assert lines[2].split()[3] == "a\\|b"
+    assert lines[4].split()[3] == "back\\\\\\|both"
     for name, line in zip(names, lines[2:], strict=True):
         cell = line.split(" | ")[1].strip()
         assert re.sub(r"\\([^A-Za-z0-9\s])", r"\1", cell) == name  # as Markdown is shown
 
 
-def test_deviation_stands_beside_its_mean_and_nowhere_else() -> None:
-    assert shown([FID, IS, IS_STD]) == [FID, IS]
-    assert shown([IS_STD]) == [IS_STD]
-
-
-def test_ranking_column_of_the_built_in_metrics_is_fid() -> None:
-    columns = score_columns(load_registry())
-    assert columns[0].name == "fid"
-    assert [c.ranks for c in columns] == sorted((c.ranks for c in columns), reverse=True)
+def test_cards_are_printed_once_for_what_they_share() -> None:
+    rows = [full_row("dcgan", 1.0), full_row("vae", 2.0, card={**CARD, "weights": "raw"})]
+    out = io.StringIO()
+    print_cards(rows, Console(file=out, width=80))
+    shared, own = out.getvalue().split("\nvae\n")
+    assert shared.startswith("\nAll rows\n  features: digits-0123abcd\n")
+    assert "  number of reference images: 60,000\n" in shared and "\ndcgan\n" not in shared
+    assert own == "  weights: raw\n"
 
 
 def test_table_of_no_rows_is_no_error() -> None:
-    assert to_table([], [FID], None).row_count == 0
+    assert [table.row_count for table in to_tables(rank([], [FID]), None)] == [0]
 
 
 # ---- JSON

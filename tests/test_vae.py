@@ -65,8 +65,8 @@ def test_elbo_of_a_decoder_that_knows_nothing_is_minus_log_two_a_pixel():
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     images = torch.rand(6, *SHAPE) * 2 - 1
-    found = model.log_likelihood(images)
-    torch.testing.assert_close(found.nats, torch.full((6,), -64 * math.log(2)))
+    found = model.log_weights(images, 3)
+    torch.testing.assert_close(found.nats, torch.full((3, 6), -64 * math.log(2)))
     assert (found.kind, found.of) == ("bound", "images binarised at random")
     loss, extras = model.loss(Batch(images))
     assert loss.item() == pytest.approx(math.log(2))
@@ -82,11 +82,55 @@ def test_loss_is_the_negative_elbo_a_dimension_with_beta_on_the_divergence():
         loss, extras = model.loss(Batch(images))
         expected = (extras["reconstruction_nats"] + beta * extras["kl_nats"]) / 192
         torch.testing.assert_close(loss, expected)
-        torch.manual_seed(5)
-        elbo = model.log_likelihood(images)
-        terms = -extras["reconstruction_nats"] - extras["kl_nats"]
-        torch.testing.assert_close(elbo.nats.mean(), terms)
-        assert elbo.of == "images at 256 levels"
+
+
+def test_log_weights_equal_those_of_torch_distributions():
+    model = make((3, 8, 8))
+    images = torch.rand(6, 3, 8, 8) * 2 - 1
+    decoded = []
+    decode = model.decoder.forward
+    model.decoder.forward = lambda z: decoded.append(z) or decode(z)
+    found = model.log_weights(images, 5)
+    z = decoded[0].view(5, 6, 4)
+    mean, log_variance = model.encoder(images)
+    ratio = Normal(0, 1).log_prob(z) - Normal(mean, (log_variance / 2).exp()).log_prob(z)
+    for draw in range(5):
+        pixels = model.pixel_log_likelihood(decode(z[draw]), images)
+        torch.testing.assert_close(found.nats[draw], pixels + ratio[draw].sum(1))
+    assert (found.kind, found.of) == ("bound", "images at 256 levels")
+    assert not found.nats.requires_grad
+
+
+def test_all_draws_of_a_grey_image_are_weighed_for_one_binarisation_of_it():
+    model = make()
+    images = torch.rand(400, *SHAPE) * 2 - 1
+    seen, encoded = [], []
+    encode = model.encoder.forward
+    model.encoder.forward = lambda x: encoded.append(x) or encode(x)
+    model.pixel_log_likelihood = lambda output, x: seen.append(x) or torch.zeros(x.shape[:2])
+    model.log_weights(images, 3), model.log_weights(images, 3)
+    first, second = seen
+    assert first.shape == (3, 400, *SHAPE) and torch.equal(
+        first, first[:1].expand(3, -1, -1, -1, -1)
+    )
+    assert set(first.unique().tolist()) == {-1, 1} and not torch.equal(first, second)
+    assert torch.equal(encoded[0], images)  # as it was trained
+    for low in torch.arange(-1, 1, 0.25):  # 3,200 pixels each, of deviation 1 / sqrt(3,200)
+        some = (images >= low) & (images < low + 0.25)
+        assert abs((first[0] - images)[some].mean()) < 0.07
+    black_and_white = images.sign()
+    model.log_weights(black_and_white, 2)
+    assert torch.equal(seen[2][1], black_and_white)
+
+
+def test_log_weights_know_no_autocast():
+    model = make()
+    images = to_unit_range(torch.from_numpy(bright_squares(4)))
+    torch.manual_seed(5)
+    expected = model.log_weights(images, 2)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.log_weights(images, 2).nats, expected.nats)
 
 
 # ---- the discretised logistic distribution
@@ -186,7 +230,7 @@ def test_images_of_many_shapes_are_made_and_reconstructed(shape):
     assert again.shape == images.shape and again.min() >= -1 and again.max() <= 1
     assert torch.equal(again, model.reconstruct(images))
     assert model.loss(Batch(images.detach()))[0].isfinite()
-    assert model.log_likelihood(images.detach()).nats.shape == (3,)
+    assert model.log_weights(images.detach(), 2).nats.shape == (2, 3)
 
 
 @pytest.mark.parametrize("size", [(7, 28), (28, 7), (129, 28), (256, 256), (1, 1)])

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import torch
 from torch import nn
+from torch.distributions import MultivariateNormal, Normal
 
 from genkit.data import Split
 from genkit.loop import Loop
@@ -67,9 +68,10 @@ def write_npz(path, images=None, **more):
     return f"npz:{path}"
 
 
-def make_stream(images=None, batch_size=8, seed=0, labels=None):
+def make_stream(images=None, batch_size=8, seed=0, labels=None, intensities=None):
     images = random_images(40) if images is None else images
-    return Stream(Split(images, labels), batch_size=batch_size, seed=seed, device=CPU)
+    split = Split(images, labels, intensities)
+    return Stream(split, batch_size=batch_size, seed=seed, device=CPU)
 
 
 def make_loop(model, images=None, batch_size=8, seed=0, **options):
@@ -199,3 +201,46 @@ class Constant(GenerativeModel):
 
     def log_likelihood(self, images):
         return None if self.nats is None else LogLikelihood(self.nats(images), "exact", "toys")
+
+
+class LinearVAE(GenerativeModel):
+    """p(z) = N(0, I), p(x|z) = N(W z + b, s^2 I) and its exact posterior, whose mean is moved by
+    `shift` and whose standard deviation is multiplied by `spread`. All in closed form."""
+
+    def __init__(self, shape=(1, 2, 3), latent=2, shift=0.0, spread=1.0, seed=0):
+        super().__init__(TrainerConfig(), ImageShape(*shape))
+        size, self.latent = self.image_shape.dimensions, latent
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(0.5 * torch.randn(size, latent, generator=generator))
+        self.bias = nn.Parameter(0.3 * torch.randn(size, generator=generator))
+        self.scale, self.shift, self.spread = 0.4, shift, spread
+        self.asked = []  # (draws, N) of each call
+
+    def prior(self):
+        return MultivariateNormal(torch.zeros(self.latent), torch.eye(self.latent))
+
+    def marginal(self):
+        """p(x)."""
+        noise = self.scale**2 * torch.eye(len(self.bias))
+        return MultivariateNormal(self.bias, self.weight @ self.weight.T + noise)
+
+    def posterior(self, x):
+        """p(z|x) of (N, size)."""
+        precision = torch.eye(self.latent) + self.weight.T @ self.weight / self.scale**2
+        covariance = precision.inverse()
+        mean = (x - self.bias) @ self.weight @ covariance / self.scale**2
+        return MultivariateNormal(mean, covariance)
+
+    def encoded(self, x):
+        """q(z|x)."""
+        exact = self.posterior(x)
+        return MultivariateNormal(exact.mean + self.shift, self.spread**2 * exact.covariance_matrix)
+
+    def log_weights(self, images, draws):
+        self.asked.append((draws, len(images)))
+        x = images.flatten(1)
+        encoded = self.encoded(x)
+        z = encoded.sample((draws,))  # (draws, N, latent)
+        decoded = Normal(z @ self.weight.T + self.bias, self.scale).log_prob(x).sum(-1)
+        nats = decoded + self.prior().log_prob(z) - encoded.log_prob(z)
+        return LogLikelihood(nats, "bound", "toys")

@@ -1,4 +1,4 @@
-"""FID and the Inception Score by torch-fidelity, and the features they are computed from."""
+"""Scores, most of them by torch-fidelity, and the features they are computed from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from genkit.hookspecs import hookimpl
 from genkit.specs import Column, Config, FeaturesSpec, MetricSpec
 
 
-class InceptionConfig(Config):
-    """Where the Inception weights are."""
+class WeightsConfig(Config):
+    """Where a network's weights are."""
 
     weights: str | None = Field(
         None,
-        description="file with the Inception weights (--inception-weights PATH); without it "
-        "GENKIT_INCEPTION_WEIGHTS, then torch's hub cache, then a download",
+        description="file with the network's weights (--feature-weights PATH); without it the one "
+        "that GENKIT_NAME_WEIGHTS names (NAME: of the features, in capitals), then torch's hub "
+        "cache, then a download",
     )
 
 
@@ -27,10 +28,33 @@ def register_features() -> list[FeaturesSpec]:
             target="genkit_fidelity.features:Digits",
         ),
         FeaturesSpec(
+            name="classifier",
+            summary="A small classifier of the data's own classes, trained once; works offline",
+            target="genkit_fidelity.classifier:Classifier",
+        ),
+        FeaturesSpec(
             name="inception",
             summary="The Inception network of the published FID and IS; 91 MiB of weights",
-            target="genkit_fidelity.features:Inception",
-            config=InceptionConfig,
+            target="genkit_fidelity.pretrained:Inception",
+            config=WeightsConfig,
+        ),
+        FeaturesSpec(
+            name="vgg16",
+            summary="VGG-16, as in improved precision and recall; 528 MiB of weights",
+            target="genkit_fidelity.pretrained:VGG16",
+            config=WeightsConfig,
+        ),
+        FeaturesSpec(
+            name="clip",
+            summary="CLIP ViT-B/32; 338 MiB of weights",
+            target="genkit_fidelity.pretrained:CLIP",
+            config=WeightsConfig,
+        ),
+        FeaturesSpec(
+            name="dinov2",
+            summary="DINOv2 ViT-L/14; 1.1 GiB of weights, and code run from GitHub by torch.hub",
+            target="genkit_fidelity.pretrained:DINOv2",
+            config=WeightsConfig,
         ),
     ]
 
@@ -39,13 +63,60 @@ def register_features() -> list[FeaturesSpec]:
 def register_metrics() -> list[MetricSpec]:
     return [
         MetricSpec(
-            name="fidelity",
-            summary="Fréchet distance to the reference (FID) and Inception Score (IS)",
-            target="genkit_fidelity.scores:score",
+            name="fid",
+            summary="Fréchet distance of features to those of the reference (FID)",
+            target="genkit_fidelity.scores:frechet",
+            columns=(Column(name="fid", title="FID", better="lower"),),
+            definition="Gaussians fitted to all features",
+        ),
+        MetricSpec(
+            name="kid",
+            summary="Kernel distance of features to those of real images (KID), unbiased",
+            target="genkit_fidelity.scores:kernel",
             columns=(
-                Column(name="fid", title="FID", better="lower"),
-                Column(name="is", title="IS", better="higher"),
-                Column(name="is_std", title="IS sd", better="higher", ranks=False),
+                Column(
+                    name="kid",
+                    title="KID\nx1000",
+                    better="lower",
+                    unbiased=True,
+                    scale=1000,
+                    decimals=1,
+                ),
+                Column(name="kid_std", title="KID sd", better=None, ranks=False, shown=False),
             ),
-        )
+            definition="cubic kernel, 100 subsets of at most 1,000, at most 10,000 real images",
+        ),
+        MetricSpec(
+            name="manifold",
+            summary="Precision, recall, density and coverage: quality and variety apart",
+            target="genkit_fidelity.scores:manifold",
+            columns=(
+                Column(name="precision", title="preci-\nsion", better="higher", ranks=False),
+                Column(name="recall", title="re-\ncall", better="higher", ranks=False),
+                Column(name="density", title="den-\nsity", better="higher", ranks=False),
+                Column(name="coverage", title="cover-\nage", better="higher", ranks=False),
+            ),
+            definition="as many real images as samples, at most 10,000; 3 neighbours for precision "
+            "and recall, 5 for density and coverage",
+        ),
+        MetricSpec(
+            name="classes",
+            summary="Class coverage and confident samples, by a classifier of the data's classes",
+            target="genkit_fidelity.classes:score",
+            columns=(
+                Column(name="class_coverage", title="class\ncover", better="higher", ranks=False),
+                Column(name="confident", title="confi-\ndent", better="higher", ranks=False),
+            ),
+            definition="overlap of the class histograms; confident above 0.9",
+        ),
+        MetricSpec(
+            name="inception-score",
+            summary="Inception Score (IS): sure and varied answers; blind to collapse, never ranks",
+            target="genkit_fidelity.scores:inception",
+            columns=(
+                Column(name="is", title="IS", better="higher", ranks=False),
+                Column(name="is_std", title="IS sd", better=None, ranks=False, shown=False),
+            ),
+            definition="10 parts in random order",
+        ),
     ]

@@ -1,11 +1,10 @@
-"""FID and the Inception Score, computed by torch-fidelity's public `calculate_metrics`.
+"""FID, KID and the Inception Score by torch-fidelity's public `calculate_metrics`; manifold scores.
 
-No arithmetic of a score is done here: images and statistics go in, named numbers come out.
+The values are torch-fidelity's; added here are their standard deviations over other samples.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -19,145 +18,227 @@ from torch_fidelity import (
     KEY_METRIC_FID,
     KEY_METRIC_ISC_MEAN,
     KEY_METRIC_ISC_STD,
+    KEY_METRIC_KID_MEAN,
+    KEY_METRIC_KID_STD,
     FeatureExtractorBase,
     calculate_metrics,
     register_feature_extractor,
 )
 
-from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.metrics import FeatureExtractor, Reference
-from genkit.specs import Config, ImageShape
+from genkit.errors import GenkitError, UsageError
+from genkit.features import ImageSet, Statistics
+from genkit.metrics import Estimate, Reference, blocks_of, choice, jackknife
+from genkit.specs import Config
+from genkit_fidelity.manifold import manifold_scores
 
 SPLITS = 10  # parts of the samples over which the Inception Score is averaged, as published
-SEED = 2020  # of the order in which samples fall into those parts
-REFERENCE = "reference"  # torch-fidelity's cache name for the reference statistics
+SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
+KERNEL_IMAGES = 10_000  # most reference images that KID looks at
+MANIFOLD_IMAGES = 10_000
+SEED = 2020  # of what torch-fidelity draws: the order of samples, KID's subsets
+ROWS = 1000  # of a kernel matrix at a time
+LAYER = "vectors"
 
 
-class Images(Dataset[Tensor]):
-    """uint8 images, (N, C, H, W), as the data set that torch-fidelity asks for."""
+class Vectors(Dataset[Tensor]):
+    """Features or logits, (N, D), in the place of the images that torch-fidelity asks for."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.values)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
+        return self.values[index]
 
 
-class Bridge(FeatureExtractorBase):
-    """A genkit feature extractor under torch-fidelity's interface: layers "features", "logits".
+class PassThrough(FeatureExtractorBase):
+    """Takes vectors for what they are: all metrics share one pass of the real extractor."""
 
-    torch-fidelity builds it by name and passes on keywords that it does not know itself; the
-    extractor arrives as one of them, on its own device, to which the images follow it.
-    """
+    def forward(self, vectors: Tensor) -> tuple[Tensor]:
+        return (vectors,)
 
-    def __init__(
-        self, name: str, features_list: Sequence[str], *, extractor: FeatureExtractor, **_: Any
-    ) -> None:
+    def __init__(self, name: str, features_list: Sequence[str], **_: Any) -> None:
         super().__init__(name, features_list)
-        self.extractor = extractor
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        images = images.to(next(self.extractor.parameters(), images).device)
-        outputs = dict(zip(("features", "logits"), self.extractor(images), strict=True))
-        for layer, values in outputs.items():
-            if values.dtype != torch.float32 or values.shape[:-1] != images.shape[:1]:
-                raise PluginError(
-                    f"{layer} of {self.name} are {values.dtype} {tuple(values.shape)}: "
-                    f"they must be float32 ({len(images)}, D)"
-                )
-        return tuple(outputs[layer] for layer in self.features_list)
 
     @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("features", "logits")
+    def get_provided_features_list() -> tuple[str]:
+        return (LAYER,)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
+        return LAYER
 
 
 @cache  # torch-fidelity refuses a name that it has already
-def register(identity: str) -> None:
-    """Make the bridge known to torch-fidelity under an extractor's identity."""
-    register_feature_extractor(identity, Bridge)
+def _register() -> str:
+    register_feature_extractor("genkit", PassThrough)
+    return "genkit"
 
 
-def score(
-    config: Config, samples: Tensor, reference: Reference, extractor: FeatureExtractor
-) -> dict[str, float]:
-    """Fréchet distance of samples to the reference, and their Inception Score.
+def _calculate(samples: Tensor, others: Tensor | None, **options: Any) -> dict[str, float]:
+    """torch-fidelity's metrics of vectors, with torch's random numbers left as they were.
+    Unknown keywords pass without complaint, so a test compares these with its defaults."""
+    with torch.random.fork_rng(devices=[]):
+        found: dict[str, float] = calculate_metrics(
+            input1=Vectors(samples),
+            input2=None if others is None else Vectors(others),
+            feature_extractor=_register(),
+            rng_seed=SEED,
+            batch_size=1000,
+            cuda=False,
+            save_cpu_ram=True,  # no worker processes
+            verbose=False,
+            **options,
+        )
+    return found
 
-    FID (Heusel et al. 2017, equation 6) with the mean and covariance of the reference; IS
-    (Salimans et al. 2016, section 4) as mean and standard deviation over ten parts of the samples
-    in random order. Both equal torch-fidelity's on the same images and features, and torch's
-    random numbers are left as they were.
 
-    Args:
-        samples: uint8, (N, C, H, W), N at least 10.
+def frechet(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
+    """Fréchet distance of Gaussians fitted to features (Heusel et al. 2017, equation 6).
 
-    Returns:
-        "fid", "is" and "is_std".
+    Biased upwards by about 1 / N for N samples, the more the better the model is. The deviation
+    is a jackknife over 20 blocks of samples.
 
     Raises:
-        UsageError: too few samples or references, not uint8 images, or of a shape that the
-            features cannot take.
+        UsageError: the reference has too few images for a covariance.
     """
-    if samples.dtype != torch.uint8 or samples.ndim != 4:
-        raise UsageError(
-            f"samples are {samples.dtype} {tuple(samples.shape)}: scores need uint8 (N, C, H, W)"
-        )
-    if len(samples) < SPLITS:  # fewer make the Inception Score NaN, without a word
-        raise UsageError(
-            f"{len(samples)} samples are too few for the Inception Score over {SPLITS} parts: "
-            f"give at least {SPLITS}, and 2,000 or more for a score that means something"
-        )
-    extractor.check_shape(ImageShape(*samples.shape[1:]))
-    statistics = reference.statistics(extractor)
+    statistics = reference.statistics
     if statistics.count < 2:
         raise UsageError(
             f"the reference {reference.name!r} holds {statistics.count} images: a covariance needs "
             "at least 2"
         )
-
-    register(extractor.identity)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+    with tempfile.TemporaryDirectory() as folder:
         # torch-fidelity takes statistics from its cache only: this is a cache of one entry, in a
         # folder of its own since its key knows neither weights nor images.
-        entry = f"{REFERENCE}-{extractor.identity}-stat-fid-features.pt"
         torch.save(
             {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()},
-            Path(folder, entry),
+            Path(folder, f"reference-{_register()}-stat-fid-{LAYER}.pt"),
         )
-        # Unknown keywords pass without complaint, so a test compares these with its defaults.
-        scores = calculate_metrics(
-            input1=Images(samples),
-            # Stands in for the reference. One image has no covariance: were the entry above ever
-            # overlooked, eigvals would raise instead of scoring against the wrong images.
-            input2=Images(samples[:1]),
-            input2_cache_name=REFERENCE,
-            cache_root=folder,
-            feature_extractor=extractor.identity,
-            extractor=extractor,  # goes to the bridge
-            isc=True,
-            isc_splits=SPLITS,
+        # One vector stands in for the reference. It has no covariance: were the entry above ever
+        # overlooked, eigvals would raise instead of scoring against the wrong images.
+        found = _calculate(
+            samples.features,
+            samples.features[:1],
             fid=True,
-            rng_seed=SEED,
-            batch_size=64,
-            cuda=False,  # the bridge moves the images
-            save_cpu_ram=True,  # no worker processes
-            verbose=False,
+            input2_cache_name="reference",
+            cache_root=folder,
+        )[KEY_METRIC_FID]
+    return {"fid": Estimate(found, jackknife(_frechet_left_out(samples.features, statistics)))}
+
+
+def _frechet_left_out(features: Tensor, reference: Statistics) -> Tensor:
+    """Fréchet distance without each block of samples, (B,) float64.
+
+    The trace of (S R)^(1/2) is that of (T S T)^(1/2) with T = R^(1/2), which is symmetric and has
+    the root T in common for all blocks.
+    """
+    values, vectors = torch.linalg.eigh(reference.covariance)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    blocks, number = blocks_of(len(features))
+    centred = features.double() - reference.mean.double()
+    total, outer = centred.sum(0), centred.T @ centred
+    distances = []
+    for block in range(number):
+        own = centred[blocks == block]
+        count = len(features) - len(own)
+        mean = (total - own.sum(0)) / count
+        covariance = (outer - own.T @ own - count * torch.outer(mean, mean)) / max(count - 1, 1)
+        product = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+        trace = covariance.trace() + reference.covariance.trace()
+        distances.append(mean.square().sum() + trace - 2 * product)
+    return torch.stack(distances)
+
+
+def kernel(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Estimate | float]:
+    """Kernel distance of features (Binkowski et al. 2018, arXiv 1801.01401, section 4): the
+    unbiased squared MMD with the cubic kernel (x.y / D + 1)^3.
+
+    Mean and standard deviation over 100 pairs of subsets, of 1,000 images or of all if there are
+    fewer, from the samples and up to 10,000 reference images. The deviation of the mean joins a
+    jackknife of the whole U-statistic over 20 blocks of samples with the draw of the subsets.
+    """
+    real = reference.choose(KERNEL_IMAGES)
+    found = _calculate(
+        samples.features,
+        real.features,
+        kid=True,
+        kid_subsets=SUBSETS,
+        kid_subset_size=min(SUBSET_SIZE, len(samples), len(real)),
+        cache=False,
+    )
+    mean, spread = found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
+    blocks = jackknife(_kernel_left_out(samples.features, real.features))
+    deviation = (blocks**2 + spread**2 / SUBSETS) ** 0.5
+    return {"kid": Estimate(mean, deviation), "kid_std": spread}
+
+
+def _kernel_left_out(samples: Tensor, real: Tensor) -> Tensor:
+    """Squared MMD of all samples to all real images without each block of samples, (B,) float64,
+    up to the constant that the real images add."""
+    blocks, number = blocks_of(len(samples))
+    member = torch.nn.functional.one_hot(blocks, number).float()  # (N, B)
+    within = torch.zeros(number, number, dtype=torch.float64)  # sums of k(x, x'), x not x'
+    across = torch.zeros(number, dtype=torch.float64)  # sums of k(x, y)
+    for rows in torch.arange(len(samples)).split(ROWS):
+        values = _cubic(samples[rows], samples)
+        values[torch.arange(len(rows)), rows] = 0
+        within += member[rows].T @ (values @ member)
+        across += member[rows].T @ _cubic(samples[rows], real).sum(1)
+    counts = len(samples) - torch.bincount(blocks, minlength=number)
+    left_within = within.sum() - within.sum(0) - within.sum(1) + within.diagonal()
+    pairs = (counts * (counts - 1)).clamp(min=1)
+    return left_within / pairs - 2 * (across.sum() - across) / (counts * len(real))
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    """The kernel's values, (N, M) float32."""
+    base = torch.addmm(torch.ones(()), x, y.T, alpha=1 / x.shape[1])
+    return base * base * base
+
+
+def manifold(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
+    """Precision, recall, density and coverage, see `genkit_fidelity.manifold`: of as many samples
+    as training images, at most 10,000 each, since coverage and recall depend on both numbers."""
+    count = min(len(samples), len(reference.train), MANIFOLD_IMAGES)
+    chosen = samples.take(choice(len(samples), count, 0))
+    found = manifold_scores(
+        chosen.features, reference.choose(count).features, *blocks_of(len(chosen))
+    )
+    return {name: Estimate(value, jackknife(left_out)) for name, (value, left_out) in found.items()}
+
+
+def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Any]:
+    """Inception Score (Salimans et al. 2016, section 4): how sure and how varied a classifier's
+    answers are. Nothing for features without a classifier.
+
+    Mean and standard deviation over ten parts of the samples in random order. It compares with no
+    real image: neither collapse within a class nor distance to the data moves it much.
+
+    Raises:
+        UsageError: fewer samples than parts, which would make it NaN without a word.
+    """
+    if samples.logits is None:
+        return {}
+    if len(samples) < SPLITS:
+        raise UsageError(
+            f"{len(samples)} samples are too few for the Inception Score over {SPLITS} parts: "
+            f"give at least {SPLITS}, and 2,000 or more for a score that means something"
         )
-    found = {
-        "fid": scores[KEY_METRIC_FID],
-        "is": scores[KEY_METRIC_ISC_MEAN],
-        "is_std": scores[KEY_METRIC_ISC_STD],
-    }
-    if not all(map(math.isfinite, found.values())):
-        raise GenkitError(
-            f"scores are not finite ({found}): the features of {extractor.identity} or the "
-            f"statistics of {reference.name!r} are damaged"
-        )
-    return found
+    found = _calculate(samples.logits, None, isc=True, isc_splits=SPLITS, cache=False)
+    probabilities = samples.probabilities
+    blocks, number = blocks_of(len(samples))
+    # exp(mean of KL(p || marginal)), with every block left out in turn
+    negentropy = torch.special.entr(probabilities).sum(1).neg()
+    left_out = []
+    for block in range(number):
+        kept = blocks != block
+        marginal = torch.special.entr(probabilities[kept].mean(0)).sum()
+        left_out.append((negentropy[kept].mean() + marginal).exp())
+    deviation = jackknife(torch.stack(left_out))
+    value, parts = found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
+    if not torch.isfinite(torch.tensor([value, parts, deviation])).all():
+        raise GenkitError(f"the logits of {samples.extractor.identity} are not finite")
+    return {"is": Estimate(value, deviation), "is_std": parts}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase
 from genkit.specs import ImageShape
+from genkit.stream import is_black_and_white
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.cached import draw_images
 
@@ -215,8 +216,12 @@ class PixelCNN(GenerativeModel):
         """Exact ln p, in nats, of images rounded to the levels; always in float32."""
         with torch.autocast(images.device.type, enabled=False):
             nats = -self.nats(images.float())
-        kind = "grey" if self.image_shape.channels == 1 else "colour"
-        return LogLikelihood(nats, "exact", f"images at {self.config.levels} {kind} levels")
+        if is_black_and_white(images):  # all numbers of levels have these two
+            of = "black-and-white images"
+        else:
+            levels = self.config.levels
+            of = "images at 256 levels" if levels == 256 else f"images rounded to {levels} levels"
+        return LogLikelihood(nats, "exact", of)
 
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
         """Draw n images, (n, C, H, W), at the levels' values; labels are ignored.

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase
 from genkit.specs import ImageShape
+from genkit.stream import is_black_and_white
 from genkit_vae import VAEConfig
 
 SMALLEST, LARGEST = 8, 128
@@ -126,20 +127,39 @@ class VAE(GenerativeModel):
         return self.pixel_log_likelihood(self.decoder(z), images), divergence
 
     def pixel_log_likelihood(self, output: Tensor, images: Tensor) -> Tensor:
-        """log p(x|z) given the decoder's output: (N,), in nats, summed over the pixels."""
+        """log p(x|z) given the decoder's output, (..., C, H, W), and images of the same shape:
+        (...), in nats, summed over the pixels."""
         if self.bernoulli:
             white = (images + 1) / 2
             pixels = -F.binary_cross_entropy_with_logits(output, white, reduction="none")
         else:
             pixels = discretised_logistic(images, output, self.log_scale)
-        return pixels.flatten(1).sum(1)
+        return pixels.flatten(-3).sum(-1)
 
-    def log_likelihood(self, images: Tensor) -> LogLikelihood:
-        """The ELBO, with one sample of z from torch's global generator."""
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            reconstruction, divergence = self.elbo_terms(images)
-        of = "images binarised at random" if self.bernoulli else "images at 256 levels"
-        return LogLikelihood(reconstruction - divergence, "bound", of)
+    @torch.no_grad()
+    def log_weights(self, images: Tensor, draws: int) -> LogLikelihood:
+        """ln p(x|z) + ln p(z) - ln q(z|x), (draws, N), always in float32.
+
+        Under the Bernoulli likelihood x is the image binarised once, at random, for all draws:
+        q may look at the grey image, since any q bounds ln p(x) of the x at hand. The mean over
+        binarisations is what training maximises, and images that are black and white already
+        stay as they are.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            mean, log_variance = self.encoder(images)
+            noise = torch.randn(draws, *mean.shape, device=mean.device)
+            z = mean + (0.5 * log_variance).exp() * noise  # (draws, N, latent)
+            if self.bernoulli:
+                white = torch.rand_like(images) < (images + 1) / 2
+                target, of = white.to(images.dtype) * 2 - 1, "images binarised at random"
+            else:
+                target, of = images, "images at 256 levels"
+            output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (draws, N, C, H, W)
+            pixels = self.pixel_log_likelihood(output, target.expand_as(output))
+            weights = pixels + 0.5 * (noise**2 + log_variance - z**2).sum(-1)
+        if is_black_and_white(images):
+            of = "black-and-white images"
+        return LogLikelihood(weights, "bound", of)
 
     def mean_image(self, z: Tensor) -> Tensor:
         """Mean of the pixels given z: (N, C, H, W) in [-1, 1]."""

@@ -7,9 +7,10 @@ import argparse
 
 import torch
 
-from genkit.metrics import open_features
 from genkit.registry import load_registry
 from genkit.runs import load_run
+from genkit.specs import Config
+from genkit_fidelity.features import Digits
 
 
 def main() -> None:
@@ -18,10 +19,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    registry = load_registry()
+    registry, digits = load_registry(), Digits(Config())
     for path in arguments.runs:
         run = load_run(path, registry)
-        digits = open_features(registry, "digits", None, run.model.image_shape)
         with torch.inference_mode():
             probabilities = digits(run.sample(arguments.samples))[1].softmax(1)
         counts = probabilities.argmax(1).bincount(minlength=10)

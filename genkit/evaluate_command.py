@@ -1,0 +1,143 @@
+"""`genkit evaluate` and `genkit report`: scores of what is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genkit.arguments import (
+    Cards,
+    Data,
+    DataOption,
+    DataRoot,
+    Device,
+    Draws,
+    Features,
+    JSONPath,
+    ProgressOption,
+    RankBy,
+    Seed,
+    Weights,
+)
+from genkit.train_command import is_given, registry
+
+if TYPE_CHECKING:
+    from genkit.registry import Registry
+
+
+def evaluate(
+    context: typer.Context,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="runs, folders or .npz files of samples, or the words real, copy and noise"
+        ),
+    ],
+    data: Data = "mnist-mini",
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--samples", min=10, help="samples to score; default: 10,000, or all of a file"
+        ),
+    ] = None,
+    seed: Seed = 0,
+    features: Features = None,
+    feature_weights: Weights = None,
+    draws: Draws = 64,
+    likelihood_images: Annotated[
+        int, typer.Option(min=1, help="test images whose likelihood is taken")
+    ] = 1000,
+    device: Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; default: one per core")
+    ] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="no rows real, copy and noise")] = False,
+    rank_by: RankBy = None,
+    cards: Cards = False,
+    json: JSONPath = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Score runs or samples against a data set; runs use the one they were trained on."""
+    import torch
+
+    from genkit.crew import count_cores
+    from genkit.evaluation import Protocol, Yardstick
+    from genkit.evaluation import evaluate as score
+    from genkit.preflight import choose_data
+    from genkit.progress import new_reporter
+    from genkit.ranking import CALIBRATION
+    from genkit.report import write_json_output
+    from genkit.rundir import RunDir, write_json
+    from genkit.runs import load_data, load_run
+
+    torch.set_num_threads(threads or count_cores())
+    found = registry()
+    reporter = new_reporter(progress)
+    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
+    chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
+    protocol = Protocol(
+        samples=samples,
+        seed=seed,
+        features=features,
+        weights=str(feature_weights) if feature_weights else None,
+        device=device,
+        likelihood_images=likelihood_images,
+        draws=draws,
+    )
+    try:
+        opened = load_data(found, choose_data(targets[0], chosen))
+        yardstick = Yardstick.choose(found, opened, protocol, reporter)
+        more = [] if alone else [name for name in CALIBRATION if name not in targets]
+        rows = score([*targets, *more], yardstick, lambda path: load_run(path, found, device))
+    finally:
+        reporter.stop()
+    calibration = [row for row in rows if row["name"] in CALIBRATION]
+    for row in rows:
+        if row.get("run"):
+            write_json(RunDir(Path(row["run"])).evaluation_path, [row, *calibration])
+    if json:
+        write_json_output(json, rows)
+    if json != "-" and progress != "json":
+        show(rows, found, features or opened.features, rank_by, cards)
+
+
+def report(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="runs that were evaluated, or folders of comparisons"),
+    ],
+    rank_by: RankBy = None,
+    cards: Cards = False,
+    json: JSONPath = None,
+) -> None:
+    """Show stored scores side by side; ranks them only if they may be compared."""
+    from genkit.report import write_json_output
+    from genkit.scoreboard import read_rows
+
+    rows = read_rows(sources)
+    if json:
+        write_json_output(json, rows)
+    if json != "-":
+        features = next((row["card"]["features"] for row in rows if row.get("card")), None)
+        show(rows, registry(), str(features).rpartition("-")[0] or None, rank_by, cards)
+
+
+def show(
+    rows: list[dict[str, Any]],
+    found: Registry,
+    features: str | None,
+    rank_by: str | None,
+    cards: bool,
+) -> None:
+    """Print rows, ranked if they may be, and their cards if these are asked for."""
+    from genkit.ranking import footnotes, rank, score_columns
+    from genkit.report import print_cards, print_ranking
+
+    ranking = rank(rows, score_columns(found), rank_by)
+    print_ranking(ranking, features, footnotes(ranking))
+    if cards:
+        print_cards(ranking.rows)

@@ -1,0 +1,266 @@
+"""Features: what an extractor sees in images, computed once for all metrics and kept for real ones.
+
+What the numbers mean, metrics know; which images are compared, `genkit.evaluation` decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genkit.data import ImageData
+from genkit.errors import GenkitError, PluginError
+from genkit.progress import Reporter, stage
+from genkit.registry import Registry
+from genkit.rundir import write_atomic
+from genkit.specs import Config, ImageShape
+
+BATCH_SIZE = 64  # images at a time: faster on a CPU than more, with small networks
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of a set of feature vectors.
+
+    Args:
+        mean: (D,) float32.
+        covariance: (D, D) float64, normalised by count - 1.
+        count: number of images.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+
+
+class FeatureExtractor(nn.Module):
+    """Base of feature extractors: uint8 images to vectors.
+
+    `identity` is the name with the first eight hex digits of the SHA-256 of the weights: two
+    extractors of one identity give the same features. It is a plain string, never a path.
+    `classes` is the number of the data's own classes that the logits are of, 0 if they are of
+    others; `note` is one line on the extractor for whoever reads a score, such as its accuracy.
+    """
+
+    identity: str
+    classes: int = 0
+    note: str = ""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def open(cls, config: Config, data: ImageData, reporter: Reporter | None = None) -> Self:
+        """The extractor for a data set. One that is not there yet may be trained here."""
+        return cls(config)
+
+    @classmethod
+    def check(cls, config: Config, data: ImageData) -> None:
+        """Raise `UsageError` if the extractor cannot score a data set. Asked before hours of
+        training, so it takes seconds at most: override it if `open` takes longer."""
+        cls.open(config, data).check_shape(data.shape)
+
+    def check_shape(self, shape: ImageShape) -> None:
+        """Raise `UsageError` if images of this shape cannot be scored with these features."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 images, (N, C, H, W), to features, (N, D) float32, and class logits, (N, K)
+        float32, or None for a network that tells no classes."""
+        raise NotImplementedError
+
+    def shipped_statistics(self, reference: str) -> Statistics | None:
+        """Statistics of the named reference images that come with the extractor, if any."""
+        return None
+
+
+def find_features(
+    registry: Registry, name: str, weights: str | None
+) -> tuple[type[FeatureExtractor], Config]:
+    """The class and the config of the extractor of that name."""
+    spec = registry.features.find(name)
+    values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
+    target = spec.load()
+    if not (isinstance(target, type) and issubclass(target, FeatureExtractor)):
+        raise PluginError(f"{spec.target} is no FeatureExtractor")
+    return target, spec.config(**values)
+
+
+def open_features(
+    registry: Registry,
+    name: str,
+    weights: str | None,
+    data: ImageData,
+    reporter: Reporter | None = None,
+) -> FeatureExtractor:
+    """The feature extractor of that name for a data set; UsageError if it cannot score it."""
+    target, config = find_features(registry, name, weights)
+    extractor = target.open(config, data, reporter)
+    extractor.check_shape(data.shape)
+    return extractor.eval()
+
+
+def extract(
+    extractor: FeatureExtractor,
+    images: Tensor,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Features, (N, D), and logits, (N, K) or None, of uint8 images, (N, C, H, W), on the CPU.
+
+    Args:
+        on_progress: called with (images done, images in all) after each batch.
+
+    Raises:
+        PluginError: the extractor broke its contract.
+    """
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    done = 0
+    extractor.eval()
+    device = next((weights.device for weights in extractor.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        for batch in images.split(BATCH_SIZE):
+            outputs = extractor(batch.to(device))
+            for layer, values, into in zip(
+                ("features", "logits"), outputs, (features, logits), strict=True
+            ):
+                if values is None and into is logits:
+                    continue
+                if values.dtype != torch.float32 or values.shape[:-1] != batch.shape[:1]:
+                    raise PluginError(
+                        f"{layer} of {extractor.identity} are {values.dtype} "
+                        f"{tuple(values.shape)}: they must be float32 ({len(batch)}, D)"
+                    )
+                into.append(values.cpu())
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done, len(images))
+    # Cloned, since tensors of inference mode refuse to be changed in place later.
+    return torch.cat(features).clone(), torch.cat(logits).clone() if logits else None
+
+
+def statistics_of(features: Tensor) -> Statistics:
+    """Mean and covariance of features, (N, D), N at least 2: what a Fréchet distance needs.
+
+    The mean is float32 and the covariance float64, bit for bit as torch-fidelity has them.
+    """
+    vectors = features.numpy()
+    return Statistics(
+        mean=torch.from_numpy(np.mean(vectors, axis=0)),
+        covariance=torch.from_numpy(np.atleast_2d(np.cov(vectors, rowvar=False))),
+        count=len(vectors),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and, once they are asked for, their features under one extractor.
+
+    Args:
+        images: uint8, (N, C, H, W).
+        name: for progress, such as "mnist train".
+        keep: keep the features for the next time under this name, in the user's cache.
+        test_places: of a set that was taken from the test split, where each image stands in it.
+    """
+
+    images: Tensor
+    extractor: FeatureExtractor
+    name: str = "samples"
+    keep: str | None = None
+    reporter: Reporter | None = None
+    test_places: Tensor | None = None
+    _whole: tuple[ImageSet, Tensor] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def features(self) -> Tensor:
+        """(N, D) float32."""
+        return self._outputs[0]
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(N, K) float32, or None for an extractor that tells no classes."""
+        return self._outputs[1]
+
+    @property
+    def probabilities(self) -> Tensor | None:
+        """Softmax of the logits: (N, K) float64, or None."""
+        return None if self.logits is None else self.logits.double().softmax(1)
+
+    def take(self, places: Tensor) -> ImageSet:
+        """The images at some places, (M,) int64; features come with them, or are computed for
+        the whole set when they are needed."""
+        return replace(
+            self,
+            images=self.images[places],
+            keep=None,
+            test_places=None if self.test_places is None else self.test_places[places],
+            _whole=(self, places),
+        )
+
+    @cached_property
+    def _outputs(self) -> tuple[Tensor, Tensor | None]:
+        if self._whole is not None:
+            whole, places = self._whole
+            logits = whole.logits
+            return whole.features[places], None if logits is None else logits[places]
+        path = cache_folder("features") / f"{self.keep}.safetensors" if self.keep else None
+        kept = read_kept(path) if path else None
+        if kept is not None and len(kept.get("features", ())) == len(self):
+            return kept["features"], kept.get("logits")
+        features, logits = extract(self.extractor, self.images, self._progress)
+        if path:
+            keep(path, {"features": features} | ({} if logits is None else {"logits": logits}))
+        return features, logits
+
+    def _progress(self, done: int, total: int) -> None:
+        if self.reporter:
+            self.reporter.update(stage(f"features of {self.name}", done, total))
+
+
+def cache_folder(kind: str) -> Path:
+    """Where things are kept that can be computed anew: $GENKIT_CACHE, else ~/.cache/genkit."""
+    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
+    return Path(root) / kind
+
+
+def read_kept(path: Path) -> dict[str, Tensor] | None:
+    """Tensors out of the cache; None if they are not there, damaged or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            recorded = file.metadata()["sha256"]
+            found = {name: file.get_tensor(name) for name in file.keys()}
+        return found if digest(found) == recorded else None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def keep(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Keep tensors for the next time; a cache that cannot be written is only slower."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(tensors, {"sha256": digest(tensors)}))
+    except (OSError, GenkitError):
+        pass
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(f"{name} {tuple(tensors[name].shape)};".encode())
+        hashed.update(tensors[name].contiguous().numpy().tobytes())
+    return hashed.hexdigest()

@@ -1,0 +1,271 @@
+"""A small convolutional classifier: its features for any labelled data set, trained once and kept.
+
+Also what the digits of `genkit_fidelity.features` are made with; their weights ship with genkit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genkit.data import ImageData
+from genkit.device import cpu_threads
+from genkit.errors import TrainingError, UsageError
+from genkit.features import FeatureExtractor, cache_folder, digest, keep, read_kept
+from genkit.progress import Reporter, stage
+from genkit.specs import Config, ImageShape
+
+FEATURES = 64
+BATCH = 128
+LEAST_PASSES = 3  # over the training images
+LEAST_IMAGES = 40_000  # seen in training, so that small data sets get enough steps
+
+Tick = Callable[[int], None]  # called with a number of images when they are done
+
+
+class ClassifierNetwork(nn.Module):
+    """Convolutions, batch normalisation and pooling until each side is at most 4 pixels.
+
+    Then 64 features and as many logits as there are classes. The first convolution strides over
+    images of more than 32 pixels a side. For 1 x 28 x 28 and ten classes: 61,354 parameters.
+    """
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        sides = [shape.height, shape.width]
+        stride = min(4, math.ceil(max(sides) / 32))
+        kernel_size = max(5, 2 * stride - 1)  # the last pixels are seen, too
+        sides = [math.ceil(side / stride) for side in sides]
+        channels, width = shape.channels, 16
+        blocks: list[nn.Module] = []
+        while max(sides) > 4 or width < 64:  # two blocks at least
+            pool = [2 if side > 4 else 1 for side in sides]
+            sides = [side // factor for side, factor in zip(sides, pool, strict=True)]
+            blocks += [
+                nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2),
+                nn.BatchNorm2d(width),
+                nn.MaxPool2d((pool[0], pool[1])),
+                nn.ReLU(),
+            ]
+            channels, width, kernel_size, stride = width, 2 * width, 3, 1
+        self.trunk = nn.Sequential(
+            *blocks, nn.Flatten(), nn.Linear(channels * math.prod(sides), FEATURES), nn.ReLU()
+        )
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(FEATURES, shape.classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes)."""
+        features = self.trunk((images.float() - 127.5) / 127.5)
+        return features, self.head(self.dropout(features))
+
+
+def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Each image moved by its own random offset, at most `pixels` in each direction."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, [pixels] * 4)
+    offsets = torch.randint(2 * pixels + 1, (2, count), generator=generator).T.tolist()
+    return torch.stack(
+        [
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(padded, offsets, strict=True)
+        ]
+    )
+
+
+def train(
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    passes: int,
+    seed: int,
+    tick: Tick = lambda _: None,
+) -> ClassifierNetwork:
+    """Train a classifier with AdamW, one cycle of the learning rate and shifted images.
+
+    No flips: letters and digits are not their mirror images. On one thread, since the weights
+    depend on their number in the last bits; torch's random numbers are left as they were.
+
+    Args:
+        images: uint8, (N, C, H, W), N at least 2.
+        labels: int64, (N,), below `classes`.
+        tick: told of `passes + 1` times as many images as there are: the last time the features
+            are scaled.
+
+    Raises:
+        TrainingError: the weights did not stay finite.
+    """
+    shape = ImageShape(*images.shape[1:], classes=classes)
+    with cpu_threads(1), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices
+        network = ClassifierNetwork(shape)
+        _fit(network, images, labels, passes, torch.Generator().manual_seed(seed), tick)
+        _scale_features(network.eval(), images, tick)
+    if not all(weights.isfinite().all() for weights in network.parameters()):
+        raise TrainingError(
+            "training the classifier failed: its weights are not finite; score with "
+            "--features inception, or with --features none"
+        )
+    return network
+
+
+def _fit(
+    network: ClassifierNetwork,
+    images: Tensor,
+    labels: Tensor,
+    passes: int,
+    generator: torch.Generator,
+    tick: Tick,
+) -> None:
+    batch_size = min(BATCH, len(images))
+    per_pass = len(images) // batch_size
+    pixels = round(max(images.shape[2:]) / 14)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=6e-3, total_steps=passes * per_pass
+    )
+    for _ in range(passes):
+        order = torch.randperm(len(images), generator=generator)
+        for batch in order.split(batch_size)[:per_pass]:
+            _, logits = network(shift(images[batch], pixels, generator))
+            loss = F.cross_entropy(logits, labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            tick(len(batch))
+        tick(len(images) - per_pass * batch_size)
+
+
+@torch.inference_mode()
+def _scale_features(network: ClassifierNetwork, images: Tensor, tick: Tick) -> None:
+    """Scale the features so that |features|^2 / 64 averages 1 over `images`; logits stay."""
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in images.split(500):
+        total += network(batch)[0].double().square().sum()
+        tick(len(batch))
+    scale = (total / (FEATURES * len(images))).rsqrt().float()
+    linear = network.trunk[-2]  # ReLU follows, and relu(s x) = s relu(x) for s > 0
+    linear.weight *= scale
+    linear.bias *= scale
+    network.head.weight /= scale
+
+
+@torch.inference_mode()
+def accuracy(network: ClassifierNetwork, images: Tensor, labels: Tensor) -> float:
+    """Share of images, uint8 (N, C, H, W), whose label is the greatest logit's."""
+    hits = sum(
+        (network(batch)[1].argmax(1) == expected).sum().item()
+        for batch, expected in zip(images.split(500), labels.split(500), strict=True)
+    )
+    return hits / len(images)
+
+
+def load_network(shape: ImageShape, weights: dict[str, Tensor]) -> ClassifierNetwork:
+    """The network for images of a shape with its weights, ready to classify."""
+    network = _blank_network(shape)
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _blank_network(shape: ImageShape) -> ClassifierNetwork:
+    with torch.device("meta"):  # random initial weights would advance torch's global generator
+        return ClassifierNetwork(shape)
+
+
+class Classifier(FeatureExtractor):
+    """64 features and the logits of a classifier trained on the data set's own training split.
+
+    Trained when it is opened for the first time and then kept in the user's cache under the data's
+    fingerprint. The features are scaled so that |features|^2 / 64 averages 1 over that split.
+    Distances between them compare only with others of the same identity, never with FID.
+    """
+
+    def __init__(self, config: Config, data: ImageData, tensors: dict[str, Tensor]) -> None:
+        super().__init__(config)
+        weights = dict(tensors)
+        reached = weights.pop("test_accuracy").item()
+        self.network = load_network(data.shape, weights)
+        self.shape = data.shape
+        self.identity = f"classifier-{digest(tensors)[:8]}"
+        self.classes = len(data.classes)
+        count = len(data.test.images)
+        self.note = f"accuracy {reached:.1%} of {count:,} held-out images of {data.name}"
+        # By chance, whoever names the commonest class each time.
+        chance = float(np.bincount(data.test.labels).max() / len(data.test.labels))
+        self.poor = reached < (1 + chance) / 2
+
+    @classmethod
+    def check(cls, config: Config, data: ImageData) -> None:
+        if data.train.labels is None or len(data.classes) < 2:
+            raise UsageError(
+                "--features classifier needs labels of at least 2 classes, and "
+                f"{data.name} has {'no labels' if data.train.labels is None else 'one class'}: "
+                "put the images of each class into a sub-folder of its own, add labels to the npz "
+                "file, or choose --features inception or --features none"
+            )
+
+    @classmethod
+    def open(cls, config: Config, data: ImageData, reporter: Reporter | None = None) -> Self:
+        reporter = reporter or Reporter()
+        path = cache_folder("classifiers") / f"{data.fingerprint[:32]}.safetensors"
+        tensors = _read(path, data.shape)
+        if trained := tensors is None:
+            tensors = _train_for(data, reporter)
+            keep(path, tensors)
+        extractor = cls(config, data, tensors)
+        if trained:
+            reporter.say(f"trained a classifier for the features: {extractor.note}")
+        if extractor.poor:
+            reporter.say(
+                f"{extractor.identity} classifies poorly ({extractor.note}): distances between its "
+                "features say little; --features inception is the alternative"
+            )
+        return extractor
+
+    def check_shape(self, shape: ImageShape) -> None:
+        if str(shape) != str(self.shape):
+            raise UsageError(
+                f"{self.identity} was trained on images of {self.shape}, not {shape}: "
+                "score images of the data set's own shape"
+            )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(images)
+
+
+def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
+    """Weights of a classifier of a data set, with the held-out accuracy as "test_accuracy"."""
+    count, done = len(data.train.images), 0
+    passes = max(LEAST_PASSES, math.ceil(LEAST_IMAGES / count))
+
+    def tick(images: int) -> None:
+        nonlocal done
+        done += images
+        reporter.update(stage("training the classifier", done, (passes + 1) * count))
+
+    labels = torch.from_numpy(data.train.labels)
+    images = torch.from_numpy(data.train.images)
+    network = train(images, labels, len(data.classes), passes, seed=0, tick=tick)
+    with cpu_threads(1):
+        reached = accuracy(
+            network, torch.from_numpy(data.test.images), torch.from_numpy(data.test.labels)
+        )
+    return {**network.state_dict(), "test_accuracy": torch.tensor(reached, dtype=torch.float64)}
+
+
+def _read(path: Path, shape: ImageShape) -> dict[str, Tensor] | None:
+    """Weights and accuracy out of the cache; None if they are not there, damaged or another's."""
+    wanted = {name: weights.shape for name, weights in _blank_network(shape).state_dict().items()}
+    wanted["test_accuracy"] = torch.Size([])
+    found = read_kept(path)
+    if found is None or {name: tensor.shape for name, tensor in found.items()} != wanted:
+        return None
+    return found
