@@ -73,7 +73,7 @@ def closer_to_train(
         train: (N, D). It is converted block by block: uint8 needs no float copy of the whole.
         test: (M, D).
         test_places: int64, (n,): for samples that are test images themselves, the place of each
-            in `test`. It is left out for that sample, and M is one less.
+            in `test`, -1 for one that is not. It is left out for that sample, and M is one less.
 
     Raises:
         ValueError: no samples, or no images to compare them with.

@@ -77,6 +77,12 @@ def test_nearest_of_fewer_images_than_candidates_is_found(points):
     assert found.test_distances.tolist() == pytest.approx(slowly(points[2:3], points[1:2])[1])
 
 
+def test_place_of_minus_one_leaves_no_test_image_out(points):
+    samples, train, test = points[:9], points[100:300], points[:50]
+    found = closer_to_train(samples, train, test, torch.tensor([0, 1, 2, -1, -1, -1, 6, 7, 8]))
+    assert (found.test_distances[3:6] == 0).all() and (found.test_distances[:3] > 0).all()
+
+
 def test_of_equal_training_images_the_first_is_named(points):
     train = torch.cat([points[:50], points[10:11].repeat(3, 1)])
     assert closer_to_train(points[10:11], train, points[60:70]).train_places.tolist() == [10]
