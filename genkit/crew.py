@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from genkit.errors import GenkitError
-from genkit.progress import describe, new_bars
+from genkit.progress import describe, new_bars, show_state
 
 
 class Crew:
@@ -86,8 +86,8 @@ class Crew:
                 self._line(f"{title}: {event['message']}")
             if event.get("event") == "update":
                 share = min(event["fraction"], 1.0)
-                self.bars.update(task, completed=share, note=describe(event))
-                if not self.live and share - said >= 0.25:  # plain output: a few lines each
+                show_state(self.bars, task, event)
+                if not self.live and (share - said >= 0.25 or share < said):  # a few lines each
                     said = share
                     self._line(f"{title}: {share:.0%}  {describe(event)}")
 

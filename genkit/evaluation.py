@@ -24,7 +24,7 @@ from genkit.features import FeatureExtractor, ImageSet, open_features
 from genkit.likelihood import measure_likelihood
 from genkit.memorisation import Memorisation
 from genkit.metrics import Estimate, Reference, choice, reference_for
-from genkit.progress import Reporter, stage
+from genkit.progress import Reporter
 from genkit.registry import Registry
 from genkit.runs import Run
 from genkit.stream import derive_seed
@@ -153,12 +153,10 @@ class Yardstick:
         made, wanted = run.model.image_shape, self.data.shape
         if str(made) != str(wanted):  # the number of classes does not matter here
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
-
-        def progress(done: int, total: int) -> None:
-            self.reporter.update(stage("sampling", done, total))
-
         seed = self.protocol.seed
-        images, rate = sampling.timed_draw(run.model, self.count, seed, progress)
+        images, rate = sampling.timed_draw(
+            run.model, self.count, seed, self.reporter.counter("sampling")
+        )
         summary = run.summary
         trained_on = run.config.get("data", {})
         card = self.card(
@@ -166,6 +164,7 @@ class Yardstick:
             sample_seed=seed,
             weights=summary.get("weights", "ema"),
             precision="fp32",
+            training_precision=run.config.get("precision"),
             trained_on=trained_on.get("name"),
             trained_on_fingerprint=trained_on.get("fingerprint"),
         )
@@ -235,17 +234,13 @@ class Yardstick:
 
     def likelihood(self, run: Run) -> dict[str, Any] | None:
         """Log-likelihood of test images, or None for a model without one."""
-
-        def progress(done: int, total: int) -> None:
-            self.reporter.update(stage("likelihood", done, total))
-
         images = torch.from_numpy(self.data.test.images)
         return measure_likelihood(
             run.model,
             images[choice(len(images), self.protocol.likelihood_images, 0)],
             draws=self.protocol.draws,
             seed=self.protocol.seed,
-            on_progress=progress,
+            on_progress=self.reporter.counter("likelihood"),
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError
-from genkit.progress import Reporter, stage
+from genkit.progress import Reporter
 from genkit.registry import Registry
 from genkit.rundir import write_atomic
 from genkit.specs import Config, ImageShape
@@ -221,14 +221,11 @@ class ImageSet:
         kept = read_kept(path) if path else None
         if kept is not None and len(kept.get("features", ())) == len(self):
             return kept["features"], kept.get("logits")
-        features, logits = extract(self.extractor, self.images, self._progress)
+        progress = self.reporter.counter(f"features of {self.name}") if self.reporter else None
+        features, logits = extract(self.extractor, self.images, progress)
         if path:
             keep(path, {"features": features} | ({} if logits is None else {"logits": logits}))
         return features, logits
-
-    def _progress(self, done: int, total: int) -> None:
-        if self.reporter:
-            self.reporter.update(stage(f"features of {self.name}", done, total))
 
 
 def cache_folder(kind: str) -> Path:

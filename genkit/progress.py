@@ -8,11 +8,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from genkit.errors import UsageError
 
@@ -43,9 +50,12 @@ def describe(state: Mapping[str, Any]) -> str:
     return "  ".join(words + values[:4])
 
 
-def stage(name: str, done: int, total: int) -> dict[str, Any]:
-    """The state of a part of the work that counts images."""
-    return {"fraction": done / total, "stage": name, "images": done}
+def show_state(bars: Progress, task: TaskID, state: Mapping[str, Any]) -> None:
+    """Move a bar to a state; one that falls back begins anew, for another part of the work."""
+    share = min(state["fraction"], 1.0)
+    if share < bars.tasks[bars.task_ids.index(task)].completed:
+        bars.reset(task, total=1.0)
+    bars.update(task, completed=share, note=describe(state))
 
 
 class Reporter:
@@ -62,6 +72,18 @@ class Reporter:
     def say(self, message: str) -> None: ...
 
     def stop(self) -> None: ...
+
+    def counter(self, stage: str) -> Callable[[int, int], None]:
+        """A callback (done, total) for a part of the work that counts images and begins now."""
+        started = time.monotonic()
+
+        def count(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            left = {"seconds_left": (total - done) / rate} if done else {}
+            state = {"fraction": done / total, "stage": stage, "images": done}
+            self.update({**state, "images_per_second": rate, **left})
+
+        return count
 
 
 class Lines(Reporter):
@@ -119,7 +141,7 @@ class Bar(Reporter):
         self.bars.start()
 
     def update(self, state: Mapping[str, Any]) -> None:
-        self.bars.update(self.task, completed=min(state["fraction"], 1.0), note=describe(state))
+        show_state(self.bars, self.task, state)
 
     def say(self, message: str) -> None:
         self.bars.console.print(message, markup=False, highlight=False)

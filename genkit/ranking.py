@@ -173,11 +173,16 @@ def footnotes(ranking: Ranking) -> list[str]:
     rows, notes = ranking.rows, list[str]()
     cards = [row["card"] for row in rows if row.get("card")]
     if cards and cards[0]["features"]:
-        counts = sorted({card["samples"] for card in cards})
         card = cards[0]
+        counts: dict[int, list[str]] = {}
+        for row in rows:
+            if row.get("card"):
+                counts.setdefault(row["card"]["samples"], []).append(str(row["name"]))
+        most, *others = sorted(counts, key=lambda count: -len(counts[count]))
+        exceptions = "".join(f" ({', '.join(counts[count])}: {count:,})" for count in others)
         about = f" ({card['features_note']})" if card.get("features_note") else ""
         notes.append(
-            f"{' / '.join(f'{count:,}' for count in counts)} samples; features "
+            f"{most:,} samples{exceptions}; features "
             f"{card['features']}{about}; reference {card['reference']}, "
             f"{card['reference_images']:,} images."
         )

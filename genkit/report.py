@@ -76,8 +76,8 @@ def _score(row: Row, column: Column) -> Cell:
 
 def _likelihood(row: Row) -> tuple[Cell, Cell]:
     found = row.get("likelihood")
-    if not found:
-        return "-", "-"
+    if not found:  # a model without one says so; calibration rows have no model
+        return ("none", "none") if row.get("parameters") else ("-", "-")
     sign = "" if found["kind"] == "exact" else "≤"  # a bound on log p from below
     nats = estimate(-found["nats"], found.get("deviation"), 1, sign)
     return nats, f"{sign}{found['bits_per_dimension']:.3f}"
@@ -102,7 +102,7 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
                 yield Field(heading, cells)
 
     def known(heading: str, cells: Sequence[Cell]) -> list[Field]:
-        return [Field(heading, cells)] if set(cells) - {"-"} else []
+        return [Field(heading, cells)] if set(cells) - {"-", "none"} else []
 
     likelihoods = [_likelihood(row) for row in rows]
     distances = [*scores([c for c in ranking.columns if c.ranks])]

@@ -165,7 +165,7 @@ def test_properties_of_the_model_and_of_chance_are_no_reason_not_to_rank(change)
 def test_calibration_rows_with_fewer_images_do_not_keep_models_from_being_ranked() -> None:
     rows = [row("a", 2.0, card=CARD), row("real", 0.1, card={**CARD, "samples": 700})]
     assert places(rows) == [("a", "1"), ("real", "")]
-    assert footnotes(rank(rows, [FID]))[0].startswith("700 / 10,000 samples")
+    assert footnotes(rank(rows, [FID]))[0].startswith("10,000 samples (real: 700); features")
 
 
 def test_differences_name_every_value_and_who_has_it() -> None:

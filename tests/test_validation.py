@@ -19,7 +19,7 @@ from torchmetrics.image.kid import poly_mmd
 from genkit.config import RunConfig
 from genkit.evaluation import Protocol, Yardstick, evaluate
 from genkit.features import ImageSet
-from genkit.metrics import Reference, choice
+from genkit.metrics import Reference, choice, reference_for
 from genkit.registry import load_registry
 from genkit.runs import load_data
 from genkit.sampling import save_samples
@@ -84,6 +84,54 @@ def test_inception_score_equals_torchmetrics(sets, monkeypatch):
     assert found["is"].value == pytest.approx(oracle.compute()[0].item(), rel=1e-5)
 
 
+# ---- known faults; docs/metrics.md has the whole table
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """FID, KID and coverage of 1,000 real test digits with faults, by name."""
+    data = load_data(load_registry(), RunConfig())
+    digits = Digits(Config())
+    real = reference_for(data, digits)
+    chosen = choice(2000, 1000, 0)
+    images = torch.from_numpy(data.test.images)[chosen]
+    labels = torch.from_numpy(data.test.labels)[chosen]
+    grain = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    floats = images.float()
+    faulty = {"none": floats}
+    faulty |= {f"grain {sd}": floats + sd * grain for sd in (16, 32, 64)}
+    faulty |= {f"blur {n}": nn.functional.avg_pool2d(floats, n, 1, n // 2) for n in (3, 5, 7)}
+    faulty |= {f"shift {n}": torch.roll(floats, (n, n), (2, 3)) for n in (1, 3)}
+    faulty |= {"without 8": floats[labels != 8], "only 1": floats[labels == 1]}
+    faulty["repeated"] = floats[:50].repeat(20, 1, 1, 1)
+
+    def score(samples):
+        found = {}
+        for metric in (scores.frechet, scores.kernel, scores.manifold):
+            found |= metric(Config(), samples, real)
+        return {name: getattr(found[name], "value", None) for name in ("fid", "kid", "coverage")}
+
+    rounded = {name: values.round().clamp(0, 255).byte() for name, values in faulty.items()}
+    return {name: score(ImageSet(values, digits)) for name, values in rounded.items()}
+
+
+@pytest.mark.parametrize("score", ["fid", "kid", "coverage"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["none", "grain 16", "grain 32", "grain 64"],
+        ["none", "blur 3", "blur 5", "blur 7"],
+        ["none", "shift 1", "shift 3"],
+        ["none", "without 8", "only 1"],
+        ["none", "repeated"],
+    ],
+)
+def test_scores_are_the_worse_the_greater_the_fault(scored, score, faults):
+    values = [scored[fault][score] for fault in faults]
+    assert values == sorted(values, reverse=score == "coverage")
+    assert len(set(values)) == len(values)
+
+
 @pytest.mark.slow
 def test_plumbing_folders_score_as_by_torch_fidelitys_own_command(tmp_path, monkeypatch):
     """Not golden values: random weights of Inception's structure stand where the published are."""
@@ -126,5 +174,6 @@ def test_plumbing_folders_score_as_by_torch_fidelitys_own_command(tmp_path, monk
         ("is_std", "inception_score_std"),
         ("kid", "kernel_inception_distance_mean"),
     ):
-        assert row["scores"][name] == pytest.approx(expected[key], rel=1e-5), name
+        # Inception is folded here and not there, so that features differ by rounding.
+        assert row["scores"][name] == pytest.approx(expected[key], rel=2e-6), name
     assert math.isfinite(row["deviations"]["fid"])

@@ -19,7 +19,7 @@ from genkit.data import ImageData
 from genkit.device import cpu_threads
 from genkit.errors import TrainingError, UsageError
 from genkit.features import FeatureExtractor, cache_folder, digest, keep, read_kept
-from genkit.progress import Reporter, stage
+from genkit.progress import Reporter
 from genkit.specs import Config, ImageShape
 
 FEATURES = 64
@@ -245,11 +245,12 @@ def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
     """Weights of a classifier of a data set, with the held-out accuracy as "test_accuracy"."""
     count, done = len(data.train.images), 0
     passes = max(LEAST_PASSES, math.ceil(LEAST_IMAGES / count))
+    progress = reporter.counter("training the classifier")
 
     def tick(images: int) -> None:
         nonlocal done
         done += images
-        reporter.update(stage("training the classifier", done, (passes + 1) * count))
+        progress(done, (passes + 1) * count)
 
     labels = torch.from_numpy(data.train.labels)
     images = torch.from_numpy(data.train.images)
