@@ -69,13 +69,14 @@ def evaluate(
     from genkit.evaluation import evaluate as score
     from genkit.preflight import choose_data
     from genkit.progress import new_reporter
-    from genkit.ranking import CALIBRATION
+    from genkit.ranking import CALIBRATION, choose_column, score_columns
     from genkit.report import write_json_output
     from genkit.rundir import RunDir, write_json
     from genkit.runs import load_data, load_run
 
     torch.set_num_threads(threads or count_cores())
     found = registry()
+    choose_column(score_columns(found), [], rank_by)  # better said now than after the scoring
     reporter = new_reporter(progress)
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     chosen = {key: value for key, value in chosen.items() if is_given(context, key)}

@@ -15,7 +15,7 @@ from genkit.config import suggest
 from genkit.errors import UsageError
 from genkit.registry import Registry
 from genkit.report import print_table
-from genkit.specs import ImageShape, TrainerSpec
+from genkit.specs import ImageShape, MetricSpec, TrainerSpec
 
 KINDS = {
     "trainers": "Models",
@@ -63,6 +63,8 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         console.print(Text(f"from {plugin.distribution} {plugin.version}, {spec.target}\n"))
         if spec.config.model_fields:
             print_table(_option_table(spec), console)
+        if isinstance(spec, MetricSpec):
+            _print_metric(console, spec)
         if isinstance(spec, TrainerSpec):
             _print_model(console, spec, ImageShape(channels, size, size))
 
@@ -82,6 +84,16 @@ def _option_table(spec: Any) -> Table:
         cells += [str(values.get(field, "")) for values in presets.values()]
         table.add_row(*(Text(cell) for cell in [*cells, details.description or ""]))
     return table
+
+
+def _print_metric(console: Console, spec: MetricSpec) -> None:
+    """What a metric's values are called and how they rank."""
+    for column in spec.columns:
+        words = [f"{column.better} is better"] if column.better else []
+        words += ["ranks models"] if column.ranks else []
+        words += ["unbiased"] if column.unbiased else []
+        console.print(Text(f"  {column.name}: {', '.join(words) or 'in JSON only'}"))
+    console.print(Text(f"  {spec.definition}"))
 
 
 def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None:

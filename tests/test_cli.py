@@ -46,7 +46,11 @@ LIGHT = {
     "train vae --config nowhere.toml": 2,
     "compare dcgan vea": 2,
     "compare": 2,
+    "compare vae --rank-by is": 2,
+    "compare vae --seeds 0": 2,
     "evaluate --help": 0,
+    "report nowhere": 2,
+    "info kid": 0,
     "resume nowhere": 2,
     "resume nowhere --budget 0s": 2,
     "sample nowhere": 2,
@@ -55,7 +59,7 @@ LIGHT = {
     "list --json nowhere/list.json": 2,
 }
 COMPLETED = {
-    "genkit ": {"train", "compare", "list", "info", "sample", "resume", "evaluate", "plugins"},
+    "genkit ": {"train", "compare", "list", "info", "sample", "resume", "evaluate", "report"},
     "genkit tr": {"train"},
     "genkit train ": set(MODELS),
     "genkit train d": {"dcgan"},
@@ -113,6 +117,8 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("resume nowhere", "nowhere does not exist; give the path of a run"),
         ("sample nowhere", "nowhere does not exist; give the path of a run"),
         ("resume nowhere --budget 0s", "'--budget': '0s' is no budget"),
+        ("compare vae --rank-by is", "--rank-by 'is' is no score that ranks; there are: fid, kid"),
+        ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
         ("list --json nowhere/list.json", "is no path of a file in a folder that exists"),
     ],
 )
@@ -120,6 +126,12 @@ def test_mistyped_word_gets_the_closest_one(
     line: str, words: str, light: dict[str, Answer]
 ) -> None:
     assert words in light[line].err
+
+
+def test_info_of_a_metric_says_what_ranks_and_how_it_is_defined(light: dict[str, Answer]) -> None:
+    text = light["info kid"].out
+    assert "kid: lower is better, ranks models, unbiased" in text
+    assert "cubic kernel, 100 subsets" in text
 
 
 def test_help_of_a_model_shows_its_own_options(light: dict[str, Answer]) -> None:

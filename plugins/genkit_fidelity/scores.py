@@ -170,8 +170,9 @@ def kernel(config: Config, samples: ImageSet, reference: Reference) -> dict[str,
         cache=False,
     )
     mean, spread = found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
-    few = samples.features[:KERNEL_IMAGES]  # the work grows with the square of their number
-    blocks = jackknife(_kernel_left_out(few, real.features)) * (len(few) / len(samples)) ** 0.5
+    few = samples.take(choice(len(samples), KERNEL_IMAGES, 0))  # the work grows with the square
+    blocks = jackknife(_kernel_left_out(few.features, real.features))
+    blocks *= (len(few) / len(samples)) ** 0.5
     deviation = (blocks**2 + spread**2 / SUBSETS) ** 0.5
     return {"kid": Estimate(mean, deviation), "kid_std": spread}
 
