@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +12,15 @@ from typing import Annotated
 import typer
 
 from genkit.arguments import Device, JSONPath, ProgressOption, RunArgument, Seed, check_budget
+from genkit.commands import RootGroup
 from genkit.compare_command import compare, inspect
-from genkit.errors import GenkitError
+from genkit.errors import GenkitError, UsageError
 from genkit.evaluate_command import evaluate, report
 from genkit.train_command import TrainGroup, registry
 
 app = typer.Typer(
     name="genkit",
+    cls=RootGroup,
     help="One training loop, one yardstick, any generative model of images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -109,18 +113,22 @@ def info(
 
 @app.command()
 def plugins(
-    traceback: Annotated[bool, typer.Option("--traceback", help="show errors in full")] = False,
+    full: Annotated[bool, typer.Option("--traceback", help="show errors in full")] = False,
 ) -> None:
     """Show each plugin: where it comes from, what it provides and what is wrong with it."""
     from genkit.registry import load_registry
     from genkit.show import print_plugins
 
-    print_plugins(load_registry(), traceback)
+    print_plugins(load_registry(strict=False), full)
 
 
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="Python file that is a plugin, for this command only; repeatable"),
+    ] = None,
 ) -> None:
     if version:
         from genkit import __version__
@@ -129,16 +137,42 @@ def root(
         raise typer.Exit()
 
 
+def take_plugins(arguments: list[str]) -> list[str]:
+    """The arguments without --plugin PATH, wherever it stands: the files go to GENKIT_PLUGINS, so
+    that the processes of a comparison load them, too."""
+    kept: list[str] = []
+    files: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return [*kept, word, *words]
+        if name != "--plugin":
+            kept.append(word)
+        elif path := value if equals else next(words, ""):
+            if not Path(path).is_file():
+                raise UsageError(f"--plugin {path} is no file; give the path of a Python file")
+            files.append(str(Path(path).absolute()))
+        else:
+            raise UsageError("--plugin needs the path of a Python file")
+    if files:
+        known = os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep)
+        os.environ["GENKIT_PLUGINS"] = os.pathsep.join(filter(None, [*known, *files]))
+    return kept
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code. What genkit raises is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
     try:
-        app(arguments, prog_name="genkit")
+        app(take_plugins(sys.argv[1:] if arguments is None else arguments), prog_name="genkit")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:
+        if error.__cause__ is not None and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+            traceback.print_exception(error.__cause__)
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     return 0

@@ -3,6 +3,13 @@
 `exit_code` is what the command line returns for the error; nothing here prints.
 """
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class GenkitError(Exception):
     """Something failed that is neither the user's input nor a plugin."""
@@ -36,3 +43,28 @@ class Interrupted(GenkitError):
     def __init__(self, number: int, run: object) -> None:
         super().__init__(f"interrupted; all is saved, go on with: genkit resume {run}")
         self.exit_code = 128 + number
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and message in one line, with the place it comes from."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return words
+    return f"{words} ({Path(*Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno})"
+
+
+@contextmanager
+def plugin_code(what: str) -> Iterator[None]:
+    """Run a plugin's code: what it raises becomes a PluginError that names `what` failed.
+
+    genkit's own errors pass, so that a plugin can speak to its user; so do interrupts.
+    """
+    try:
+        yield
+    except GenkitError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{what} failed: {one_line(error)}; GENKIT_TRACEBACK=1 shows all of it"
+        ) from error

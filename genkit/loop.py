@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.device import autocast, seed_generators
-from genkit.errors import PluginError, TrainingError
+from genkit.errors import PluginError, TrainingError, plugin_code
 from genkit.model import Batch, GenerativeModel, Phase
 from genkit.stream import Stream, derive_seed
 
@@ -51,7 +51,8 @@ class Loop:
         self.precision = precision
         self.accumulate = accumulate
         self.ema_half_life = ema_half_life
-        self.phases = _checked(model.phases())
+        with plugin_code(f"{type(model).__name__}.phases()"):
+            self.phases = _checked(model.phases())
         self.draws = max(phase.repeats for phase in self.phases)
         self.step = 0  # iterations done
         self.average = model
@@ -103,18 +104,8 @@ class Loop:
         total = sum(len(part.images) for part in parts)
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
-            with autocast(part.images.device, self.precision):
-                loss, extras = phase.loss(part)
-            share = len(part.images) / total
-            for name, value in {"loss": loss, **extras}.items():
-                key, value = f"{phase.name}/{name}", value.detach()
-                if share < 1:
-                    value = value.float() * share + logs.get(key, 0)
-                logs[key] = value
-            self._unchecked.append((self.step + 1, phase.name, loss.detach()))
-            if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
-                self.check_finite()
-            (loss * share if share < 1 else loss).backward()
+            with plugin_code(f"the loss of phase {phase.name!r} in step {self.step + 1}"):
+                logs.update(self._backward(phase, part, len(part.images) / total, logs))
         if phase.clip is not None:
             norm = nn.utils.clip_grad_norm_(self._own[phase.name], phase.clip)
             logs[f"{phase.name}/gradient_norm"] = norm
@@ -123,6 +114,26 @@ class Loop:
             for group in phase.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         phase.optimizer.step()
+        return logs
+
+    def _backward(
+        self, phase: Phase, part: Batch, share: float, before: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Add the gradient of a part of a batch; returns what is logged, summed over parts."""
+        logs: dict[str, Tensor] = {}
+        with autocast(part.images.device, self.precision):
+            loss, extras = phase.loss(part)
+        if loss.ndim:
+            raise ValueError(f"it is no scalar: {tuple(loss.shape)}")
+        for name, value in {"loss": loss, **extras}.items():
+            key, value = f"{phase.name}/{name}", value.detach()
+            if share < 1:
+                value = value.float() * share + before.get(key, 0)
+            logs[key] = value
+        self._unchecked.append((self.step + 1, phase.name, loss.detach()))
+        if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
+            self.check_finite()
+        (loss * share if share < 1 else loss).backward()
         return logs
 
     @contextmanager
@@ -194,6 +205,8 @@ class Loop:
 
 def _checked(phases: list[Phase]) -> list[Phase]:
     """The phases, or PluginError for a list that the loop cannot follow."""
+    if not isinstance(phases, list) or not all(isinstance(phase, Phase) for phase in phases):
+        raise PluginError(f"phases() must return a list of Phase, got {phases!r:.80}")
     names = [phase.name for phase in phases]
     if not phases or len(set(names)) != len(names):
         raise PluginError(f"phases() must return phases with names of their own, got {names}")

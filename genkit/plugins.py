@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from genkit import hookspecs
 from genkit.config import suggest
+from genkit.entries import API_VERSION, DISTRIBUTION, GROUP, VERSIONED, enabled, origin
 from genkit.errors import PluginError
-
-GROUP = "genkit.v1"  # the plugin API's version is in the group's name
-DISTRIBUTION = "torch-genkit"
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Plugin:
     problem: str | None = None
     error: BaseException | None = None
     import_seconds: float = 0.0
+    imported_torch: bool = False
 
     @property
     def built_in(self) -> bool:
@@ -124,39 +127,67 @@ class Plugins:
         return [plugin for plugin in self.plugins if plugin.problem]
 
 
-def _origin(entry: EntryPoint) -> tuple[str, str]:
-    """An entry point's distribution and version; what a broken removal left behind has neither."""
-    if entry.dist is None:
-        return "unknown", "unknown"
-    data = entry.dist.metadata
-    name, version = (data[key] if key in data else "unknown" for key in ("Name", "Version"))
-    return name, version
-
-
-def _order(entry: EntryPoint) -> tuple[bool, str, str]:
-    """genkit's own plugins first, then by distribution and name, wherever they are installed."""
-    distribution, _ = _origin(entry)
-    return (distribution != DISTRIBUTION, distribution, entry.name)
-
-
 def load_plugins() -> Plugins:
-    """Load every installed plugin of this API version, except those that the environment
-    variable GENKIT_DISABLE_PLUGINS names (plugins or distributions, separated by commas)."""
-    disabled = {n.strip() for n in os.environ.get("GENKIT_DISABLE_PLUGINS", "").split(",")}
-    plugins = Plugins()
-    for entry in sorted(entry_points(group=GROUP), key=_order):
-        distribution, version = _origin(entry)
-        if {entry.name, distribution} & disabled:
+    """Load every enabled plugin of this API version, and the files that the environment variable
+    GENKIT_PLUGINS names. Plugins of other API versions are reported without being imported."""
+    plugins, found = Plugins(), entry_points()
+    for entry in enabled(found.select(group=GROUP)):
+        _load(plugins, Plugin(entry.name, *origin(entry)), entry.load)
+    for path in plugin_files():
+        _load(plugins, Plugin(path.stem, str(path), "file"), partial(_import_file, path))
+    for group in sorted(found.groups - {GROUP}):
+        other = VERSIONED.fullmatch(group)
+        if other is None:
             continue
-        record = Plugin(entry.name, distribution, version)
-        start = time.perf_counter()
-        try:
-            with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
-                module = entry.load()
-        except (Exception, SystemExit) as error:
-            record.fail(error)
+        for entry in enabled(found.select(group=group)):
+            record = Plugin(entry.name, *origin(entry))
+            record.fail(
+                PluginError(
+                    f"it is written for plugin API v{other[1]}, and this genkit has "
+                    f"v{API_VERSION}: install a version of either that fits"
+                )
+            )
             plugins.plugins.append(record)
-            continue
-        record.import_seconds = time.perf_counter() - start
-        plugins.register(module, record)
     return plugins
+
+
+def plugin_files() -> list[Path]:
+    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH."""
+    return [Path(p) for p in os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep) if p]
+
+
+def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
+    """Import and register one plugin; a failure is noted in its record."""
+    start, had_torch = time.perf_counter(), "torch" in sys.modules
+    try:
+        with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
+            module = load()
+    except (Exception, SystemExit) as error:
+        record.fail(error)
+        plugins.plugins.append(record)
+    else:
+        record.import_seconds = time.perf_counter() - start
+        record.imported_torch = not had_torch and "torch" in sys.modules
+        plugins.register(module, record)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """A Python file as a module called like it, which targets such as "mine:Model" can name."""
+    name = path.stem
+    if not name.isidentifier():
+        raise PluginError(f"{path.name} cannot be imported: name it with letters, digits and _")
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if loaded is not None or find_spec(name):
+        raise PluginError(f"a module {name!r} exists already: give {path.name} another name")
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is no Python file")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

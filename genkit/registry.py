@@ -5,7 +5,9 @@ Built-in names always win; a name that two strangers claim belongs to nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -35,16 +37,21 @@ class Catalogue(dict[str, Entry[S]]):
         self.plugins = plugins
         self.contested: dict[str, list[Plugin]] = {}
 
+    def check(self, spec: S) -> None:
+        """Raise PluginError for a name that is built in."""
+        if spec.name in self and self[spec.name].plugin.built_in:
+            raise PluginError(
+                f"{self.kind} {spec.name!r} is built into genkit and cannot be replaced"
+            )
+
     def add(self, spec: S, plugin: Plugin) -> None:
         name = spec.name
         if name in self.contested:
             self.contested[name].append(plugin)
-        elif name not in self:
-            self[name] = Entry(spec, plugin)
-        elif self[name].plugin.built_in:
-            raise PluginError(f"{self.kind} {name!r} is built into genkit and cannot be replaced")
-        else:
+        elif name in self:
             self.contested[name] = [self.pop(name).plugin, plugin]
+        else:
+            self[name] = Entry(spec, plugin)
 
     def find(self, name: str) -> S:
         """The spec of that name; UsageError with the closest name, PluginError if contested."""
@@ -74,25 +81,27 @@ class Registry:
         self.datasets: Catalogue[DatasetSpec] = Catalogue("data set", plugins)
         self.metrics: Catalogue[MetricSpec] = Catalogue("metric", plugins)
         self.features: Catalogue[FeaturesSpec] = Catalogue("feature extractor", plugins)
-        self._fill("register_trainers", TrainerSpec, self.trainers)
-        self._fill("register_datasets", DatasetSpec, self.datasets)
-        self._fill("register_metrics", MetricSpec, self.metrics)
-        self._fill("register_features", FeaturesSpec, self.features)
-
-    def _fill(self, hook: str, kind: type[Spec], catalogue: Catalogue[Any]) -> None:
-        for plugin, answer in self.plugins.call(hook):
-            try:
-                if not isinstance(answer, Iterable):
-                    raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
-                for spec in answer:
-                    if not isinstance(spec, kind):
-                        raise PluginError(f"{hook}() returned {spec!r}, not a {kind.__name__}")
-                    _check(spec)
+        hooks: dict[str, tuple[type[Spec], Catalogue[Any]]] = {
+            "register_trainers": (TrainerSpec, self.trainers),
+            "register_datasets": (DatasetSpec, self.datasets),
+            "register_metrics": (MetricSpec, self.metrics),
+            "register_features": (FeaturesSpec, self.features),
+        }
+        offers: dict[int, list[tuple[Catalogue[Any], Spec]]] = {}  # by the plugin
+        for hook, (kind, catalogue) in hooks.items():
+            for plugin, answer in plugins.call(hook):
+                with noting_faults(plugin):
+                    specs = _checked(hook, kind, answer)
+                    offers.setdefault(id(plugin), []).extend((catalogue, s) for s in specs)
+        for plugin in plugins.plugins:  # all that a plugin offers, or nothing
+            with noting_faults(plugin):
+                offered = [] if plugin.problem else offers.get(id(plugin), [])
+                for catalogue, spec in offered:
+                    catalogue.check(spec)
                     if isinstance(spec, MetricSpec):
                         self._check_columns(spec)
+                for catalogue, spec in offered:
                     catalogue.add(spec, plugin)
-            except Exception as error:
-                plugin.fail(error)
 
     def _check_columns(self, spec: MetricSpec) -> None:
         """Raise PluginError for a column that another metric has: it would hide that one's."""
@@ -102,6 +111,27 @@ class Registry:
                     raise PluginError(
                         f"column {column.name!r} of {spec.name!r} is there already, by {name!r}"
                     )
+
+
+@contextmanager
+def noting_faults(plugin: Plugin) -> Iterator[None]:
+    """Whatever goes wrong with what a plugin offers is that plugin's problem."""
+    try:
+        yield
+    except Exception as error:
+        plugin.fail(error)
+
+
+def _checked(hook: str, kind: type[Spec], answer: Any) -> list[Spec]:
+    """The specs that a hook returned, or PluginError for what are none."""
+    if not isinstance(answer, Iterable):
+        raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
+    specs = list(answer)
+    for spec in specs:
+        if not isinstance(spec, kind):
+            raise PluginError(f"{hook}() returned {spec!r}, not a {kind.__name__}")
+        _check(spec)
+    return specs
 
 
 def _check(spec: Spec) -> None:
@@ -114,6 +144,18 @@ def _check(spec: Spec) -> None:
         raise PluginError(f"each of the columns of {spec.name!r} must be a genkit.specs.Column")
 
 
-def load_registry() -> Registry:
-    """Load all installed plugins and collect what they provide."""
-    return Registry(load_plugins())
+def load_registry(strict: bool | None = None) -> Registry:
+    """Load all installed plugins and collect what they provide.
+
+    Args:
+        strict: raise PluginError if one has a problem; by default if the environment variable
+            GENKIT_STRICT_PLUGINS is 1.
+    """
+    registry = Registry(load_plugins())
+    if strict is None:
+        strict = os.environ.get("GENKIT_STRICT_PLUGINS", "") not in ("", "0")
+    for plugin in registry.plugins.failed if strict else []:
+        raise PluginError(
+            f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}: {plugin.problem}"
+        )
+    return registry

@@ -15,7 +15,7 @@ from genkit import checkpoint, sampling
 from genkit.config import RunConfig, explain
 from genkit.data import ImageData, data_root, open_data, parse_data_name
 from genkit.device import choose_device, place
-from genkit.errors import PluginError, UsageError
+from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel
 from genkit.registry import Registry
 from genkit.rundir import RunDir, read_json
@@ -51,7 +51,8 @@ def build_model(
     as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights"))
-        model = spec.load()(config, shape)
+        with plugin_code(f"{spec.name}: building the model for images of {shape}"):
+            model = spec.load()(config, shape)
     if not isinstance(model, GenerativeModel):
         raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
     return model

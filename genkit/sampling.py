@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.data import data_root
-from genkit.errors import PluginError, UsageError
+from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel
 from genkit.registry import Registry
 from genkit.rundir import write_atomic
@@ -47,9 +47,10 @@ def draw(
         for chunk in range(math.ceil(n / CHUNK)):
             generator = torch.Generator(model.device)
             generator.manual_seed(derive_seed(seed, "sample", chunk))
-            images = model.sample(CHUNK, generator=generator)
-            _check(model, images)
-            parts.append(to_bytes(images).cpu())
+            with plugin_code(f"{type(model).__name__}.sample()"):
+                images = model.sample(CHUNK, generator=generator)
+                _check(model, images)
+                parts.append(to_bytes(images).cpu())
             if on_progress:
                 on_progress(min((chunk + 1) * CHUNK, n), n)
     finally:

@@ -116,7 +116,7 @@ def print_plugins(registry: Registry, traceback: bool) -> None:
     """Each plugin's health; with `traceback`, errors in full."""
     console = Console()
     table = Table(box=None)
-    for heading in ("plugin", "distribution", "provides", "import", "problem"):
+    for heading in ("plugin", "distribution", "provides", "import", "torch", "problem"):
         table.add_column(heading)
     for plugin in registry.plugins.plugins:
         provides = [
@@ -130,6 +130,7 @@ def print_plugins(registry: Registry, traceback: bool) -> None:
             f"{plugin.distribution} {plugin.version}",
             ", ".join(provides),
             f"{1000 * plugin.import_seconds:.0f} ms",
+            "at import" if plugin.imported_torch else "",
             plugin.problem or "",
         ]
         table.add_row(*(Text(cell) for cell in cells))

@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The order in which data flows: a module imports only modules above it.
-ORDER = """errors specs hookspecs config options plugins registry rundir card ranking report
+ORDER = """errors entries specs hookspecs config options plugins registry rundir card ranking report
     show scoreboard pictures progress signals data provenance model stream device checkpoint loop
     sampling runs likelihood features metrics neighbours memorisation preflight evaluation
     training crew protocol entrants comparison arguments train_command evaluate_command
-    compare_command cli""".split()
+    compare_command commands cli""".split()
 NEEDS_TORCH = """provenance model stream device checkpoint loop sampling runs likelihood features
     metrics neighbours memorisation preflight evaluation training""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]
