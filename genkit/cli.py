@@ -16,6 +16,7 @@ from genkit.commands import RootGroup
 from genkit.compare_command import compare, inspect
 from genkit.errors import GenkitError, UsageError
 from genkit.evaluate_command import evaluate, report
+from genkit.new_plugin import new_plugin
 from genkit.train_command import TrainGroup, registry
 
 app = typer.Typer(
@@ -83,6 +84,7 @@ def sample(
 app.command()(evaluate)
 app.command()(compare)
 app.command()(report)
+app.command()(new_plugin)
 app.command("inspect", hidden=True)(inspect)
 
 

@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 ORDER = """errors entries specs hookspecs config options plugins registry rundir card ranking report
     show scoreboard pictures progress signals data provenance model stream device checkpoint loop
     sampling runs likelihood features metrics neighbours memorisation preflight evaluation
-    training crew protocol entrants comparison arguments train_command evaluate_command
-    compare_command commands cli""".split()
+    training promises trial data_promises feature_promises metric_promises model_promises
+    sample_promises testing crew protocol entrants comparison arguments train_command
+    evaluate_command compare_command commands new_plugin cli""".split()
 NEEDS_TORCH = """provenance model stream device checkpoint loop sampling runs likelihood features
-    metrics neighbours memorisation preflight evaluation training""".split()
+    metrics neighbours memorisation preflight evaluation training promises trial data_promises
+    feature_promises metric_promises model_promises sample_promises testing""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]
 HEAVY_PACKAGES = {"torch", "torchvision", "torch_fidelity"}
 CORE = sorted(path for path in (ROOT / "genkit").glob("*.py"))

@@ -1,0 +1,79 @@
+"""A model that keeps every promise to genkit, from which those that break one are made."""
+
+import pytest
+import torch
+from torch import nn
+
+from genkit.model import GenerativeModel, LogLikelihood, Phase
+from genkit.promises import statement
+from genkit.specs import TrainerSpec
+from genkit.testing import PromiseBroken, check_trainer
+
+SHAPE = (1, 4, 4)
+
+
+def spec_of(toy):
+    return TrainerSpec(name="toy", summary="A toy.", target=f"{toy.__module__}:{toy.__name__}")
+
+
+def recorder(cases):
+    """A decorator for toys: they break a promise, and `seen` stands in how that is told."""
+
+    def breaks(promise, seen):
+        def record(toy):
+            cases.append(pytest.param(toy, promise, seen, id=toy.__name__))
+            return toy
+
+        return record
+
+    return breaks
+
+
+def assert_told(toy, promise, seen):
+    """The kit names the promise that a toy breaks, and what it saw."""
+    with pytest.raises(PromiseBroken) as caught:
+        check_trainer(spec_of(toy), options={"batch_size": 16}, shapes=[SHAPE])
+    name, _, told = str(caught.value).partition(": ")
+    said, _, found = told.partition("; ")
+    assert name in ("toy", "toy (1 x 4 x 4)")
+    assert said == statement(promise)
+    assert seen in found
+
+
+class Toy(GenerativeModel):
+    """Keeps every promise: a layer that takes noise off images, with a Gaussian's likelihood."""
+
+    names = ("denoise",)
+
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        size = image_shape.dimensions
+        self.layer = nn.Linear(size, size)
+        self.register_buffer("offset", torch.zeros(()))
+        self.calls = 0
+
+    def phases(self):
+        optimizer = torch.optim.Adam(self.parameters(), 1e-2)
+        return [Phase(name=name, loss=self.loss, optimizer=optimizer) for name in self.names]
+
+    def loss(self, batch):
+        x = batch.images.flatten(1)  # (N, D)
+        return (self.layer(x + torch.randn_like(x)).float() - x).square().mean(), {}
+
+    def sample(self, n, labels=None, *, generator):
+        return self.images_of(torch.randn(n, self.image_shape.dimensions, generator=generator))
+
+    def images_of(self, noise):
+        shape = self.image_shape
+        return self.layer(noise).tanh().view(-1, shape.channels, shape.height, shape.width)
+
+    def log_likelihood(self, images):
+        nats = -0.5 * self.layer(images.flatten(1)).square().sum(1)
+        return LogLikelihood(nats, "exact", "toys")
+
+    def log_weights(self, images, draws):
+        nats = self.log_likelihood(images).nats
+        return LogLikelihood(nats + torch.randn(draws, len(images)), "bound", "toys")
+
+    def reconstruct(self, images):
+        return self.images_of(images.flatten(1))

@@ -1,0 +1,220 @@
+"""Models that break one promise each of those on phases, losses and training.
+
+The decorator of each class says which, and what stands in the message.
+"""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from broken import SHAPE, Toy, assert_told, recorder, spec_of
+from torch import nn
+
+from genkit import model_promises as promises
+from genkit.errors import UsageError
+from genkit.model import Phase
+from genkit.testing import PromiseBroken, check_trainer
+
+torch.set_num_threads(1)
+CASES = []
+breaks = recorder(CASES)
+
+
+@breaks(promises.shape_is_refused_or_built, "ValueError: no grey images")
+class CrashesOnShape(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        if image_shape.channels == 1:
+            raise ValueError("no grey images")
+
+
+@breaks(promises.odd_shapes_are_refused_or_work, "1 x 9 x 13 was built, and then came")
+class NeedsEvenSides(Toy):
+    def loss(self, batch):
+        batch.images.unflatten(2, (-1, 2))
+        return super().loss(batch)
+
+
+@breaks(promises.odd_shapes_are_refused_or_work, "1 x 9 x 13 was neither refused nor built")
+class AssertsEvenSides(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        assert image_shape.height % 2 == 0
+
+
+@breaks(promises.phases_are_well_formed, "their names are ['same', 'same']")
+class TwoPhasesOfOneName(Toy):
+    names = ("same", "same")
+
+
+@breaks(promises.phases_are_well_formed, "not a list of Phase")
+class NoPhase(Toy):
+    def phases(self):
+        return torch.optim.Adam(self.parameters())
+
+
+@breaks(promises.phases_are_well_formed, "'denoise' has repeats 0, every 1")
+class NeverRuns(Toy):
+    def phases(self):
+        return [
+            Phase(
+                name="denoise", loss=self.loss, optimizer=super().phases()[0].optimizer, repeats=0
+            )
+        ]
+
+
+@breaks(promises.phases_are_well_formed, "'denoise' holds a (3,) that is not the model's")
+class TrainsAStranger(Toy):
+    def phases(self):
+        (phase,) = super().phases()
+        phase.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))]})
+        return [phase]
+
+
+@breaks(promises.phases_are_well_formed, "'forgotten' is in none")
+class ForgetsAParameter(Toy):
+    def phases(self):
+        phases = super().phases()
+        self.forgotten = nn.Parameter(torch.ones(3))
+        return phases
+
+
+@breaks(promises.phases_are_well_formed, "the schedule of 'denoise' gives -9.0 at step 1000")
+class NegativeRate(Toy):
+    def phases(self):
+        (phase,) = super().phases()
+        phase.schedule = lambda step: 1 - step / 100
+        return [phase]
+
+
+@breaks(promises.losses_are_finite_scalars, "'loss' of 'denoise' is (16,), not a scalar tensor")
+class LossPerPixel(Toy):
+    def loss(self, batch):
+        x = batch.images.flatten(1)
+        return (self.layer(x) - x).square().mean(0), {}
+
+
+@breaks(promises.losses_are_finite_scalars, "'loss' of 'denoise' is inf")
+class InfiniteLoss(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0] / 0, {}
+
+
+@breaks(promises.losses_are_finite_scalars, "'accuracy' of 'denoise' is float, not a scalar tensor")
+class LogsAFloat(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0], {"accuracy": 0.5}
+
+
+@breaks(promises.losses_are_finite_scalars, "'denoise' returned Tensor, not (loss, extras)")
+class NoExtras(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0]
+
+
+@breaks(promises.losses_are_finite_scalars, "returned extras of type list, not a mapping")
+class ExtrasInAList(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0], []
+
+
+@breaks(promises.losses_are_finite_scalars, "the loss of 'denoise' has no gradient")
+class DetachedLoss(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0].detach(), {}
+
+
+@breaks(promises.losses_are_finite_scalars, "'denoise' changed the images in place")
+class NoiseInPlace(Toy):
+    def loss(self, batch):
+        batch.images.add_(0.1)
+        return super().loss(batch)
+
+
+class Pair(Toy):
+    """Two phases, each with a layer of its own."""
+
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.other = nn.Linear(2, 1)
+
+    def phases(self):
+        adam = torch.optim.Adam
+        return [
+            Phase(name="first", loss=self.loss, optimizer=adam(self.layer.parameters())),
+            Phase(name="second", loss=self.second, optimizer=adam(self.other.parameters())),
+        ]
+
+    def second(self, batch):
+        return self.other.weight.square().sum() + self.other.bias.square().sum(), {}
+
+
+@breaks(promises.phases_change_only_their_own, "'second' changed 'layer.bias', which is not in its")
+class Meddles(Pair):
+    def second(self, batch):
+        with torch.no_grad():
+            self.layer.bias += 0.1
+        return super().second(batch)
+
+
+@breaks(promises.phases_change_only_their_own, "'second' changed nothing in 3 iterations")
+class Idle(Pair):
+    def second(self, batch):
+        return 0 * super().second(batch)[0], {}
+
+
+@breaks(promises.training_lowers_the_loss, "the loss of phase 'second' became nan in step 7")
+class FailsLater(Pair):
+    def second(self, batch):
+        self.offset += 1
+        loss, extras = super().second(batch)
+        return (loss * torch.nan if self.offset > 6 else loss), extras
+
+
+@breaks(promises.train_and_eval_return_the_model, "train(False) returned NoneType")
+class TrainReturnsNone(Toy):
+    def train(self, mode=True):
+        super().train(mode)
+
+
+@breaks(promises.training_lowers_the_loss, "in 40 iterations")
+class ClimbsUp(Toy):
+    def phases(self):
+        (phase,) = super().phases()
+        for group in phase.optimizer.param_groups:
+            group["maximize"] = True
+        return [phase]
+
+
+@breaks(promises.state_is_plain, "'_extra_state' of the model is a Fraction")
+class KeepsAFraction(Toy):
+    def get_extra_state(self):
+        return Fraction(1, 2)
+
+    def set_extra_state(self, state):
+        pass
+
+
+class RefusesAll(Toy):
+    def __init__(self, config, image_shape):
+        raise UsageError("it takes nothing")
+
+
+def test_model_that_keeps_every_promise_passes():
+    check_trainer(spec_of(Toy), options={"batch_size": 16}, shapes=[SHAPE, (3, 5, 4)])
+    check_trainer(spec_of(Pair), shapes=[SHAPE])
+
+
+@pytest.mark.parametrize("toy, promise, seen", CASES)
+def test_broken_promise_is_named_with_what_was_seen(toy, promise, seen):
+    assert_told(toy, promise, seen)
+
+
+def test_every_promise_on_training_is_broken_by_some_toy():
+    known = {*promises.PROMISES, promises.odd_shapes_are_refused_or_work}
+    assert {case.values[1] for case in CASES} == known
+
+
+def test_model_that_refuses_every_shape_is_no_pass():
+    with pytest.raises(PromiseBroken, match="refuses all of 1 x 4 x 4, 3 x 8 x 8; give shapes"):
+        check_trainer(spec_of(RefusesAll), shapes=[SHAPE, (3, 8, 8)])
