@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genkit.runs import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "load", "train"]
+__all__ = ["__version__", "compare", "load", "resume", "train"]
 
 
 def train(
@@ -59,8 +59,27 @@ def train(
     )
 
 
-def load(path: str | Path, device: str = "auto") -> Run:
-    """Load a run to sample from; its data set is not needed.
+def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
+    """Go on with a run from its last checkpoint, bit for bit.
+
+    Args:
+        changes: budget, log_every, grids, watch, checkpoint_seconds, threads or where the data
+            lies, if they are to be others from now on.
+
+    Raises:
+        genkit.errors.UsageError: the path is no run, or a change is none that can be made.
+        genkit.errors.CheckpointError: there is no whole checkpoint.
+    """
+    from genkit.progress import new_reporter
+    from genkit.registry import load_registry
+    from genkit.training import resume as go_on
+
+    return go_on(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
+
+
+def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
+    """Load a run to sample from; its data set is not needed. `best` takes the weights that scored
+    best in training, not the last ones.
 
     Raises:
         genkit.errors.UsageError: the path is no run, or its plugin is not installed.
@@ -69,7 +88,7 @@ def load(path: str | Path, device: str = "auto") -> Run:
     from genkit.registry import load_registry
     from genkit.runs import load_run
 
-    return load_run(path, load_registry(), device)
+    return load_run(path, load_registry(), device, best=best)
 
 
 def compare(models: Sequence[str], *, out: str | Path | None = None, **options: Any) -> Comparison:

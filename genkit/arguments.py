@@ -28,7 +28,7 @@ def check_budget(text: str | None) -> str | None:
 
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
-Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH or npz:PATH")]
+Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH")]
 ComparedData = Annotated[
     str | None,
     typer.Option(help="data set; default: that of the first run given, or mnist-mini"),
@@ -63,6 +63,9 @@ RankBy = Annotated[
 ]
 Cards = Annotated[
     bool, typer.Option("--cards", help="also print what each score was measured with")
+]
+Best = Annotated[
+    bool, typer.Option("--best", help="the weights that scored best in training, not the last")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]

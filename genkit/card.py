@@ -16,6 +16,7 @@ MATTERS = {
     "quantisation": "quantisation and resizing",
     "metrics": "metric",
 }
+FLAGGED = 0.6  # of samples closer to the training split: a larger share is marked as copies
 Card = Mapping[str, Any]
 
 

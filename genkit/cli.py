@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from genkit.arguments import Device, JSONPath, ProgressOption, RunArgument, Seed, check_budget
+from genkit.arguments import Best, Device, JSONPath, RunArgument, Seed
 from genkit.commands import RootGroup
 from genkit.compare_command import compare, inspect
-from genkit.errors import GenkitError, UsageError
+from genkit.data_command import data
+from genkit.errors import GenkitError, UsageError, printable
 from genkit.evaluate_command import evaluate, report
 from genkit.new_plugin import new_plugin
-from genkit.train_command import TrainGroup, registry
+from genkit.train_command import TrainGroup, registry, resume
 
 app = typer.Typer(
     name="genkit",
@@ -33,27 +35,7 @@ app.add_typer(
     help="Train a model: genkit train MODEL; its options: genkit train MODEL --help.",
     no_args_is_help=True,
 )
-
-
-@app.command()
-def resume(
-    run: RunArgument,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="train up to this budget instead of the recorded one", callback=check_budget
-        ),
-    ] = None,
-    progress: ProgressOption = "auto",
-) -> None:
-    """Go on with a run from its last checkpoint."""
-    from genkit.progress import new_reporter
-    from genkit.rundir import RunDir
-
-    RunDir.open(run).config()
-    from genkit.training import resume as go_on
-
-    print(go_on(run, registry(), budget=budget, reporter=new_reporter(progress)).path)
+app.add_typer(data, name="data", no_args_is_help=True)
 
 
 @app.command()
@@ -66,6 +48,7 @@ def sample(
         typer.Option("-o", "--output", help="grid.png, samples.npz, or a folder of PNG files"),
     ] = None,
     columns: Annotated[int | None, typer.Option(min=1, help="images in a row of the grid")] = None,
+    best: Best = False,
     device: Device = "auto",
 ) -> None:
     """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
@@ -77,10 +60,11 @@ def sample(
 
     path = output or Path(f"{run.resolve().name}-samples.png")
     check_output(path)
-    save_samples(load_run(run, registry(), device).sample(n, seed), path, columns)
+    save_samples(load_run(run, registry(), device, best=best).sample(n, seed), path, columns)
     print(path)
 
 
+app.command()(resume)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(report)
@@ -116,12 +100,18 @@ def info(
 @app.command()
 def plugins(
     full: Annotated[bool, typer.Option("--traceback", help="show errors in full")] = False,
+    json: JSONPath = None,
 ) -> None:
     """Show each plugin: where it comes from, what it provides and what is wrong with it."""
     from genkit.registry import load_registry
-    from genkit.show import print_plugins
+    from genkit.report import write_json_output
+    from genkit.show import health, print_plugins
 
-    print_plugins(load_registry(strict=False), full)
+    found = load_registry(strict=False)
+    if json:
+        write_json_output(json, health(found))
+    if json != "-":
+        print_plugins(found, full)
 
 
 @app.callback(invoke_without_command=True)
@@ -165,19 +155,71 @@ def take_plugins(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code. What genkit raises is one line on stderr."""
+    occupy_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
+    streams = sys.stdout, sys.stderr
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if (sys.stdout, sys.stderr) != streams:  # Typer's sign of a pipe whose reader had enough
+        (sys.stdout, sys.stderr), code = streams, 0
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError as error:
+            let_go(stream)
+            if stream is sys.stdout and code == 0 and not isinstance(error, BrokenPipeError):
+                code = complain_of_output(error)
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; the exit code, with what genkit raises in one line on stderr."""
     try:
-        app(take_plugins(sys.argv[1:] if arguments is None else arguments), prog_name="genkit")
+        app(take_plugins(arguments), prog_name="genkit")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:
         if error.__cause__ is not None and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(error.__cause__)
-        print(f"Error: {error}", file=sys.stderr)
+        complain(printable(str(error)))
         return error.exit_code
+    except OSError as error:
+        if error.filename is not None:  # it is not about a stream
+            raise
+        return complain_of_output(error)
     return 0
+
+
+def complain_of_output(error: OSError) -> int:
+    complain(f"the output could not be written: {error.strerror or error}")
+    return 1
+
+
+def complain(message: str) -> None:
+    """Say what went wrong, if there is still somebody who listens."""
+    with suppress(OSError):
+        print(f"Error: {message}", file=sys.stderr)
+
+
+def occupy_closed_streams() -> None:
+    """Give closed standard streams to the null device, lest a file of a run be opened in their
+    place and what something prints end up in it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+
+
+def let_go(stream: Any) -> None:
+    """Send what a stream still holds to the null device: Python would complain of it at the end."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 if __name__ == "__main__":

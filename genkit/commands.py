@@ -58,6 +58,7 @@ def run_command(name: str, entries: list[EntryPoint], arguments: list[str]) -> N
             f"command {name!r} comes from {_owners(entries)}; "
             "set GENKIT_DISABLE_PLUGINS to drop one of them"
         )
+    code: str | int | None = 0
     with plugin_code(f"command {name!r} of {_owners(entries)}"):
         try:
             target = entries[0].load()
@@ -68,7 +69,11 @@ def run_command(name: str, entries: list[EntryPoint], arguments: list[str]) -> N
                 raise PluginError(f"command {name!r} is {target!r}, no typer.Typer and no function")
             target, function = typer.Typer(add_completion=False), target
             target.command(name)(function)
-        target(arguments, prog_name=f"genkit {name}")
+        try:
+            target(arguments, prog_name=f"genkit {name}")
+        except SystemExit as end:  # so commands end, well or not
+            code = end.code
+    raise SystemExit(code)
 
 
 def _owners(entries: Iterable[EntryPoint]) -> str:

@@ -21,6 +21,7 @@ from genkit.crew import Crew, count_cores, genkit_command, last_words
 from genkit.entrants import Entrant, announce, choose_entrants, choose_presets
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.pictures import join_grids
+from genkit.progress import error_console
 from genkit.protocol import Options
 from genkit.ranking import (
     CALIBRATION,
@@ -79,7 +80,7 @@ def compare(
         UsageError: for input that cannot be used, before anything is trained. A model that fails
             later is a row that says why.
     """
-    console = console or Console(stderr=True)
+    console = console or error_console()
     runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
     recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
     options = options.with_data(recorded)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from genkit.errors import PluginError, UsageError
+from genkit.errors import GenkitError, PluginError, UsageError, one_line, printable
 from genkit.specs import Config, TrainerSpec
 
 C = TypeVar("C", bound=Config)
@@ -67,7 +67,9 @@ class Budget:
 class RunConfig(Config):
     """What every run has, whatever it trains."""
 
-    data: str = Field("mnist-mini", description="data set: NAME, folder:PATH or npz:PATH")
+    data: str = Field(
+        "mnist-mini", description="data set: NAME, folder:PATH, prepared:PATH or npz:PATH"
+    )
     data_root: Path | None = Field(
         None, description="folder where data sets live (also GENKIT_DATA)"
     )
@@ -88,13 +90,32 @@ class RunConfig(Config):
         1, ge=1, le=1024, description="CPU threads; the results' last bits depend on it"
     )
     accumulate: int = Field(
-        1, ge=1, description="parts a batch is split into to save memory; gradients add up"
+        1,
+        ge=1,
+        le=65_536,
+        description="parts a batch is split into to save memory; gradients add up",
     )
-    log_every: int = Field(50, ge=1, description="iterations between lines in metrics.jsonl")
-    grids: int = Field(10, ge=0, description="sample grids to write over the run")
+    log_every: int = Field(
+        50, ge=1, le=10**9, description="iterations between lines in metrics.jsonl"
+    )
+    grids: int = Field(10, ge=0, le=10**6, description="sample grids to write over the run")
+    watch: int = Field(
+        256,
+        ge=0,
+        le=100_000,
+        description="samples looked at with each grid: the best weights are kept and a collapse "
+        "is told; 0: none",
+    )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"
     )
+
+    @field_validator("data", "data_root", "device")
+    @classmethod
+    def _text_can_be_used(cls, value: str | Path | None) -> str | Path | None:
+        if "\0" in str(value):
+            raise ValueError(f"{str(value)!r} holds a NUL, which no name has")
+        return value
 
     @field_validator("budget")
     @classmethod
@@ -119,15 +140,24 @@ class RunConfig(Config):
 def explain(error: ValidationError, where: str = "--") -> str:
     """The first fault of a validation error in one line, with its field and value."""
     fault = error.errors()[0]
-    path = ".".join(str(part) for part in fault["loc"])
+    path = printable(".".join(str(part) for part in fault["loc"]))
     name = path.replace("_", "-") if where == "--" else path
     subject = f"{where}{name}: " if path else f"{where.rstrip('. :-')}: ".removeprefix(": ")
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"{where}{name} is no option here"
     if fault["type"] == "value_error":
-        return f"{subject}{message}"
-    return f"{subject}{message[0].lower()}{message[1:]} (got {fault['input']!r})"
+        return f"{subject}{message if len(message) < 1000 else f'{message[:1000]}...'}"
+    return f"{subject}{message[0].lower()}{message[1:]} (got {quoted(fault['input'])})"
+
+
+def quoted(value: object, most: int = 100) -> str:
+    """A value as Python would write it, cut where that is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of 5,000 digits
+        text = f"{type(value).__name__} too large to be written"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def validate(
@@ -137,10 +167,17 @@ def validate(
     `strict`, as for files, `true` and "3" are no numbers."""
     try:
         if strict:  # JSON's lists, unlike Python's, fit tuples; dates become text
-            return config.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+            text = json.dumps(dict(values), default=str)
+            return config.model_validate_json(text, strict=True)
         return config.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(explain(error, where)) from None
+    except (ValueError, RecursionError):  # of json: a number or a nest too large for it
+        raise UsageError(f"{where}{quoted(dict(values))} holds what is too large") from None
+    except GenkitError:
+        raise
+    except Exception as error:  # a validator of a plugin's may raise what it likes
+        raise PluginError(f"{config.__name__}'s own check failed: {one_line(error)}") from error
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
@@ -174,7 +211,7 @@ def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
     tables = {key: content.get(key, {}) for key in ("run", "options")}
     for key, table in tables.items():
         if not isinstance(table, dict):
-            raise UsageError(f"--config {path}: {key!r} must be a table, not {table!r}")
+            raise UsageError(f"--config {path}: {key!r} must be a table, not {quoted(table)}")
     return {**tables, "model": content.get("model")}
 
 

@@ -18,12 +18,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genkit.config import explain, suggest
-from genkit.errors import PluginError, UsageError
+from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.specs import Config, DatasetSpec, ImageShape
-
-HELD_OUT_FRACTION = 0.1
-HELD_OUT_IMAGES = 10_000
-HELD_OUT_SEED = 0
+from genkit.walk import hold_out
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,16 @@ class Splits:
         test: images held out by the data set's authors; None lets genkit hold some out.
         classes: the classes' names, in the order of the labels; empty without labels.
         notes: one line each on what the user should know, such as files that were skipped.
+        fingerprint: of stored arrays when they were stored; if it is another now, they are refused.
+        held_out: `test` was taken from the training images by `hold_out`.
     """
 
     train: Split
     test: Split | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,7 +94,7 @@ class ImageData:
         """SHA-256, in hex, of the shapes and bytes of all arrays of both splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.test):
-            digest.update(f"{split.images.shape} {split.labels is not None};".encode())
+            digest.update(fingerprint_header(split.images.shape, split.labels is not None))
             digest.update(split.images.data)
             if split.labels is not None:
                 digest.update(split.labels.astype("<i8").data)  # the same on every machine
@@ -101,6 +102,11 @@ class ImageData:
                 digest.update(b"intensities;")
                 digest.update(split.intensities.data)
         return digest.hexdigest()
+
+
+def fingerprint_header(shape: tuple[int, ...], labelled: bool) -> bytes:
+    """What a fingerprint takes in before the images of a split, whose labels follow them."""
+    return f"{shape} {labelled};".encode()
 
 
 def parse_data_name(text: str) -> tuple[str, str | None]:
@@ -158,19 +164,22 @@ def open_data(
             f"{spec.name} needs a {spec.source.lower()}: --data {spec.name}:{spec.source}"
         )
     config = _build_config(spec, options or {})
-    splits = spec.load()(config, source, data_root(root))
+    with plugin_code(f"the loader of data set {spec.name!r}"):
+        splits = spec.load()(config, source, data_root(root))
     _check_splits(splits, spec.name, name)
     train, test, notes = splits.train, splits.test, tuple(splits.notes)
-    held_out = test is None
     if test is None:
-        train, test = _hold_out(train, name)
+        train, test = (_take(train, chosen) for chosen in hold_out(len(train.images), name))
+    held_out = splits.test is None or splits.held_out
+    if held_out:
+        count = len(test.images)
         notes += (
-            f"{name} has no test images: genkit held out {len(test.images):,} of "
-            f"{len(splits.train.images):,}, the same ones every time",
+            f"{name} has no test images: genkit held out {count:,} of "
+            f"{len(train.images) + count:,}, the same ones every time",
         )
     if len(train.images) < 2:
         raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
-    return ImageData(
+    data = ImageData(
         name=name,
         train=_contiguous(train),
         test=_contiguous(test),
@@ -180,6 +189,12 @@ def open_data(
         reference=spec.reference,
         held_out=held_out,
     )
+    if splits.fingerprint not in (None, data.fingerprint):
+        raise UsageError(
+            f"{name} is damaged: the SHA-256 of its images and labels begins with "
+            f"{data.fingerprint[:8]} instead of {splits.fingerprint[:8]}; make it again"
+        )
+    return data
 
 
 def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
@@ -201,19 +216,18 @@ def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
 def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
     """Raise `PluginError` unless a loader returned what its contract says."""
 
+    whose = f"the loader of data set {spec_name!r}"
+
     def require(kept: bool, problem: str) -> None:
         if not kept:
-            raise PluginError(f"the loader of data set {spec_name!r} {problem}")
+            raise PluginError(f"{whose} {problem}")
 
     require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
     for part, split in (("train", splits.train), ("test", splits.test)):
         if split is None and part == "test":
             continue
         if not isinstance(split, Split):
-            raise PluginError(
-                f"the loader of data set {spec_name!r} gave {type(split).__name__} as {part}, "
-                "not a Split"
-            )
+            raise PluginError(f"{whose} gave {type(split).__name__} as {part}, not a Split")
         images, labels = split.images, split.labels
         require(isinstance(images, np.ndarray), f"gave {part} images that are no numpy array")
         require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
@@ -261,23 +275,8 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
         )
 
 
-def _hold_out(split: Split, name: str) -> tuple[Split, Split]:
-    """Training and test images out of one split, each in its former order."""
-    count = len(split.images)
-    if count < 3:
-        raise UsageError(
-            f"{name} holds {count} image{'s' if count > 1 else ''}; the fewest to learn from, "
-            "with one held out for testing, are 3"
-        )
-    # RandomState's stream is frozen for good; default_rng's may change with numpy's version.
-    order = np.random.RandomState(HELD_OUT_SEED).permutation(count)
-    test_count = min(HELD_OUT_IMAGES, max(1, int(count * HELD_OUT_FRACTION)))
-    test, train = np.sort(order[:test_count]), np.sort(order[test_count:])
-
-    def take(indices: NDArray[np.int64]) -> Split:
-        return _each_array(split, lambda array: array[indices])
-
-    return take(train), take(test)
+def _take(split: Split, indices: NDArray[np.int64]) -> Split:
+    return _each_array(split, lambda array: array[indices])
 
 
 def _contiguous(split: Split) -> Split:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TRACEBACK_HINT = "; GENKIT_TRACEBACK=1 shows all of it"
+
 
 class GenkitError(Exception):
     """Something failed that is neither the user's input nor a plugin."""
@@ -37,12 +39,22 @@ class CheckpointError(GenkitError):
     """A file of weights or of training state is damaged or belongs to something else."""
 
 
+class WriteError(GenkitError):
+    """A file could not be written: the disk is full, the folder is gone or may not be changed."""
+
+
 class Interrupted(GenkitError):
     """Training was asked to stop by a signal; it finished its step and saved."""
 
     def __init__(self, number: int, run: object) -> None:
         super().__init__(f"interrupted; all is saved, go on with: genkit resume {run}")
         self.exit_code = 128 + number
+
+
+def printable(text: object) -> str:
+    """The text on one line, with escapes for what a terminal would obey instead of showing: line
+    breaks, control characters, signs that turn the direction of writing."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def one_line(error: BaseException) -> str:
@@ -58,13 +70,12 @@ def one_line(error: BaseException) -> str:
 def plugin_code(what: str) -> Iterator[None]:
     """Run a plugin's code: what it raises becomes a PluginError that names `what` failed.
 
-    genkit's own errors pass, so that a plugin can speak to its user; so do interrupts.
+    genkit's own errors pass, so that a plugin can speak to its user; so do interrupts. SystemExit
+    does not: it would end the program without a word.
     """
     try:
         yield
     except GenkitError:
         raise
-    except Exception as error:
-        raise PluginError(
-            f"{what} failed: {one_line(error)}; GENKIT_TRACEBACK=1 shows all of it"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what} failed: {one_line(error)}{TRACEBACK_HINT}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genkit.arguments import (
+    Best,
     Cards,
     Data,
     DataOption,
@@ -51,6 +52,7 @@ def evaluate(
     likelihood_images: Annotated[
         int, typer.Option(min=1, help="test images whose likelihood is taken")
     ] = 1000,
+    best: Best = False,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; default: one per core")
@@ -93,7 +95,9 @@ def evaluate(
         opened = load_data(found, choose_data(targets[0], chosen))
         yardstick = Yardstick.choose(found, opened, protocol, reporter)
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = score([*targets, *more], yardstick, lambda path: load_run(path, found, device))
+        rows = score(
+            [*targets, *more], yardstick, lambda path: load_run(path, found, device, best=best)
+        )
     finally:
         reporter.stop()
     calibration = [row for row in rows if row["name"] in CALIBRATION]

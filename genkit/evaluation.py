@@ -7,9 +7,11 @@ down the protocol beside the numbers.
 from __future__ import annotations
 
 import importlib.metadata
-import math
+import os
+import time
+import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ from torch import Tensor
 from genkit import __version__, sampling
 from genkit.data import ImageData
 from genkit.device import choose_device
-from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.features import FeatureExtractor, ImageSet, open_features
 from genkit.likelihood import measure_likelihood
 from genkit.memorisation import Memorisation
-from genkit.metrics import Estimate, Reference, choice, reference_for
+from genkit.metrics import Reference, choice, measure, reference_for
 from genkit.progress import Reporter
 from genkit.registry import Registry
 from genkit.runs import Run
@@ -31,6 +33,7 @@ from genkit.stream import derive_seed
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
 DEFAULT_SAMPLES = 10_000
+SLOW_SECONDS = 30.0  # of a metric, of which its user is told
 QUANTISATION = "uint8, rounded, no resizing"
 
 
@@ -60,6 +63,7 @@ class Yardstick:
     extractor: FeatureExtractor | None
     reference: Reference | None
     reporter: Reporter
+    told: set[str] = field(default_factory=set)  # metrics of whose problem the user was told
 
     @classmethod
     def choose(
@@ -91,40 +95,39 @@ class Yardstick:
             return None
         return ImageSet(images, self.extractor, reporter=self.reporter, test_places=places)
 
-    def score(self, samples: ImageSet) -> dict[str, dict[str, float]]:
+    def score(self, samples: ImageSet | None) -> dict[str, Any]:
         """All metrics' values for samples, and their standard deviations: "scores" and
-        "deviations", by column."""
-        if self.reference is None:
-            return {"scores": {}, "deviations": {}}
+        "deviations", by column. A metric that fails leaves its columns out: "problems" says why."""
+        row: dict[str, Any] = {"scores": {}, "deviations": {}, "problems": []}
+        if samples is None or self.reference is None:
+            return row
         for images, of in ((samples, "samples"), (self.reference.train, "reference images")):
             if len(images) < FEWEST:
                 raise UsageError(
                     f"{len(images)} {of} are too few for scores: give at least {FEWEST}, and 2,000 "
                     "or more for scores that mean something"
                 )
-        values: dict[str, float] = {}
-        deviations: dict[str, float] = {}
         for name, entry in self.registry.metrics.items():
-            spec = entry.spec
-            try:
-                self.reporter.update({"fraction": 1.0, "stage": name})
-                found = spec.load()(spec.config(), samples, self.reference)
-                if unknown := sorted(set(found) - {column.name for column in spec.columns}):
-                    raise KeyError(f"{unknown[0]} is none of its columns")
-                for column, estimate in found.items():
-                    if not isinstance(estimate, Estimate):
-                        estimate = Estimate(float(estimate))
-                    _check_finite(column, estimate)
-                    values[column] = float(estimate.value)
-                    if estimate.deviation is not None:
-                        deviations[column] = float(estimate.deviation)
-            except GenkitError:
-                raise
-            except Exception as error:
-                raise PluginError(
-                    f"metric {name!r} failed: {type(error).__name__}: {error}"
-                ) from error
-        return {"scores": values, "deviations": deviations}
+            self.reporter.update({"fraction": 1.0, "stage": name})
+            start = time.monotonic()
+            found, problems = measure(entry, samples, self.reference)
+            row["problems"] += self._tell(name, problems)
+            if (seconds := time.monotonic() - start) > SLOW_SECONDS:
+                self.reporter.say(f"metric {name!r} took {seconds:.0f} s")
+            for column, estimate in found.items():
+                row["scores"][column] = estimate.value
+                if estimate.deviation is not None:
+                    row["deviations"][column] = estimate.deviation
+        return row
+
+    def _tell(self, name: str, problems: list[PluginError]) -> list[str]:
+        """Problems in one line each; the user is told the first of each name, once for all rows."""
+        if problems and name not in self.told:
+            self.told.add(name)
+            self.reporter.say(str(problems[0]))
+            if problems[0].__cause__ and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+                self.reporter.say("".join(traceback.format_exception(problems[0].__cause__)))
+        return [str(problem) for problem in problems]
 
     def card(self, **more: Any) -> dict[str, Any]:
         """The protocol behind a score: what has to be equal for two scores to be comparable."""
@@ -162,17 +165,23 @@ class Yardstick:
         card = self.card(
             samples=len(images),
             sample_seed=seed,
-            weights=summary.get("weights", "ema"),
+            weights=f"{summary.get('weights', 'ema')}{', best in training' * run.best}",
             precision="fp32",
             training_precision=run.config.get("precision"),
             trained_on=trained_on.get("name"),
             trained_on_fingerprint=trained_on.get("fingerprint"),
         )
         row = self.evaluate_images(run.config["model"], images, card, panel=run.path)
+        likelihood = None
+        try:
+            with plugin_code(f"the likelihood of {row['name']}"):
+                likelihood = self.likelihood(run)
+        except PluginError as error:
+            row["problems"] += self._tell("likelihood", [error])
         return {
             **row,
             "run": str(run.path),
-            "likelihood": self.likelihood(run),
+            "likelihood": likelihood,
             "parameters": run.config.get("parameters"),
             "images": summary.get("images"),
             "seconds": summary.get("seconds"),
@@ -201,7 +210,7 @@ class Yardstick:
         return {
             "name": name,
             "run": None,
-            **(self.score(samples) if samples else {"scores": {}, "deviations": {}}),
+            **self.score(samples),
             "memorisation": found.shares if found else None,
             "card": card or self.card(samples=len(images)),
         }
@@ -244,17 +253,14 @@ class Yardstick:
         )
 
 
-def _check_finite(name: str, estimate: Estimate) -> None:
-    for number in (estimate.value, estimate.deviation or 0.0):
-        if not math.isfinite(number):
-            raise ValueError(f"{name} is {number}")
-
-
 def evaluate(
     targets: list[str], yardstick: Yardstick, load: Callable[[str], Run]
 ) -> list[dict[str, Any]]:
     """Rows for runs, folders and .npz files of samples, and for the words "real", "copy" and
-    "noise"."""
+    "noise".
+
+    A metric that fails leaves its columns empty; PluginError if nothing at all could be scored.
+    """
     protocol, shape = yardstick.protocol, yardstick.data.shape
     files: dict[str, Tensor] = {}
     for target in targets:
@@ -278,6 +284,9 @@ def evaluate(
             rows.append(yardstick.evaluate_images(target, files[target]))
         else:
             rows.append(yardstick.evaluate_run(load(target)))
+    problems = [problem for row in rows for problem in row.get("problems", ())]
+    if problems and not any(row["scores"] or row.get("likelihood") for row in rows):
+        raise PluginError(f"nothing could be scored: {problems[0]}")
     return rows
 
 

@@ -7,13 +7,13 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from genkit.data import ImageData
+from genkit.data import ImageData, Split
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor, extract
 from genkit.promises import (
@@ -25,7 +25,7 @@ from genkit.promises import (
     random_states,
     seed_random,
 )
-from genkit.specs import FeaturesSpec, ImageShape
+from genkit.specs import Config, FeaturesSpec, ImageShape
 
 __tracebackhide__ = True
 
@@ -39,12 +39,14 @@ class Extraction:
     """A feature extractor and easy data of one shape."""
 
     spec: FeaturesSpec
+    config: Config
     shape: ImageShape
 
     @cached_property
     def data(self) -> ImageData:
-        shape = ImageShape(*_sides(self.shape), len(CLASSES))
-        train, test = noisy_squares(COUNT, shape, seed=0), noisy_squares(40, shape, seed=1)
+        train, test = (
+            noisy_squares(count, self.shape, seed) for seed, count in enumerate((COUNT, 40))
+        )
         return ImageData(
             name="squares",
             train=train,
@@ -56,15 +58,20 @@ class Extraction:
             held_out=False,
         )
 
-    def open(self) -> FeatureExtractor:
-        target, config = self.spec.load(), self.spec.config()
-        target.check(config, self.data)
-        extractor: FeatureExtractor = target.open(config, self.data)
+    @cached_property
+    def unlabelled(self) -> ImageData:
+        train, test = Split(self.data.train.images), Split(self.data.test.images)
+        return replace(self.data, train=train, test=test, classes=())
+
+    def open(self, data: ImageData) -> FeatureExtractor:
+        target = self.spec.load()
+        target.check(self.config, data)
+        extractor: FeatureExtractor = target.open(self.config, data)
         return extractor.eval()
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
-        return self.open()
+        return self.open(self.data)
 
     @cached_property
     def images(self) -> Tensor:
@@ -88,7 +95,7 @@ def identity_is_a_name(extraction: Extraction) -> Faults:
     identity = getattr(extraction.extractor, "identity", None)
     if not isinstance(identity, str) or not IDENTITY.fullmatch(identity):
         yield f"it is {identity!r}"
-    if (again := extraction.open().identity) != identity:
+    if (again := extraction.open(extraction.data).identity) != identity:
         yield f"it is {identity!r} and then {again!r}"
 
 
@@ -160,6 +167,26 @@ def other_shapes_are_refused_or_work(extraction: Extraction) -> Faults:
             yield f"{shape} was not, and then came {type(error).__name__}: {error}"
 
 
+def unlabelled_data_is_refused_or_works(extraction: Extraction) -> Faults:
+    """Data without labels that the extractor cannot use must be refused by check() with a
+    UsageError.
+    """
+    try:
+        extraction.spec.load().check(extraction.config, extraction.unlabelled)
+    except UsageError:
+        return
+    extractor = extraction.open(extraction.unlabelled)
+    extract(extractor, extraction.images.clone())
+    if extractor.classes:
+        yield f"it tells {extractor.classes} classes of data that has none"
+
+
+def unknown_statistics_are_none(extraction: Extraction) -> Faults:
+    """Asked for statistics of images that it does not know, an extractor must answer None."""
+    if (found := extraction.extractor.shipped_statistics("no such images")) is not None:
+        yield f"it gave {type(found).__name__}"
+
+
 @contextmanager
 def own_cache() -> Iterator[None]:
     """A cache of its own: features of a test's images are of no use afterwards."""
@@ -186,4 +213,6 @@ PROMISES = (
     features_follow_from_the_images,
     features_do_not_depend_on_the_batch,
     other_shapes_are_refused_or_work,
+    unlabelled_data_is_refused_or_works,
+    unknown_statistics_are_none,
 )

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from genkit.data import ImageData
-from genkit.errors import GenkitError, PluginError
+from genkit.errors import GenkitError, PluginError, plugin_code
 from genkit.progress import Reporter
 from genkit.registry import Registry
 from genkit.rundir import write_atomic
@@ -106,8 +106,9 @@ def open_features(
 ) -> FeatureExtractor:
     """The feature extractor of that name for a data set; UsageError if it cannot score it."""
     target, config = find_features(registry, name, weights)
-    extractor = target.open(config, data, reporter)
-    extractor.check_shape(data.shape)
+    with plugin_code(f"opening features {name!r}"):
+        extractor = target.open(config, data, reporter)
+        extractor.check_shape(data.shape)
     return extractor.eval()
 
 
@@ -131,7 +132,8 @@ def extract(
     device = next((weights.device for weights in extractor.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for batch in images.split(BATCH_SIZE):
-            outputs = extractor(batch.to(device))
+            with plugin_code(f"features {extractor.identity}"):
+                outputs = extractor(batch.to(device))
             for layer, values, into in zip(
                 ("features", "logits"), outputs, (features, logits), strict=True
             ):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from genkit.device import autocast, seed_generators
 from genkit.errors import PluginError, TrainingError, plugin_code
 from genkit.model import Batch, GenerativeModel, Phase
+from genkit.ranks import ALONE, Ranks
 from genkit.stream import Stream, derive_seed
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
@@ -33,6 +34,7 @@ class Loop:
         accumulate: number of parts that each batch is split into. Gradients add up to those of
             the whole batch, except that BatchNorm sees the parts one by one.
         ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
+        ranks: the processes that train together; the stream gives each its part of a batch.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Loop:
         precision: str = "fp32",
         accumulate: int = 1,
         ema_half_life: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.model = model.train()
         self.stream = stream
         self.seed = seed
@@ -82,8 +86,10 @@ class Loop:
         return self.step * self.images_per_step
 
     def iterate(self) -> dict[str, Tensor]:
-        """One iteration: every phase that is due. Returns what they log, as tensors."""
-        seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step))
+        """One iteration: every phase that is due. Returns what they log, as tensors: of several
+        ranks each returns a part, and the sum over them is what is to be logged."""
+        rank = [self.ranks.rank] if self.ranks.rank else []
+        seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step, *rank))
         parts = [
             _split(self.stream.batch(self.step * self.draws + draw), self.accumulate)
             for draw in range(self.draws)
@@ -95,25 +101,31 @@ class Loop:
                     for repeat in range(phase.repeats):
                         logs.update(self._update(phase, parts[repeat]))
         self.step += 1
+        self.ranks.copy_buffers(self.model)
         self._follow()
         return logs
 
     def _update(self, phase: Phase, parts: list[Batch]) -> dict[str, Tensor]:
         """One step of a phase's optimizer on one batch, given in parts."""
         logs: dict[str, Tensor] = {}
-        total = sum(len(part.images) for part in parts)
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
+            share = len(part.images) / self.stream.batch_size
             with plugin_code(f"the loss of phase {phase.name!r} in step {self.step + 1}"):
-                logs.update(self._backward(phase, part, len(part.images) / total, logs))
+                logs.update(self._backward(phase, part, share, logs))
+        loss = self.ranks.sum_gradients(self._own[phase.name], logs[f"{phase.name}/loss"])
+        self._unchecked.append((self.step + 1, phase.name, loss))
+        if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
+            self.check_finite()
         if phase.clip is not None:
             norm = nn.utils.clip_grad_norm_(self._own[phase.name], phase.clip)
-            logs[f"{phase.name}/gradient_norm"] = norm
-        if phase.schedule is not None:
-            factor = phase.schedule(self.step)
-            for group in phase.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-        phase.optimizer.step()
+            logs[f"{phase.name}/gradient_norm"] = norm / self.ranks.count
+        with plugin_code(f"the optimizer of phase {phase.name!r} in step {self.step + 1}"):
+            if phase.schedule is not None:
+                factor = phase.schedule(self.step)
+                for group in phase.optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+            phase.optimizer.step()
         return logs
 
     def _backward(
@@ -130,9 +142,6 @@ class Loop:
             if share < 1:
                 value = value.float() * share + before.get(key, 0)
             logs[key] = value
-        self._unchecked.append((self.step + 1, phase.name, loss.detach()))
-        if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
-            self.check_finite()
         (loss * share if share < 1 else loss).backward()
         return logs
 
@@ -174,6 +183,11 @@ class Loop:
     def check_weights(self) -> None:
         """`check_finite`, and the same for the weights, which a finite loss says little about."""
         self.check_finite()
+        tensors = [
+            t for t in self.model.state_dict().values() if t.is_floating_point() and t.numel()
+        ]
+        if torch.stack(torch._foreach_norm(tensors)).isfinite().all():
+            return  # one look at the device for all of them
         for name, tensor in self.model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise TrainingError(

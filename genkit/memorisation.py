@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.card import FLAGGED
 from genkit.data import ImageData
 from genkit.features import ImageSet
 from genkit.metrics import Reference, choice
@@ -18,7 +19,7 @@ from genkit.sampling import make_grid, save_png
 
 MOST_IMAGES, FEWEST_IMAGES = 2000, 200
 PIXEL_WORK = 2e11  # products of two pixels that a search may take: some seconds on one core
-FLAGGED, SURPRISE = 0.6, 3.0  # share, and standard deviations above that of fresh images
+SURPRISE = 3.0  # standard deviations above the share of fresh images
 PANEL = 16  # samples in the picture
 
 

@@ -5,7 +5,7 @@ Plugins import this module and torch; nothing here knows of files, ranks or budg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +115,21 @@ class GenerativeModel(nn.Module):
         nothing."""
         return None
 
+    def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """What goes wrong in training, in one sentence with the option to try; None if nothing.
+
+        Asked after each line of the log. `history` holds the last values that were logged, by
+        name ("generator/loss"), oldest first, at most 100 each.
+        """
+        return None
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def diverged(values: Sequence[float], lines: int = 5) -> bool:
+    """Whether a loss that should fall has risen again by half its size: the mean of its last
+    lines against the lowest mean of as many."""
+    means = [sum(values[i : i + lines]) / lines for i in range(0, len(values) - lines + 1)]
+    return bool(means) and means[-1] > min(means) + abs(min(means)) / 2

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkit.config import resolve, to_json, validate
 from genkit.device import seed_generators
@@ -17,14 +17,9 @@ from genkit.errors import UsageError
 from genkit.loop import Loop
 from genkit.model import Batch, Phase
 from genkit.options import check_trainer_options
-from genkit.promises import (
-    SPEC_PROMISES,
-    Faults,
-    Subject,
-    difference,
-    white_squares,
-)
+from genkit.promises import Faults, difference, inside, white_squares
 from genkit.sampling import draw
+from genkit.spec_promises import SPEC_PROMISES, Subject
 from genkit.specs import ImageShape
 from genkit.trial import BEFORE, CPU, LEARNING_STEPS, Trial, reread, run
 
@@ -82,6 +77,27 @@ def shape_is_refused_or_built(trial: Trial) -> Faults:
     yield from ()
 
 
+def layers_are_registered(trial: Trial) -> Faults:
+    """Layers and parameters must be registered: in an nn.ModuleList, say, not in a list."""
+    model = trial.build()
+    known = {id(parameter) for parameter in model.parameters()}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            for part in inside(value):
+                held = part.parameters() if isinstance(part, nn.Module) else [part]
+                for found in held:  # frozen ones may hide from checkpoints
+                    trainable = isinstance(found, nn.Parameter) and found.requires_grad
+                    if trainable and id(found) not in known:
+                        yield f"{name!r} holds a {type(part).__name__} that training never sees"
+
+
+def parameters_are_float32(trial: Trial) -> Faults:
+    """Parameters must be float32: bf16 comes by autocast, and some devices take no float64."""
+    for name, parameter in trial.build().named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            yield f"{name!r} is {parameter.dtype}; call float() on what comes from numpy"
+
+
 def phases_are_well_formed(trial: Trial) -> Faults:
     """The phases must have names of their own and optimizers that hold all of the model's
     trainable parameters and nothing else.
@@ -113,7 +129,7 @@ def phases_are_well_formed(trial: Trial) -> Faults:
 
 def losses_are_finite_scalars(trial: Trial) -> Faults:
     """A loss must return a finite scalar with a gradient, and finite scalar tensors to log, and
-    must leave the batch's images as they are.
+    must leave the batch's images and all gradients as they are.
     """
     loop = trial.loop()
     batch = loop.stream.batch(0)
@@ -135,6 +151,8 @@ def losses_are_finite_scalars(trial: Trial) -> Faults:
             yield f"the loss of {phase.name!r} has no gradient"
         if not torch.equal(batch.images, before):
             yield f"{phase.name!r} changed the images in place"
+        if any(parameter.grad is not None for parameter in loop.model.parameters()):
+            yield f"{phase.name!r} calls backward(), which the loop does, as it steps optimizers"
 
 
 def state_is_plain(trial: Trial) -> Faults:
@@ -224,6 +242,8 @@ CONFIG_PROMISES = (presets_are_valid, config_survives_files)
 PROMISES = (
     shape_is_refused_or_built,
     train_and_eval_return_the_model,
+    layers_are_registered,
+    parameters_are_float32,
     phases_are_well_formed,
     losses_are_finite_scalars,
     state_is_plain,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from genkit.config import RunConfig
+from genkit.config import RunConfig, quoted
 from genkit.errors import PluginError
 from genkit.specs import Config, TrainerSpec
 
@@ -29,6 +30,23 @@ def _option_type(annotation: Any) -> Any:
         return annotation
     name = annotation.__name__ if isinstance(annotation, type) and not arguments else annotation
     raise PluginError(f"type {name} cannot be a command-line option")
+
+
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    """What reads a number, so that a wrong one is named: Typer says the bound but not the value.
+    Ranges are checked with the whole config."""
+    number = next((each for each in (int, float) if each in (kind, *get_args(kind))), None)
+    if number is None or get_origin(kind) is list:
+        return None
+
+    def read(text: Any) -> Any:
+        try:
+            return None if text is None else number(text)
+        except (ValueError, OverflowError):
+            what = "whole number" if number is int else "number"
+            raise typer.BadParameter(f"{quoted(text)} is no {what}") from None
+
+    return read
 
 
 def escape(text: str) -> str:
@@ -65,6 +83,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
             min=max((m.ge for m in low if hasattr(m, "ge")), default=None),
             max=min((m.le for m in high if hasattr(m, "le")), default=None),
             rich_help_panel=str(extra.get("panel", panel)),
+            parser=_reader(kind),
         )
         default = list(default) if isinstance(default, tuple) else default
         parameters.append(

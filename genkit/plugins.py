@@ -7,11 +7,13 @@ itself; a well-made plugin's entry module does not either.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -24,12 +26,15 @@ import pluggy
 from genkit import hookspecs
 from genkit.config import suggest
 from genkit.entries import API_VERSION, DISTRIBUTION, GROUP, VERSIONED, enabled, origin
-from genkit.errors import PluginError
+from genkit.errors import PluginError, printable
+
+SLOW_SECONDS = 1.0  # of an import, beyond which each command suffers
 
 
 @dataclass
 class Plugin:
-    """One plugin and how its loading went. `problem` is one line, None if all is well."""
+    """One plugin and how its loading went. `problem` is one line, None if all is well; `notes` are
+    lines on what it had better not do."""
 
     name: str
     distribution: str
@@ -38,6 +43,7 @@ class Plugin:
     error: BaseException | None = None
     import_seconds: float = 0.0
     imported_torch: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def built_in(self) -> bool:
@@ -46,9 +52,61 @@ class Plugin:
     def fail(self, error: BaseException) -> None:
         """Record what went wrong; the first reason stays."""
         if self.problem is None:
-            name = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
-            self.problem = " ".join(f"{name}{error}".split())
+            words = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+            with suppress(Exception):  # an exception of a stranger's own may have no words
+                words += str(error)
+            self.problem = printable(" ".join(words.split()))
             self.error = error
+
+    def note(self, line: str) -> None:
+        """Record what is no failure; once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+    @contextmanager
+    def contained(self) -> Iterator[None]:
+        """Run this plugin's code: what it prints goes to stderr, so that it does not mix with
+        results; what it changes of the process as a whole is put back and noted."""
+        before, threads = _process_state(), threading.active_count()
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            for what, (value, put) in _process_state().items():
+                former = before[what][0] if what in before else FRESH_TORCH[what]
+                if value != former:
+                    with suppress(OSError, TypeError):  # a folder that is gone, a handler in C
+                        put(former)
+                    self.note(f"it changed {what}, which was put back")
+            if threading.active_count() > threads:
+                self.note("it started a thread: what that prints may mix with results")
+
+
+# What torch has when it is imported.
+FRESH_TORCH = {"torch's default type": "torch.float32", "torch's gradients": True}
+
+
+def _process_state() -> dict[str, tuple[Any, Callable[[Any], object]]]:
+    """What belongs to the process and not to a plugin: its value now, and what puts it back."""
+    state: dict[str, tuple[Any, Callable[[Any], object]]] = {
+        "sys.argv": (list(sys.argv), partial(setattr, sys, "argv")),
+        "the working directory": ("", os.chdir),
+    }
+    with suppress(OSError):  # the folder may be gone
+        state["the working directory"] = (os.getcwd(), os.chdir)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler, put = signal.getsignal(number), partial(signal.signal, number)
+            state[f"the handler of {number.name}"] = (handler, put)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_default_dtype"):
+        state["torch's default type"] = (str(torch.get_default_dtype()), partial(_set_type, torch))
+        state["torch's gradients"] = (torch.is_grad_enabled(), torch.set_grad_enabled)
+    return state
+
+
+def _set_type(torch: ModuleType, name: str) -> None:
+    torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
 
 
 class Plugins:
@@ -95,9 +153,11 @@ class Plugins:
             record = self._records[implementation.plugin_name]
             try:
                 values = [arguments[name] for name in implementation.argnames]
-                with redirect_stdout(sys.stderr):
+                with record.contained():
                     answer = implementation.function(*values)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 record.fail(error)
                 continue
             yield record, answer
@@ -112,9 +172,11 @@ class Plugins:
                 continue
             try:
                 values = [arguments[argument] for argument in implementation.argnames]
-                with redirect_stdout(sys.stderr):
+                with self._records[name].contained():
                     implementation.function(*values)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._muted.add(name)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 muted.append(
@@ -158,16 +220,21 @@ def plugin_files() -> list[Path]:
 
 def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
     """Import and register one plugin; a failure is noted in its record."""
-    start, had_torch = time.perf_counter(), "torch" in sys.modules
+    start, had_torch, module = time.perf_counter(), "torch" in sys.modules, None
     try:
-        with redirect_stdout(sys.stderr):  # what a plugin prints must not mix with results
+        with record.contained():
             module = load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and Rust's panics, too
         record.fail(error)
+    record.import_seconds = time.perf_counter() - start
+    record.imported_torch = not had_torch and "torch" in sys.modules
+    if record.import_seconds > SLOW_SECONDS:
+        record.note(f"each command waits {record.import_seconds:.1f} s for it to be imported")
+    if record.problem:
         plugins.plugins.append(record)
     else:
-        record.import_seconds = time.perf_counter() - start
-        record.imported_torch = not had_torch and "torch" in sys.modules
         plugins.register(module, record)
 
 
@@ -179,7 +246,8 @@ def _import_file(path: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    if loaded is not None or find_spec(name):
+    found = find_spec(name) if loaded is None else None
+    if loaded is not None or (found and found.origin and not path.samefile(found.origin)):
         raise PluginError(f"a module {name!r} exists already: give {path.name} another name")
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -6,10 +6,12 @@ A reporter that cannot write falls silent; it never ends the work it reports on.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +26,30 @@ from rich.progress import (
 from genkit.errors import UsageError
 
 LINE_SECONDS = 10.0  # between plain lines
+
+
+class _Silent:
+    """A stream whose writes never fail: its terminal may be gone, or it may be None."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):  # ValueError: it is closed
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def error_console() -> Console:
+    """A console on stderr that falls silent instead of failing."""
+    return Console(file=cast(IO[str], _Silent(sys.stderr)))
 
 
 def new_bars(console: Console) -> Progress:
@@ -112,11 +138,14 @@ class Lines(Reporter):
 
 
 class JSONLines(Reporter):
-    """One JSON object a line on stdout, for a parent process to read."""
+    """One JSON object a line on stdout, for a parent process to read. When nobody reads any more,
+    the parent is gone, and this process ends as if it had been asked to by SIGTERM."""
 
     def _send(self, **event: Any) -> None:
         try:
             print(json.dumps(event), flush=True)
+        except BrokenPipeError:
+            signal.raise_signal(signal.SIGTERM)
         except (OSError, ValueError):
             pass
 
@@ -134,7 +163,7 @@ class Bar(Reporter):
     """A rich progress bar on stderr."""
 
     def __init__(self) -> None:
-        self.bars = new_bars(Console(stderr=True))
+        self.bars = new_bars(error_console())
 
     def start(self, title: str) -> None:
         self.task = self.bars.add_task(title, total=1.0, note="")

@@ -6,13 +6,13 @@ Built-in names always win; a name that two strangers claim belongs to nobody.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from genkit.config import suggest
-from genkit.errors import PluginError, UsageError
+from genkit.errors import CheckpointError, PluginError, UsageError
 from genkit.options import check_trainer_options
 from genkit.plugins import Plugin, Plugins, load_plugins
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
@@ -53,16 +53,20 @@ class Catalogue(dict[str, Entry[S]]):
         else:
             self[name] = Entry(spec, plugin)
 
+    def claims(self, name: str) -> str:
+        """Who claims a contested name, and what to do."""
+        owners = " and ".join(f"{p.distribution} {p.version}" for p in self.contested[name])
+        return (
+            f"{self.kind} {name!r} comes from {owners}; "
+            "set GENKIT_DISABLE_PLUGINS to drop one of them"
+        )
+
     def find(self, name: str) -> S:
         """The spec of that name; UsageError with the closest name, PluginError if contested."""
         if name in self:
             return self[name].spec
         if name in self.contested:
-            owners = " and ".join(f"{p.distribution} {p.version}" for p in self.contested[name])
-            raise PluginError(
-                f"{self.kind} {name!r} comes from {owners}; "
-                "set GENKIT_DISABLE_PLUGINS to drop one of them"
-            )
+            raise PluginError(self.claims(name))
         hint = suggest(name, self) or f" There are: {', '.join(self)}." * bool(self)
         broken = self.plugins.failed
         if broken:
@@ -96,29 +100,80 @@ class Registry:
         for plugin in plugins.plugins:  # all that a plugin offers, or nothing
             with noting_faults(plugin):
                 offered = [] if plugin.problem else offers.get(id(plugin), [])
-                for catalogue, spec in offered:
-                    catalogue.check(spec)
-                    if isinstance(spec, MetricSpec):
-                        self._check_columns(spec)
+                self._check_names(offered)
                 for catalogue, spec in offered:
                     catalogue.add(spec, plugin)
+        for _, catalogue in hooks.values():
+            for name, claimants in catalogue.contested.items():
+                for plugin in claimants:
+                    plugin.note(catalogue.claims(name))
 
-    def _check_columns(self, spec: MetricSpec) -> None:
-        """Raise PluginError for a column that another metric has: it would hide that one's."""
-        for name, entry in self.metrics.items():
-            for column in spec.columns:
-                if name != spec.name and column.name in {c.name for c in entry.spec.columns}:
+    def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
+        """The trainer that a run's config.json names.
+
+        Raises:
+            UsageError: it is not there; names the distribution and version that it came from.
+            PluginError: it is not there, since its plugin fails, or two plugins claim its name.
+        """
+        name, made_with = config["model"], str(config.get("provenance", {}).get("plugin", ""))
+        distribution, _, version = made_with.rpartition(" ")
+        if name in self.trainers or name in self.trainers.contested or not distribution:
+            return self.trainers.find(name)
+        for plugin in self.plugins.failed:
+            if plugin.distribution == distribution:
+                owner = f"{distribution} {plugin.version}"
+                raise PluginError(
+                    f"model {name!r} comes from {owner}, which fails: {plugin.problem}"
+                )
+        if version == "file":
+            raise UsageError(f"model {name!r} comes from a file; give --plugin {distribution}")
+        raise UsageError(
+            f"model {name!r} comes from {made_with}, which is not installed; install it again"
+        )
+
+    @contextmanager
+    def as_made(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Errors about a run that its trainer's plugin made in another version say so."""
+        try:
+            yield
+        except (UsageError, CheckpointError) as error:
+            then = config.get("provenance", {}).get("plugin")
+            plugin = self.trainers[config["model"]].plugin
+            now = f"{plugin.distribution} {plugin.version}"
+            if then in (None, now):
+                raise
+            raise type(error)(f"{error}; it was made with {then}, and {now} is here") from error
+
+    def _check_names(self, offered: list[tuple[Catalogue[Any], Spec]]) -> None:
+        """Raise PluginError for a name that is built in or offered twice, and for a column that is
+        there already: it would hide another metric's."""
+        names = [(catalogue.kind, spec.name) for catalogue, spec in offered]
+        for (catalogue, spec), name in zip(offered, names, strict=True):
+            catalogue.check(spec)
+            if names.count(name) > 1:
+                raise PluginError(f"it provides the {catalogue.kind} {spec.name!r} twice")
+        own = {spec.name: spec for _, spec in offered if isinstance(spec, MetricSpec)}
+        metrics = {name: entry.spec for name, entry in self.metrics.items()} | own
+        owners: dict[str, str] = {}
+        for metric in metrics.values() if own else ():
+            for column in metric.columns:
+                if column.name in owners:
                     raise PluginError(
-                        f"column {column.name!r} of {spec.name!r} is there already, by {name!r}"
+                        f"column {column.name!r} of {metric.name!r} is there already, by "
+                        f"{owners[column.name]!r}"
                     )
+                owners[column.name] = metric.name
 
 
 @contextmanager
 def noting_faults(plugin: Plugin) -> Iterator[None]:
     """Whatever goes wrong with what a plugin offers is that plugin's problem."""
     try:
-        yield
-    except Exception as error:
+        with plugin.contained():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         plugin.fail(error)
 
 

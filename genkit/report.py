@@ -15,8 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from genkit.card import entries
-from genkit.errors import GenkitError
+from genkit.card import FLAGGED, entries
+from genkit.errors import GenkitError, printable
 from genkit.ranking import CALIBRATION, Ranking, Row
 from genkit.specs import Column
 
@@ -86,7 +86,7 @@ def _likelihood(row: Row) -> tuple[Cell, Cell]:
 def _share(row: Row, space: str) -> Cell:
     found = row.get("memorisation") or {}
     text = estimate(found.get(space), found.get(f"{space}_deviation"))
-    return f"{text}!" if found.get("flagged") and (found.get(space) or 0) > 0.6 else text
+    return f"{text}!" if found.get("flagged") and (found.get(space) or 0) > FLAGGED else text
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
@@ -139,7 +139,7 @@ def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
 def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[Table]:
     """Rich tables of ranked rows, none wider than `width` unless a single column is."""
     tables = []
-    names = max((len(str(row["name"])) for row in ranking.rows), default=0)
+    names = max((len(printable(row["name"])) for row in ranking.rows), default=0)
     groups = pack(fields(ranking, features), width - names)
     for number, group in enumerate(groups):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -149,7 +149,7 @@ def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[T
         for field in group:
             table.add_column(field.heading, justify="right")
         for place, row in enumerate(ranking.rows):
-            cells = [str(row["name"]), *(field.cells[place] for field in group)]
+            cells = [printable(row["name"]), *(field.cells[place] for field in group)]
             if number == 0:
                 cells = [ranking.place(row), *cells]
             style = "dim" if row["name"] in CALIBRATION else None
@@ -175,13 +175,15 @@ def print_ranking(
         print_table(table, console)
         console.print()
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(
+            printable(note), markup=False, highlight=False, soft_wrap=not console.is_terminal
+        )
 
 
 def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print what the rows' protocol cards have in common, and then what each has of its own."""
     console = console or Console()
-    cards = {str(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
+    cards = {printable(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
     shared = set.intersection(*(set(card.items()) for card in cards.values())) if cards else set()
     first: dict[str, str] = next(iter(cards.values()), {})
     parts = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
@@ -200,7 +202,7 @@ def to_markdown(ranking: Ranking, features: str | None) -> str:
     headings = ["", "model", *(c.heading.replace("-\n", "").replace("\n", " ") for c in columns)]
     lines = [headings, ["---"] * len(headings)]
     for place, row in enumerate(ranking.rows):
-        cells = [ranking.place(row), str(row["name"]), *(c.cells[place] for c in columns)]
+        cells = [ranking.place(row), printable(row["name"]), *(c.cells[place] for c in columns)]
         lines.append([_MARKUP.sub(r"\\\1", cell) for cell in cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

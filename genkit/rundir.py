@@ -5,18 +5,40 @@ Files appear whole or not at all. Knows no model and no tensor.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
-from contextlib import suppress
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import GenkitError, UsageError
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from genkit.errors import GenkitError, UsageError, WriteError
+
+SCHEMA = 1  # of config.json
+MOST_JSON_BYTES = 64 * 2**20
+MOST_METRICS_BYTES = 2**30
+NOT_OFFERED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # by this file system
+CONFIG_TYPES: dict[str, type] = {
+    **{"model": str, "run": dict, "options": dict, "image_shape": dict, "schema": int},
+    **{"sources": dict, "data": dict, "precision": str, "device": str, "parameters": int},
+    "provenance": dict,
+}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a part of it."""
+    """Write a file so that a crash leaves the old one or the new one, never a part of it.
+
+    Raises:
+        WriteError: it could not be written; the old one is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -24,12 +46,12 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_directory(path.parent)
     except OSError as error:
-        raise GenkitError(f"{path} could not be written: {error.strerror or error}") from error
+        raise WriteError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # it is gone already if all went well
             temporary.unlink()
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -38,6 +60,9 @@ def sync_directory(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in NOT_OFFERED:
+                raise
         finally:
             os.close(descriptor)
 
@@ -47,16 +72,56 @@ def write_json(path: Path, content: Any) -> None:
     try:
         text = json.dumps(content, indent=2, allow_nan=False, default=str)
     except ValueError as error:
-        raise GenkitError(f"{path} could not be written: {error}") from error
+        raise WriteError(f"{path} could not be written: {error}") from error
     write_atomic(path, (text + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; GenkitError if the file is missing or damaged."""
+def read_file(path: Path, most_bytes: int | None = None) -> bytes:
+    """All of a regular file; OSError for anything else, for instance a pipe, which would block."""
+
+    def open_at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise OSError(f"it has {status.st_size:,} bytes, the most are {most_bytes:,}")
+        return file.read()
+
+
+def parse_json(content: bytes | str) -> Any:
+    """UTF-8 JSON by the letter; ValueError for NaN and infinities, also such as 1e999, for a key
+    that is there twice, and for what is nested too deeply to be read."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            raise ValueError(f"the key {key!r:.80} is there twice")
+        return found
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text:.20} is no number that can be used")
+        return value
+
+    text = content if isinstance(content, str) else content.decode("utf-8")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise GenkitError(f"{path} cannot be read: {error}") from error
+        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; GenkitError if the file is missing, damaged or larger than any that is written."""
+    try:
+        return parse_json(read_file(path, MOST_JSON_BYTES))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GenkitError(f"{path} cannot be read: {reason}") from error
 
 
 class RunDir:
@@ -99,6 +164,34 @@ class RunDir:
             raise UsageError(f"{path} {what}; give the path of a run, such as runs/NAME")
         return run
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this directory; UsageError if one does. The system
+        frees the lock when its process ends, whatever ends it; where the file system has no locks,
+        as on some clusters, a file names the process and is taken over once that has ended."""
+        lock: BaseFileLock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            with warnings.catch_warnings():
+                # FileLock would fall back to a file itself, but to ".lock", which is always there.
+                warnings.filterwarnings("error", "flock not supported")
+                try:
+                    lock.acquire()
+                except (OSError, NotImplementedError, UserWarning) as error:
+                    if getattr(error, "errno", errno.ENOSYS) not in NOT_OFFERED:
+                        raise
+                    lock = SoftFileLock(self.path / ".holder", blocking=False)
+                    lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"another process trains in {self.path} at this moment; wait for its end or stop it"
+            ) from None
+        except OSError as error:
+            raise WriteError(f"{self.path} cannot be locked: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     @property
     def name(self) -> str:
         return self.path.resolve().name
@@ -133,29 +226,56 @@ class RunDir:
             content = read_json(self.config_path)
         except GenkitError as error:
             raise UsageError(str(error)) from None
-        needed = {"model": str, "run": dict, "options": dict, "image_shape": dict}
-        for key, kind in needed.items():
-            if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+        if not isinstance(content, dict):
+            raise UsageError(f"{self.config_path} is no run's config: it is no table")
+        for key, kind in CONFIG_TYPES.items():
+            value = content.get(key)
+            if key not in content and key in ("model", "run", "options", "image_shape"):
                 raise UsageError(f"{self.config_path} is no run's config: {key!r} is missing")
+            if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise UsageError(f"{self.config_path}: {key!r} cannot be {value!r:.80}")
+        if content.get("schema", SCHEMA) > SCHEMA:
+            raise UsageError(
+                f"{self.config_path} has schema {content['schema']!r:.80}: a newer genkit wrote "
+                f"it, this one knows schema {SCHEMA}; update genkit"
+            )
         return dict(content)
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+    def append_metrics(self, rows: Iterable[Mapping[str, Any]], sync: bool = False) -> None:
+        """Append lines to metrics.jsonl, all of them or none; WriteError if they do not fit. `sync`
+        makes them and those before survive a power cut."""
         try:
-            with open(self.metrics_path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
+            text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+            with open(self.metrics_path, "ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    if file.write(text) != len(text):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(before)
+                    raise
+                if sync:
+                    os.fsync(file.fileno())
         except (OSError, ValueError) as error:
-            raise GenkitError(f"{self.metrics_path} could not be written: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise WriteError(f"{self.metrics_path} could not be written: {reason}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl; a line torn by a crash is left out."""
+        """All whole lines of metrics.jsonl; one torn by a crash or damaged later is left out."""
         rows = []
-        if self.metrics_path.exists():
-            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    break
+        try:
+            content = read_file(self.metrics_path, MOST_METRICS_BYTES)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise GenkitError(
+                f"{self.metrics_path} cannot be read: {error.strerror or error}"
+            ) from None
+        for line in content.split(b"\n"):
+            with suppress(ValueError):
+                row = parse_json(line)
+                if isinstance(row, dict) and type(row.get("step", 0)) is int:
+                    rows.append(row)
         return rows
 
     def cut_metrics(self, step: int) -> None:

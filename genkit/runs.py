@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from genkit import checkpoint, sampling
-from genkit.config import RunConfig, explain
+from genkit.config import RunConfig, quoted, validate
 from genkit.data import ImageData, data_root, open_data, parse_data_name
 from genkit.device import choose_device, place
-from genkit.errors import PluginError, UsageError, plugin_code
+from genkit.errors import PluginError, UsageError, plugin_code, printable
 from genkit.model import GenerativeModel
 from genkit.registry import Registry
 from genkit.rundir import RunDir, read_json
-from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+from genkit.specs import Config, ImageShape, TrainerConfig, TrainerSpec
 from genkit.stream import derive_seed
 
 if TYPE_CHECKING:
     from PIL import Image
+
+C = TypeVar("C", bound=Config)
+MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
+MOST_CLASSES = 1_000_000
 
 
 def load_data(registry: Registry, config: RunConfig) -> ImageData:
@@ -55,6 +58,13 @@ def build_model(
             model = spec.load()(config, shape)
     if not isinstance(model, GenerativeModel):
         raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
+    with plugin_code(f"{type(model).__name__}.state_dict()"):
+        for name, value in model.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise PluginError(
+                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, no "
+                    "tensor; make it a buffer"
+                )
     return model
 
 
@@ -71,6 +81,7 @@ class Run:
     config: dict[str, Any]
     model: GenerativeModel
     registry: Registry
+    best: bool = False  # rather than the last weights
 
     @property
     def path(self) -> Path:
@@ -91,36 +102,51 @@ class Run:
         return dict(read_json(path)) if path.exists() else {}
 
 
-def load_run(path: Path | str, registry: Registry, device: str = "auto") -> Run:
+def load_run(
+    path: Path | str, registry: Registry, device: str = "auto", *, best: bool = False
+) -> Run:
     """Load a run for sampling. Needs its plugin, but neither its data set nor its checkpoints.
+
+    `best` takes the weights whose samples scored best while it trained, not the last ones.
 
     Raises UsageError for a path that is no run or whose plugin is missing, CheckpointError for
     weights that are missing, damaged or of another model.
     """
     directory = RunDir.open(Path(path))
     config = directory.config()
-    spec = registry.trainers.find(config["model"])
-    options = read_values(spec.config, config["options"], directory)
-    model = build_model(spec, options, read_shape(config, directory), seed=0)
-    place(model, choose_device(device))
-    checkpoint.load_weights(directory.weights_path, model)
-    return Run(directory, config, model.eval(), registry)
+    spec = registry.trainer_of(config)
+    with registry.as_made(config):
+        options = read_values(spec.config, config["options"], directory)
+        shape = read_shape(config, directory)
+        weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
+        try:  # config.json may ask for a model that fills any memory: first of all a plan of it
+            with torch.device("meta"):
+                plan = build_model(spec, options, shape, seed=0)
+        except PluginError:  # not every model can be built without memory
+            plan = build_model(spec, options, shape, seed=0)
+        tensors = checkpoint.read_weights(weights, plan)
+        model = build_model(spec, options, shape, seed=0)
+        place(model, choose_device(device))
+        checkpoint.copy_weights(tensors, model)
+    return Run(directory, config, model.eval(), registry, best)
 
 
-def read_values(kind: type[BaseModel], values: Mapping[str, Any], directory: RunDir) -> Any:
+def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> C:
     """A config out of a run's config.json; UsageError names file and field."""
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        raise UsageError(explain(error, f"{directory.config_path}: ")) from None
+    return validate(kind, values, f"{directory.config_path}: ", strict=True)
 
 
 def read_shape(config: Mapping[str, Any], directory: RunDir) -> ImageShape:
     """The image shape out of a run's config.json."""
-    try:
-        shape = ImageShape(**{key: int(value) for key, value in config["image_shape"].items()})
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{directory.config_path}: image_shape: {error}") from None
-    if min(shape.channels, shape.height, shape.width) < 1:
-        raise UsageError(f"{directory.config_path}: image_shape {shape} is no shape")
-    return shape
+    values = config["image_shape"]
+    most = {"channels": 3, "height": MOST_PIXELS, "width": MOST_PIXELS, "classes": MOST_CLASSES}
+    for key in most | values:
+        value, least, where = values.get(key, 0), int(key != "classes"), directory.config_path
+        if key not in most:
+            raise UsageError(f"{where}: image_shape has no {printable(key)!r:.80}")
+        if type(value) is not int or not least <= value <= most[key]:
+            raise UsageError(
+                f"{where}: image_shape.{key} must be a whole number from {least} to "
+                f"{most[key]:,}, not {quoted(value)}"
+            )
+    return ImageShape(**values)

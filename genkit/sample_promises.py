@@ -13,20 +13,40 @@ from torch import Tensor
 from genkit import checkpoint
 from genkit.likelihood import measure_likelihood
 from genkit.model import LogLikelihood
-from genkit.promises import CLASSES, Faults, difference, drawn_from, random_states, seed_random
+from genkit.promises import (
+    CLASSES,
+    Faults,
+    difference,
+    drawn_from,
+    random_states,
+    seed_random,
+    unsaved,
+)
 from genkit.sampling import draw
-from genkit.trial import Trial, reread, run
+from genkit.trial import LEARNING_STEPS, Trial, reread, run
 
 __tracebackhide__ = True
 
 SLACK = 1e-3  # beyond [-1, 1]: rounding to bytes forgives it
 DRAWS = 3  # log-weights per image
+MOSTLY_BLACK = 100  # mean level of images below which this is certain
+REMEDY = ": draw all noise by torch with generator=generator"
+REMEDIES = {"torch": ": give generator=generator to every draw, and turn dropout off in eval()"}
 
 
 def samples_are_images(trial: Trial) -> Faults:
     """Samples must be finite floats in [-1, 1], (n, C, H, W), for any n and without labels."""
     for n in (1, 5):
         yield from _image_faults(trial.sample(n), n, trial, f"sample({n})")
+
+
+def black_is_minus_one(trial: Trial) -> Faults:
+    """Black must be -1 in samples, not 0: where most of the training images is black, some of a
+    sample must be below 0.
+    """
+    images = trial.sample(8)
+    if trial.split.images.mean() < MOSTLY_BLACK and images.min() >= 0:
+        yield f"8 samples go from {images.min():.4g} to {images.max():.4g}"
 
 
 def samples_follow_from_the_generator(trial: Trial) -> Faults:
@@ -37,9 +57,9 @@ def samples_follow_from_the_generator(trial: Trial) -> Faults:
     before = random_states()
     first = trial.sample(4, seed=0, others=0)
     if whose := drawn_from(before):
-        yield f"sampling drew from {whose}'s global generator"
+        yield f"sampling drew from {whose}'s global generator{REMEDIES.get(whose, REMEDY)}"
     if fault := difference(trial.sample(4, seed=0, others=0), first, "a second sample"):
-        yield fault
+        yield f"{fault}{REMEDY}"
     if fault := difference(trial.sample(4, seed=0, others=1), first, "under other global seeds it"):
         yield fault
 
@@ -101,7 +121,8 @@ def resuming_is_exact(trial: Trial) -> Faults:
     loop.load_state_dict(state)
     run(loop, after)
     if fault := difference(loop.state_dict(), trial.uninterrupted):
-        yield f"{after} iterations later, {fault}"
+        hint = unsaved(loop.model, trial.build())
+        yield f"{after} iterations later, {fault}{hint}"
 
 
 def file_of_weights_is_enough_to_sample(trial: Trial) -> Faults:
@@ -112,7 +133,7 @@ def file_of_weights_is_enough_to_sample(trial: Trial) -> Faults:
         checkpoint.save_weights(path, trial.trained.average, {})
         checkpoint.load_weights(path, copy)
     if fault := difference(draw(copy, 5, seed=0), trial.drawn, "a sample"):
-        yield f"{fault} levels"
+        yield f"{fault} levels{unsaved(trial.trained.average, copy)}"
 
 
 def bf16_is_finite(trial: Trial) -> Faults:
@@ -139,6 +160,20 @@ def likelihoods_are_consistent(trial: Trial) -> Faults:
         if not torch.allclose(alone, answers[0].nats, rtol=1e-4, atol=1e-3):
             gap = (alone - answers[0].nats).abs().max().item()
             yield f"in batches of 2 and 4 it differs by up to {gap:.2g} nats from one of 6"
+    if (most := answers[0].nats.max().item()) > SLACK:
+        yield f"{most:.4g} nats are a probability above 1; it is ln p(image), in nats per image"
+
+
+def training_raises_the_likelihood(trial: Trial) -> Faults:
+    """Training on easy images must raise their likelihood, where there is one and one loss."""
+    images, nats = trial.images(16), []
+    for model in (trial.build().eval(), trial.trained.average.eval()):
+        answer = _ask(model.log_weights, images, DRAWS) or _ask(model.log_likelihood, images)
+        if answer is None or len(trial.trained.phases) > 1:
+            return
+        nats.append(answer.nats.mean().item())
+    if not nats[1] > nats[0]:
+        yield f"from {nats[0]:.5g} nats it went to {nats[1]:.5g} in {LEARNING_STEPS} iterations"
 
 
 def log_weights_are_consistent(trial: Trial) -> Faults:
@@ -199,6 +234,7 @@ def _ask(method: Callable[..., Any], *arguments: Any) -> Any:
 
 PROMISES = (
     samples_are_images,
+    black_is_minus_one,
     samples_follow_from_the_generator,
     other_seeds_give_other_samples,
     sample_i_is_the_same_at_any_n,
@@ -209,6 +245,7 @@ PROMISES = (
     bf16_is_finite,
     likelihoods_are_consistent,
     log_weights_are_consistent,
+    training_raises_the_likelihood,
     reconstructions_are_images,
     sampling_leaves_training_as_it_was,
 )

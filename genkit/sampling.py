@@ -16,6 +16,7 @@ from torch import Tensor
 from genkit.data import data_root
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel
+from genkit.ranks import ALONE, Ranks
 from genkit.registry import Registry
 from genkit.rundir import write_atomic
 from genkit.specs import ImageShape
@@ -32,19 +33,24 @@ def draw(
     n: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Draw n samples: uint8, (n, C, H, W), on the CPU.
 
     Image i depends on the model, the seed and i alone, not on n: images are always drawn in whole
     chunks of 64, chunk j with a generator seeded by (seed, j), and what is too many is dropped.
+    Several ranks share the chunks, and each gets all images.
     """
     if n < 1:
         raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
     training = model.training
-    parts = []
+    shape = model.image_shape
+    chunks = [range(rank, math.ceil(n / CHUNK), ranks.count) for rank in range(ranks.count)]
+    images = torch.empty(0, shape.channels, shape.height, shape.width, dtype=torch.uint8)
+    parts = [images]
     try:
         model.eval()
-        for chunk in range(math.ceil(n / CHUNK)):
+        for done, chunk in enumerate(chunks[ranks.rank], 1):
             generator = torch.Generator(model.device)
             generator.manual_seed(derive_seed(seed, "sample", chunk))
             with plugin_code(f"{type(model).__name__}.sample()"):
@@ -52,10 +58,13 @@ def draw(
                 _check(model, images)
                 parts.append(to_bytes(images).cpu())
             if on_progress:
-                on_progress(min((chunk + 1) * CHUNK, n), n)
+                on_progress(min(done * ranks.count * CHUNK, n), n)
     finally:
         model.train(training)
-    return torch.cat(parts)[:n].contiguous()
+    found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
+    order = [each.split(CHUNK) for each in found]  # by the rank that drew them
+    chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
+    return torch.cat(chunked)[:n].contiguous()
 
 
 def _check(model: GenerativeModel, images: Tensor) -> None:
@@ -65,6 +74,11 @@ def _check(model: GenerativeModel, images: Tensor) -> None:
     if found != expected:
         raise PluginError(
             f"{type(model).__name__}.sample({CHUNK}) returned {found}, not a tensor of {expected}"
+        )
+    if images.device != model.device:
+        raise PluginError(
+            f"{type(model).__name__}.sample() returned a tensor on {images.device}, not on the "
+            f"model's {model.device}"
         )
     if not torch.isfinite(images).all():
         raise PluginError(f"{type(model).__name__}.sample() returned values that are not finite")

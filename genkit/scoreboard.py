@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genkit.card import MATTERS
+from genkit.card import MATTERS, differences
 from genkit.errors import GenkitError, UsageError
 from genkit.ranking import CALIBRATION
 from genkit.rundir import RunDir, read_json
@@ -15,8 +16,8 @@ from genkit.rundir import RunDir, read_json
 def read_rows(sources: Sequence[Path]) -> list[dict[str, Any]]:
     """The rows of runs and of folders of comparisons, the models' first.
 
-    Calibration rows are taken from the first source whose protocol the models share; a name that
-    is there twice becomes a path.
+    Of each calibration row there is one: that whose protocol differs least from the models', and
+    of equals the first. A name that is there twice becomes a path.
 
     Raises:
         UsageError: a source holds no scores.
@@ -33,11 +34,17 @@ def read_rows(sources: Sequence[Path]) -> list[dict[str, Any]]:
     for row in models:
         if names.count(row["name"]) > 1:
             row["name"] = row["run"]
+    cards = {row["run"]: row["card"] for row in models if row.get("card")}
+
+    def strangeness(row: dict[str, Any]) -> float:
+        card = row.get("card")
+        return len(differences({"row": card, **cards})) if card else math.inf
+
     calibration: dict[str, dict[str, Any]] = {}
-    for row in found:
+    for row in sorted(found, key=strangeness):
         if row["name"] in CALIBRATION:
             calibration.setdefault(row["name"], row)
-    return [*models, *calibration.values()]
+    return [*models, *(calibration[name] for name in CALIBRATION if name in calibration)]
 
 
 def _read(source: Path) -> list[dict[str, Any]]:
@@ -63,10 +70,48 @@ def _checked(path: Path, content: Any) -> list[dict[str, Any]]:
     return rows
 
 
+NUMBER, TEXT = (int, float), (str,)
+# What tables and rankings take for granted of a row: of each entry its types, if it is there.
+COUNTS = dict.fromkeys(("parameters", "images", "seconds", "train_rate", "sample_rate"), NUMBER)
+LIKELIHOOD = dict.fromkeys(("nats", "bits_per_dimension", "images"), NUMBER)
+LIKELIHOOD |= {"kind": TEXT, "of": TEXT}
+CARD = {"samples": NUMBER, "reference_images": NUMBER, "features": TEXT, "reference": TEXT}
+
+
 def _is_row(row: Any) -> bool:
     """Whether a row has what tables and rankings take for granted."""
     if not (isinstance(row, dict) and isinstance(row.get("name"), str)):
         return False
-    card, scores = row.get("card"), row.get("scores") or {}
-    numbers = isinstance(scores, dict) and all(isinstance(v, int | float) for v in scores.values())
-    return numbers and (card is None or (isinstance(card, dict) and set(MATTERS) <= set(card)))
+    card, found = row.get("card"), row.get("likelihood")
+    if not (_numbers(row.get("scores")) and _numbers(row.get("deviations"))):
+        return False
+    if not (_numbers(row.get("memorisation")) and _fits(row, COUNTS, optional=True)):
+        return False
+    if found is not None and not (isinstance(found, dict) and _fits(found, LIKELIHOOD)):
+        return False
+    if found and not _fits(found, {"deviation": NUMBER, "draws": NUMBER}, optional=True):
+        return False
+    run, whole = row.get("run"), isinstance(card, dict) and MATTERS.keys() <= card.keys()
+    return (run is None or isinstance(run, str)) and (card is None or (whole and _fits(card, CARD)))
+
+
+def _fits(
+    table: dict[str, Any], types: Mapping[str, tuple[type, ...]], optional: bool = False
+) -> bool:
+    """Whether entries have these types; None and missing ones pass if they are optional."""
+    return all(
+        (optional and table.get(key) is None)
+        or (isinstance(table.get(key), kinds) and not _is_huge(table[key]))
+        for key, kinds in types.items()
+    )
+
+
+def _numbers(table: Any) -> bool:
+    """Whether it is None or a table of numbers, some of them None."""
+    if table is None:
+        return True
+    return isinstance(table, dict) and _fits(table, dict.fromkeys(table, NUMBER), optional=True)
+
+
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > 10**18

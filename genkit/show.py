@@ -4,6 +4,7 @@ builds it."""
 from __future__ import annotations
 
 import traceback as tracebacks
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.config import suggest
-from genkit.errors import UsageError
-from genkit.registry import Registry
+from genkit.errors import UsageError, printable
+from genkit.plugins import Plugin
+from genkit.registry import Entry, Registry
 from genkit.report import print_table
 from genkit.specs import ImageShape, MetricSpec, TrainerSpec
 
@@ -43,7 +45,7 @@ def print_catalogue(registry: Registry) -> None:
         table = Table(title=KINDS[kind], title_justify="left", show_header=False, box=None)
         for name, entry in entries.items():
             source = "" if entry["from"] == "torch-genkit" else f" ({entry['from']})"
-            table.add_row(Text(name, style="bold"), Text(entry["summary"] + source))
+            table.add_row(Text(name, style="bold"), Text(printable(entry["summary"] + source)))
         print_table(table, console)
         console.print()
 
@@ -59,7 +61,7 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         spec = getattr(registry, kind).find(name)
         plugin = getattr(registry, kind)[name].plugin
         console.print(Text(f"{KINDS[kind]}: {name}", style="bold"))
-        console.print(Text(spec.summary))
+        console.print(Text(printable(spec.summary)))
         console.print(Text(f"from {plugin.distribution} {plugin.version}, {spec.target}\n"))
         if spec.config.model_fields:
             print_table(_option_table(spec), console)
@@ -82,7 +84,7 @@ def _option_table(spec: Any) -> Table:
     for field, details in spec.config.model_fields.items():
         cells = [f"--{field.replace('_', '-')}", str(details.default)]
         cells += [str(values.get(field, "")) for values in presets.values()]
-        table.add_row(*(Text(cell) for cell in [*cells, details.description or ""]))
+        table.add_row(*(Text(printable(cell)) for cell in [*cells, details.description or ""]))
     return table
 
 
@@ -93,7 +95,7 @@ def _print_metric(console: Console, spec: MetricSpec) -> None:
         words += ["ranks models"] if column.ranks else []
         words += ["unbiased"] if column.unbiased else []
         console.print(Text(f"  {column.name}: {', '.join(words) or 'in JSON only'}"))
-    console.print(Text(f"  {spec.definition}"))
+    console.print(Text(f"  {printable(spec.definition)}"))
 
 
 def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None:
@@ -112,29 +114,47 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
     console.print(Text(f"  in all: {count_parameters(model):,}"))
 
 
+def health(registry: Registry) -> list[dict[str, Any]]:
+    """Each plugin: where it comes from, what it provides, what importing it cost, its problem,
+    None if it has none, and notes on what it had better not do."""
+    return [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "provides": {
+                kind: names for kind in KINDS if (names := _names(getattr(registry, kind), plugin))
+            },
+            "import_seconds": plugin.import_seconds,
+            "imported_torch": plugin.imported_torch,
+            "problem": plugin.problem,
+            "notes": plugin.notes,
+        }
+        for plugin in registry.plugins.plugins
+    ]
+
+
+def _names(entries: Mapping[str, Entry[Any]], plugin: Plugin) -> list[str]:
+    return [name for name, entry in entries.items() if entry.plugin is plugin]
+
+
 def print_plugins(registry: Registry, traceback: bool) -> None:
     """Each plugin's health; with `traceback`, errors in full."""
     console = Console()
     table = Table(box=None)
-    for heading in ("plugin", "distribution", "provides", "import", "torch", "problem"):
+    for heading in ("plugin", "distribution", "provides", "import", "torch", "problem or note"):
         table.add_column(heading)
-    for plugin in registry.plugins.plugins:
-        provides = [
-            name
-            for kind in KINDS
-            for name, entry in getattr(registry, kind).items()
-            if entry.plugin is plugin
-        ]
+    for plugin in health(registry):
         cells = [
-            plugin.name,
-            f"{plugin.distribution} {plugin.version}",
-            ", ".join(provides),
-            f"{1000 * plugin.import_seconds:.0f} ms",
-            "at import" if plugin.imported_torch else "",
-            plugin.problem or "",
+            plugin["name"],
+            f"{plugin['distribution']} {plugin['version']}",
+            ", ".join(name for names in plugin["provides"].values() for name in names),
+            f"{1000 * plugin['import_seconds']:.0f} ms",
+            "at import" if plugin["imported_torch"] else "",
+            "; ".join(filter(None, [plugin["problem"], *plugin["notes"]])),
         ]
         table.add_row(*(Text(cell) for cell in cells))
     print_table(table, console)
-    for plugin in registry.plugins.failed if traceback else []:
-        if plugin.error is not None:
-            console.print(Text("\n" + "".join(tracebacks.format_exception(plugin.error))))
+    for failed in registry.plugins.failed if traceback else []:
+        if failed.error is not None:
+            console.print(Text("\n" + "".join(tracebacks.format_exception(failed.error))))

@@ -7,22 +7,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # the terminal was closed
+
 
 @contextmanager
 def signals_noted() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one interrupts
-    at once."""
+    """Note SIGINT, SIGTERM and a closed terminal instead of dying in the middle of a step.
+
+    A SIGINT after the first signal interrupts at once. The others never do: those who send them
+    often do it twice, for instance a shell and its terminal, and have SIGKILL for haste.
+    """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted  # only the main thread may handle signals
         return
 
     def note(number: int, frame: object) -> None:
-        if noted:
+        if noted and number == signal.SIGINT:
             raise KeyboardInterrupt
         noted.append(number)
 
-    with _handled(note, signal.SIGINT, signal.SIGTERM):
+    with _handled(note, signal.SIGINT, signal.SIGTERM, *HANGUP):
         yield noted
 
 
@@ -37,14 +42,14 @@ def signals_raised() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-    with _handled(leave, signal.SIGTERM, *hangup):
+    with _handled(leave, signal.SIGTERM, *HANGUP):
         yield
 
 
 @contextmanager
 def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

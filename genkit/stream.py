@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genkit.data import Split
 from genkit.model import Batch
+from genkit.ranks import ALONE, Ranks
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -49,9 +50,19 @@ class Stream:
 
     If the split has intensities, each visit draws an image's pixels anew, white with probability
     intensity / 255, from a generator seeded by (seed, number of the batch).
+
+    With several ranks a batch is the rank's part of the one that they share.
     """
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.binarises = split.intensities is not None
         pixels = split.images if split.intensities is None else split.intensities
         self.images = torch.from_numpy(pixels).to(device)  # (count, C, H, W) uint8
@@ -60,6 +71,7 @@ class Stream:
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
+        self.part = ranks.part(batch_size)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -84,12 +96,16 @@ class Stream:
         return self._order
 
     def batch(self, number: int) -> Batch:
-        """The batch of that number."""
-        indices = self.indices(number).to(self.device)
+        """The batch of that number, or this rank's part of it."""
+        indices = self.indices(number)
+        if not self.binarises:
+            indices = indices[self.part]
+        indices = indices.to(self.device)
         labels = None if self.labels is None else self.labels[indices]
         images = self.images[indices]
-        if self.binarises:
-            images = self._draw(images, derive_seed(self.seed, "binarise", number))
+        if self.binarises:  # the draw is of the whole batch, whatever the number of ranks
+            images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]
+            labels = None if labels is None else labels[self.part]
         return Batch(to_unit_range(images), labels)
 
     def _draw(self, intensities: Tensor, seed: int) -> Tensor:

@@ -24,21 +24,34 @@ from genkit.config import validate
 from genkit.data import Split
 from genkit.device import cpu_threads
 from genkit.errors import UsageError
-from genkit.promises import (
-    SPEC_PROMISES,
-    PromiseBroken,
-    check,
-    find_subject,
-    own_random_numbers,
-    white_squares,
-)
+from genkit.promises import PromiseBroken, check, own_random_numbers, white_squares
+from genkit.spec_promises import PLUGIN_PROMISES, SPEC_PROMISES, find_loading, find_subject
 from genkit.specs import DatasetSpec, FeaturesSpec, ImageShape, MetricSpec, TrainerSpec
 from genkit.trial import Trial
 
-__all__ = ["PromiseBroken", "check_dataset", "check_features", "check_metric", "check_trainer"]
+__all__ = [
+    "PromiseBroken",
+    "check_dataset",
+    "check_features",
+    "check_metric",
+    "check_plugin",
+    "check_trainer",
+]
 __tracebackhide__ = True
 
 COUNT = 256  # training images
+
+
+def check_plugin(plugin: str) -> None:
+    """Hold a plugin, named as its entry point, to loading without a problem and without torch.
+
+    What it provides, the other functions check.
+
+    Raises:
+        PromiseBroken: at the first promise that does not hold.
+        genkit.errors.UsageError: the name is not installed.
+    """
+    check(plugin, PLUGIN_PROMISES, find_loading(plugin))
 
 
 def check_trainer(
@@ -106,11 +119,12 @@ def check_dataset(
 
     Raises:
         PromiseBroken: at the first promise that does not hold.
-        genkit.errors.UsageError: the name is not installed.
+        genkit.errors.UsageError: the name is not installed, or an option cannot be used.
     """
     with _alone():
         subject = find_subject("datasets", dataset)
         check(subject.spec.name, SPEC_PROMISES, subject)
+        validate(subject.spec.config, options or {}, f"options for {subject.spec.name}: ")
         installed = isinstance(dataset, str)
         opening = data_promises.Opening(subject.spec, source, options or {}, installed)
         check(subject.spec.name, data_promises.PROMISES, opening)
@@ -120,7 +134,8 @@ def check_metric(metric: str | MetricSpec) -> None:
     """Hold a metric to its promises: finite scores of its own columns that follow from the images.
 
     It scores 200 easy images, 3 x 32 x 32, noise, and 10 images, under features with logits of the
-    data's own four classes and under features without.
+    data's own four classes and under features without; with the defaults of its config, which are
+    what genkit always scores with.
 
     Raises:
         PromiseBroken: at the first promise that does not hold.
@@ -133,22 +148,28 @@ def check_metric(metric: str | MetricSpec) -> None:
         check(subject.spec.name, metric_promises.PROMISES, scoring)
 
 
-def check_features(features: str | FeaturesSpec, shape: tuple[int, int, int]) -> None:
+def check_features(
+    features: str | FeaturesSpec,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Hold a feature extractor to its promises: float32 vectors that follow from the images.
 
-    It is opened for labelled data of four classes, with the default options.
+    It is opened for labelled data of four classes, and for data without labels.
 
     Args:
         shape: (channels, height, width) of images that it takes.
+        options: values of its config, such as {"weights": PATH}.
 
     Raises:
         PromiseBroken: at the first promise that does not hold.
-        genkit.errors.UsageError: the name is not installed.
+        genkit.errors.UsageError: the name is not installed, or an option cannot be used.
     """
     with _alone(), feature_promises.own_cache():
         subject = find_subject("features", features)
         check(subject.spec.name, SPEC_PROMISES, subject)
-        extraction = feature_promises.Extraction(subject.spec, ImageShape(*shape))
+        config = validate(subject.spec.config, options or {}, f"options for {subject.spec.name}: ")
+        extraction = feature_promises.Extraction(subject.spec, config, ImageShape(*shape))
         check(subject.spec.name, feature_promises.PROMISES, extraction)
 
 

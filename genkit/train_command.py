@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from genkit.arguments import ProgressOption
+from genkit.arguments import DataOption, DataRoot, ProgressOption, RunArgument, check_budget
 
 if TYPE_CHECKING:
     from genkit.registry import Registry
@@ -158,3 +158,49 @@ def is_given(context: typer.Context, name: str) -> bool:
     """Whether an option was typed, rather than left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+def resume(
+    run: RunArgument,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="train up to this budget instead of the recorded one", callback=check_budget
+        ),
+    ] = None,
+    log_every: Annotated[int | None, typer.Option(help="iterations between log lines")] = None,
+    grids: Annotated[int | None, typer.Option(help="sample grids over the run")] = None,
+    watch: Annotated[int | None, typer.Option(help="samples looked at with each grid")] = None,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(help="seconds between checkpoints")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; others than before change the last bits")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="where the data set lies now; it must be the same one")
+    ] = None,
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Go on with a run from its last checkpoint, bit for bit. What is not given stays as it was."""
+    from genkit.progress import new_reporter
+    from genkit.rundir import RunDir
+
+    RunDir.open(run).config()
+    from genkit.training import resume as go_on
+
+    changes = {
+        "budget": budget,
+        "log_every": log_every,
+        "grids": grids,
+        "watch": watch,
+        "checkpoint_seconds": checkpoint_seconds,
+        "threads": threads,
+        "data": data,
+        "data_root": data_root,
+        "data_option": tuple(data_option) if data_option else None,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    print(go_on(run, registry(), reporter=new_reporter(progress), **changes).path)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genkit.data import Split
 from genkit.device import place
+from genkit.intake import read_state
 from genkit.loop import Loop
 from genkit.model import GenerativeModel
 from genkit.promises import CLASSES, seed_random
@@ -96,6 +97,4 @@ def reread(state: dict[str, Any]) -> dict[str, Any]:
     """A training state through a file's bytes, as a resumed run reads it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    buffer.seek(0)
-    loaded: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
-    return loaded
+    return read_state(buffer.getvalue())

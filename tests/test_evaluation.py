@@ -1,6 +1,7 @@
 """Scoring: rows, their cards, likelihoods, and the cache of the reference."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +19,13 @@ from toys import (
     write_npz,
 )
 
-from genkit import sampling
+from genkit import __version__, sampling
 from genkit.card import differences
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation import Protocol, Yardstick, evaluate
 from genkit.features import FeatureExtractor, Statistics
 from genkit.metrics import Estimate, choice, reference_for
+from genkit.progress import Reporter
 from genkit.rundir import RunDir
 from genkit.runs import Run, load_data
 from genkit.specs import Column, Config, FeaturesSpec, ImageShape, MetricSpec
@@ -54,6 +56,16 @@ def distance(config, samples, reference):
     """How far the mean features of samples are from the reference's, and their number."""
     value = (samples.features.mean(0) - reference.statistics.mean).norm()
     return {"distance": Estimate(value, torch.tensor(0.25)), "count": len(samples)}
+
+
+class Heard(Reporter):
+    """A reporter that keeps what it is told to say."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
 
 
 @pytest.fixture
@@ -110,6 +122,7 @@ def scored_images(yardstick, monkeypatch, *words):
 
     def keep(self, name, images, places=None):
         scored[name] = (images, places)
+        return {"name": name, "scores": {}}
 
     monkeypatch.setattr(Yardstick, "evaluate_images", keep)
     evaluate(list(words), yardstick, load=None)
@@ -312,23 +325,80 @@ def test_features_that_cannot_take_the_images_are_refused_at_once(toys, tmp_path
 
 
 @pytest.mark.parametrize(
-    "answer, complaint",
+    "answer, kept, complaint",
     [
-        ({"distance": 1.0, "distence": 2.0}, "KeyError.*distence is none of its columns"),
-        ({"distance": Estimate(1.0, torch.inf)}, "distance is inf"),
-        ({"distance": torch.nan, "count": 1}, "distance is nan"),
-        ({"distance": "far", "count": 1}, "ValueError"),
-        (None, "TypeError"),
+        ({"distance": 1.0, "distence": 2.0}, {"distance": 1}, "'distence' = 2.0, which is none of"),
+        ({"distance": Estimate(1.0, torch.inf)}, {}, "'distance' = Estimate.*inf.*not a finite"),
+        ({"distance": torch.nan, "count": 1}, {"count": 1}, "'distance' = nan, not a finite"),
+        ({"distance": "far", "count": 1}, {"count": 1}, "'distance' = 'far', not a finite"),
+        ({"distance": torch.ones(2), "count": True}, {"count": 1}, "not a finite number"),
+        (None, {}, "returned NoneType, not a dict"),
+        (3.5, {}, "returned float, not a dict"),
     ],
 )
-def test_a_metric_that_fails_is_a_plugin_error_that_names_it(
-    yardstick, monkeypatch, answer, complaint
+def test_a_metrics_wrong_answer_costs_that_column_and_is_a_line_in_the_row(
+    yardstick, monkeypatch, answer, kept, complaint
 ):
     import test_evaluation
 
     monkeypatch.setattr(test_evaluation, "distance", lambda *arguments: answer)
-    with pytest.raises(PluginError, match=f"metric 'distance' failed.*{complaint}"):
-        yardstick.score(yardstick.image_set(torch.zeros(30, *SHAPE, dtype=torch.uint8)))
+    row = yardstick.score(yardstick.image_set(torch.zeros(30, *SHAPE, dtype=torch.uint8)))
+    assert row["scores"] == kept and row["deviations"] == {}
+    (problem,) = row["problems"]
+    assert re.search(f"metric 'distance' of torch-genkit {__version__} returned.*", problem)
+    assert re.search(complaint, problem) and "(test_evaluation:distance)" in problem
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nroom"), SystemExit(0), MemoryError()])
+def test_a_metric_that_raises_is_told_of_once_and_the_others_score(yardstick, monkeypatch, error):
+    import test_evaluation
+
+    def fail(*arguments):
+        raise error
+
+    heard = Heard()
+    yardstick = replace(yardstick, reporter=heard)
+    metrics = yardstick.registry.metrics
+    spec = replace(metrics["distance"].spec, target="test_evaluation:fail", name="fails")
+    spec = replace(spec, columns=(Column(name="failing", title="F", better="lower"),))
+    monkeypatch.setattr(test_evaluation, "fail", fail, raising=False)
+    metrics["fails"] = replace(metrics["distance"], spec=spec)
+    rows = evaluate(["real", "noise"], yardstick, load=None)
+    for row in rows:
+        assert set(row["scores"]) == {"distance", "count"}
+        (problem,) = row["problems"]
+        assert f"'fails' of torch-genkit {__version__} failed: {type(error).__name__}" in problem
+        assert "test_evaluation.py:" in problem and "\n" not in problem
+    assert heard.said == [problem]
+
+
+def test_nothing_scored_at_all_is_a_plugin_error(yardstick, monkeypatch):
+    import test_evaluation
+
+    monkeypatch.setattr(test_evaluation, "distance", lambda *arguments: None)
+    with pytest.raises(PluginError, match="nothing could be scored: metric 'distance' of torch"):
+        evaluate(["noise"], yardstick, load=None)
+
+
+def test_likelihood_that_fails_costs_no_score(yardstick, tmp_path):
+    def nats(images):
+        raise RuntimeError("no room")
+
+    row = yardstick.evaluate_run(as_run(Constant(nats=nats), tmp_path, yardstick.registry))
+    assert row["likelihood"] is None and row["scores"]["count"] == 30
+    (problem,) = row["problems"]
+    assert problem.startswith("the likelihood of constant failed: RuntimeError: no room (")
+
+
+def test_slow_metric_is_named(yardstick, monkeypatch):
+    import genkit.evaluation
+
+    heard = Heard()
+    evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
+    assert heard.said == []
+    monkeypatch.setattr(genkit.evaluation, "SLOW_SECONDS", -1.0)
+    evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
+    assert heard.said == ["metric 'distance' took 0 s"]
 
 
 def test_what_a_metric_says_to_its_user_reaches_them(yardstick, monkeypatch):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Answer, CommandLines, install_plugin, trainer_source
@@ -12,10 +17,25 @@ from genkit.errors import PluginError
 from genkit.hookspecs import hookimpl
 from genkit.plugins import Plugin, Plugins
 
+
+def metric_source(*columns: str) -> str:
+    """The entry module of a plugin with one metric of these columns."""
+    return f"""
+from genkit.hookspecs import hookimpl
+from genkit.specs import Column, MetricSpec
+
+@hookimpl
+def register_metrics():
+    columns = tuple(Column(name=n, title=n, better=None) for n in {columns!r})
+    return [MetricSpec(name="stranger", summary="X.", target="a:B", columns=columns)]
+"""
+
+
 # Each fault, and what `genkit plugins` must say of it.
 FAULTS = {
     "raises": ("import not_installed_anywhere", "No module named 'not_installed_anywhere'"),
     "lines": ("raise RuntimeError('first\\n  second')", "RuntimeError: first second"),
+    "escapes": ("raise RuntimeError('a\\x1b[2Jb')", "RuntimeError: a\\x1b[2Jb"),
     "exits": ("import sys; sys.exit(0)", "SystemExit: 0"),
     "syntax": ("def broken(:", "SyntaxError"),
     "empty": ("", "no hook in it"),
@@ -85,6 +105,41 @@ FAULTS = {
         "    return [MetricSpec(name='x', summary='X.', target='a:B', columns=('fid',))]",
         "each of the columns of 'x' must be a genkit.specs.Column",
     ),
+    "column-thief": (metric_source("fid"), "column 'fid' of 'stranger' is there already, by 'fid'"),
+    "column-twice": (
+        metric_source("new", "new"),
+        "column 'new' of 'stranger' is there already, by 'stranger'",
+    ),
+    "name-twice": (
+        trainer_source("name-twice").replace("return [", "return 2 * ["),
+        "it provides the model 'name-twice' twice",
+    ),
+    "half-way": (
+        trainer_source("half-way").replace("return [", "yield from [")
+        + "    raise OSError('half way')",
+        "OSError: half way",
+    ),
+    "half-way-exits": (
+        trainer_source("half-way-exits").replace("return [", "yield from [")
+        + "    raise SystemExit(0)",
+        "SystemExit: 0",
+    ),
+    "panics": (
+        "class PanicException(BaseException): pass\nraise PanicException('in Rust')",
+        "PanicException: in Rust",
+    ),
+    "wordless": (
+        "class Wordless(Exception):\n    def __str__(self): return self.words\nraise Wordless",
+        "Wordless:",
+    ),
+    "warns": ("import warnings; warnings.warn('old')", "UserWarning: old"),  # errors in the tests
+    "group": ("raise ExceptionGroup('both', [ValueError(), TypeError()])", "ExceptionGroup: both"),
+    "recurses": ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
+    "attribute": ("from genkit.specs import TrainerSpecs", "ImportError: cannot import name"),
+    "own-host": (
+        "from genkit.hookspecs import hookspec\n@hookspec\ndef register_trainers(): ...",
+        "no hook in it: decorate register_trainers or another with hookimpl",
+    ),
 }
 
 GOOD = trainer_source(
@@ -97,6 +152,7 @@ GOOD = trainer_source(
 
 COMMANDS = [
     "plugins",
+    "plugins --json -",
     "list",
     "list --json -",
     "train dcgan --help",
@@ -225,6 +281,10 @@ def test_name_that_two_strangers_claim_belongs_to_nobody(answers: dict[str, Answ
     assert answer.code == 3
     assert "torch-genkit-one 0.1 and torch-genkit-two 0.1" in answer.err
     assert "GENKIT_DISABLE_PLUGINS" in answer.err
+    for name in ("one", "two"):
+        assert "model 'toy' comes from torch-genkit-one 0.1 and torch-genkit-two 0.1" in line_of(
+            name, answers["plugins"].out
+        )
 
 
 def test_no_fault_imports_torch_or_shows_a_traceback(answers: dict[str, Answer]) -> None:
@@ -261,6 +321,172 @@ def test_traceback_is_shown_when_asked_for(tmp_path: Path, command_lines: Comman
     (answer,) = command_lines("plugins --traceback", site=tmp_path)
     assert "Traceback (most recent call last)" in answer.out
     assert "stranger_raises.py" in answer.out
+
+
+# ---- plugins that work, but do what they should not
+
+
+def at_import(name: str, code: str) -> str:
+    """A plugin that does something when it is imported."""
+    return f"{code}\n{trainer_source(name)}"
+
+
+def in_hook(name: str, code: str) -> str:
+    """A plugin that does something when it is asked for its trainers."""
+    return trainer_source(name).replace("return [", f"{code}\n    return [")
+
+
+# Each of them, and what `genkit plugins` notes; their trainers work.
+DISTURBERS = {
+    "sleeps": (
+        at_import("sleeps", "import time; time.sleep(1.05)"),
+        "each command waits 1.1 s for it to be imported",
+    ),
+    "moves": (
+        at_import("moves", "import os; os.chdir('/')"),
+        "it changed the working directory, which was put back",
+    ),
+    "argues": (
+        at_import("argues", "import sys; sys.argv.append('x')"),
+        "it changed sys.argv, which was put back",
+    ),
+    "traps": (
+        at_import("traps", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"),
+        "it changed the handler of SIGINT, which was put back",
+    ),
+    "doubles": (
+        at_import("doubles", "import torch; torch.set_default_dtype(torch.float64)"),
+        "it changed torch's default type, which was put back",
+    ),
+    "freezes": (
+        at_import("freezes", "import torch; torch.set_grad_enabled(False)"),
+        "it changed torch's gradients, which was put back",
+    ),
+    "threads": (
+        at_import("threads", "import threading; threading.Timer(1, print).start()"),
+        "it started a thread: what that prints may mix with results",
+    ),
+    "moves-later": (
+        in_hook("moves-later", "import os; os.chdir('/'); print('FROM A HOOK')"),
+        "it changed the working directory, which was put back",
+    ),
+    "logs": (
+        at_import("logs", "import logging; logging.basicConfig(level=10); logging.info('A LOG')"),
+        None,
+    ),
+}
+# Loaded last, it tells in its summary what the process is like by then.
+PROBE = """
+import os, signal, sys, torch
+from genkit.hookspecs import hookimpl
+from genkit.specs import TrainerSpec
+
+@hookimpl
+def register_trainers():
+    state = [os.getcwd(), len(sys.argv), signal.getsignal(signal.SIGINT).__name__]
+    state += [str(torch.get_default_dtype()), torch.is_grad_enabled()]
+    return [TrainerSpec(name="zz-probe", summary=repr(state), target="a:B")]
+"""
+
+
+@pytest.fixture(scope="module")
+def disturbed(
+    tmp_path_factory: pytest.TempPathFactory, command_lines: CommandLines
+) -> dict[str, Answer]:
+    """Command lines with all of them installed, and two that share an entry point's name."""
+    site = tmp_path_factory.mktemp("site")
+    for name, (source, _) in DISTURBERS.items():
+        install_plugin(site, name, source)
+    install_plugin(site, "zz-probe", PROBE)
+    for number in ("one", "two"):
+        target = f"stranger_{number}"
+        install_plugin(site, number, trainer_source(number))
+        points = site / f"torch_genkit_{number}-0.1.dist-info" / "entry_points.txt"
+        points.write_text(f"[genkit.v1]\nsame = {target}\n", encoding="utf-8")
+    lines = ["plugins --json -", "plugins --json health.json", "plugins", "list --json -"]
+    return dict(zip(lines, command_lines(*lines, site=site), strict=True))
+
+
+def health(answers: dict[str, Answer]) -> dict[str, dict[str, Any]]:
+    return {
+        plugin["distribution"]: plugin for plugin in json.loads(answers["plugins --json -"].out)
+    }
+
+
+@pytest.mark.parametrize("name", DISTURBERS)
+def test_what_a_plugin_does_to_the_process_is_noted_and_it_works(
+    name: str, disturbed: dict[str, Answer]
+) -> None:
+    plugin, note = health(disturbed)[f"torch-genkit-{name}"], DISTURBERS[name][1]
+    assert plugin["problem"] is None
+    assert plugin["provides"] == {"trainers": [name]}
+    if name == "sleeps":
+        assert 1.05 <= plugin["import_seconds"] < 60
+        note = f"each command waits {plugin['import_seconds']:.1f} s for it to be imported"
+    notes = [line for line in plugin["notes"] if "each command waits" not in line or line == note]
+    assert notes == ([note] if note else [])  # importing torch may also be slow
+    assert json.loads(disturbed["list --json -"].out)["trainers"][name]["from"].endswith(name)
+    if name == "moves-later":  # hooks are asked each time, modules imported once
+        assert note in line_of(name, disturbed["plugins"].out)
+
+
+def test_process_is_as_it_was_before_the_plugins(
+    disturbed: dict[str, Answer], command_lines: CommandLines
+) -> None:
+    listed = json.loads(disturbed["list --json -"].out)["trainers"]
+    folder, arguments, handler, kind, gradients = ast.literal_eval(listed["zz-probe"]["summary"])
+    assert folder == str(command_lines.folder) and (command_lines.folder / "health.json").exists()
+    assert arguments == 2  # as the driver of these tests is called
+    assert (handler, kind, gradients) == ("default_int_handler", "torch.float32", True)
+
+
+def test_what_plugins_print_is_not_in_the_json(disturbed: dict[str, Answer]) -> None:
+    for line in ("plugins --json -", "list --json -"):
+        assert "FROM A HOOK" not in disturbed[line].out and "A LOG" not in disturbed[line].out
+        assert "FROM A HOOK" in disturbed[line].err
+
+
+def test_plugins_may_share_the_name_of_an_entry_point(disturbed: dict[str, Answer]) -> None:
+    for number in ("one", "two"):
+        plugin = health(disturbed)[f"torch-genkit-{number}"]
+        assert (plugin["name"], plugin["problem"]) == ("same", None)
+        assert plugin["provides"] == {"trainers": [number]}
+
+
+def test_health_as_json_says_what_the_table_says(answers: dict[str, Answer]) -> None:
+    found = json.loads(answers["plugins --json -"].out)
+    names = ["name", "distribution", "version", "provides", "import_seconds", "imported_torch"]
+    assert all(list(plugin) == [*names, "problem", "notes"] for plugin in found)
+    assert [plugin["name"] for plugin in found if plugin["distribution"] == "torch-genkit"] == [
+        "datasets", "dcgan", "fidelity", "pixelcnn", "vae",
+    ]  # fmt: skip
+    for plugin in found:
+        line = next(
+            line
+            for line in answers["plugins"].out.splitlines()
+            if line.split()[:2] == [plugin["name"], plugin["distribution"]]
+        )
+        assert (plugin["problem"] or "") in line and plugin["version"] in line
+        assert 0 <= plugin["import_seconds"] < 60 and plugin["imported_torch"] is False
+        faulty = plugin["problem"] is not None or plugin["name"] in ("one", "two")
+        assert faulty != bool(plugin["provides"])
+    vae = next(plugin for plugin in found if plugin["name"] == "vae")
+    assert vae["provides"] == {"trainers": ["vae"]} and vae["notes"] == []
+
+
+def test_plugin_that_warns_at_import_works(tmp_path: Path) -> None:
+    """Where warnings are no errors, as for users."""
+    install_plugin(tmp_path, "warns", at_import("warns", FAULTS["warns"][0]))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "genkit", "list", "--json", "-"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "warns" in json.loads(done.stdout)["trainers"]
+    assert "UserWarning: old" in done.stderr and "problems" not in done.stderr
 
 
 # ---- run events

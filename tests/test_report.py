@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from genkit.card import FLAGGED
 from genkit.errors import GenkitError
 from genkit.ranking import footnotes, rank
 from genkit.report import (
@@ -178,6 +179,12 @@ def test_share_of_copies_is_marked() -> None:
     copier = full_row("dcgan", 1.0)
     copier["memorisation"] |= {"pixels": 0.93, "flagged": True}
     assert "| 0.93 ±.03! | 0.53 ±.03 |" in markdown([copier], [FID])
+
+
+def test_mark_of_copies_begins_where_scoring_flags_them() -> None:
+    copier = full_row("dcgan", 1.0)
+    copier["memorisation"] |= {"pixels": FLAGGED, "features": FLAGGED + 0.01, "flagged": True}
+    assert "| 0.60 ±.03 | 0.61 ±.03! |" in markdown([copier], [FID])
 
 
 def test_columns_without_any_value_are_left_out() -> None:

@@ -177,13 +177,13 @@ def test_metrics_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert run.read_metrics() == []
     rows = [{"step": step, "elbo/loss": 0.1 * step} for step in range(1, 6)]
     for row in rows:
-        run.append_metrics(row)
+        run.append_metrics([row])
     assert run.read_metrics() == rows
 
 
 def test_line_torn_by_a_crash_is_left_out_wherever_it_was_torn(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.append_metrics({"step": 1, "loss": 2.5})
+    run.append_metrics([{"step": 1, "loss": 2.5}])
     whole = run.metrics_path.read_bytes()
     torn = json.dumps({"step": 2, "loss": 1.25}).encode()
     for length in range(len(torn)):
@@ -198,17 +198,17 @@ def test_cutting_drops_later_lines_and_the_torn_one_so_that_new_ones_follow(
 ) -> None:
     run = RunDir(tmp_path)
     for step in (10, 20, 30):
-        run.append_metrics({"step": step})
+        run.append_metrics([{"step": step}])
     with open(run.metrics_path, "a", encoding="utf-8") as file:
         file.write('{"step": 4')
     run.cut_metrics(20)
-    run.append_metrics({"step": 30, "again": True})
+    run.append_metrics([{"step": 30, "again": True}])
     assert run.read_metrics() == [{"step": 10}, {"step": 20}, {"step": 30, "again": True}]
 
 
 def test_cutting_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir(tmp_path)
-    run.append_metrics({"step": 10})
+    run.append_metrics([{"step": 10}])
     before = contents(tmp_path)
     fail_at(monkeypatch, "replace", FULL)
     with pytest.raises(GenkitError):
@@ -218,7 +218,7 @@ def test_cutting_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_metrics_refuse_nan_and_name_their_file(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.append_metrics({"step": 1})
+    run.append_metrics([{"step": 1}])
     with pytest.raises(GenkitError, match=r"metrics\.jsonl could not be written"):
-        run.append_metrics({"step": 2, "loss": math.nan})
+        run.append_metrics([{"step": 2, "loss": math.nan}])
     assert run.read_metrics() == [{"step": 1}]

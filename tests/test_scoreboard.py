@@ -56,6 +56,22 @@ def test_calibration_rows_are_there_once_and_models_know_their_run(runs):
     assert [r["run"] for r in rows[:2]] == list(map(str, runs))
 
 
+def test_calibration_rows_are_of_the_models_protocol_whichever_source_they_come_from(tmp_path):
+    """Also where *real* has fewer images than the models, as small test splits make it."""
+    other = {"features": "inception-0123abcd", "samples": 500}
+    few = row("real", 0.3, samples=1000)
+    first = write_run(tmp_path / "a", [row("dcgan", 5.0)])
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    noise = {"name": "noise", "error": "no memory"}
+    rows = [row("real", 9.0, **other), row("copy", 8.0, **other), noise]
+    (strange / "compare.json").write_text(json.dumps({"rows": rows}))
+    last = write_run(tmp_path / "b", [row("vae", 7.0), few, row("noise", 80.0)])
+    found = {r["name"]: r for r in read_rows([strange, first, last])}
+    assert found["real"]["scores"]["fid"] == 0.3 and found["noise"]["scores"]["fid"] == 80.0
+    assert found["copy"]["scores"]["fid"] == 8.0  # the only one
+
+
 def test_runs_of_one_model_are_told_apart_by_their_paths(tmp_path):
     runs = [write_run(tmp_path / name, [row("dcgan", 1.0)]) for name in ("a", "b")]
     assert [r["name"] for r in read_rows(runs)] == list(map(str, runs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 
@@ -19,7 +20,10 @@ from genkit.specs import TrainerConfig, TrainerSpec
 
 @hookimpl
 def register_trainers():
-    return [TrainerSpec(name="{name}", summary="A model.", target="{module}:Model")]
+    return [TrainerSpec(name="{name}", summary="A model.", target="{module}:Model",
+                        config={config})]
+
+{more}
 
 class Model(GenerativeModel):
     def __init__(self, config, image_shape):
@@ -41,6 +45,20 @@ class Model(GenerativeModel):
         return {sample}
 """
 GOOD = {"init": "pass", "phases": "phases", "loss": "loss, {}", "sample": "images"}
+GOOD |= {"config": "TrainerConfig", "more": ""}
+KEEP = """
+def keep(phases, thing):
+    phases[0].optimizer.state[phases[0].optimizer.param_groups[0]["params"][0]]["kept"] = thing
+    return phases
+"""
+CONFIG = """
+from pydantic import model_validator
+
+class Options(TrainerConfig):
+    @model_validator(mode="after")
+    def check(self):
+        return {}["width"]
+"""
 
 # What is wrong with a model, what genkit says of it, and the exit code.
 FAULTS = {
@@ -63,36 +81,98 @@ FAULTS = {
     "wrong_shape": ({"sample": "images[:, 0]"}, "Model.sample(64) returned (64, 8, 8), not", 3),
     "no_tensor": ({"sample": "images.tolist()"}, "Model.sample(64) returned list, not", 3),
     "not_finite": ({"sample": "images / 0"}, "Model.sample() returned values that are not", 3),
-    "elsewhere": ({"sample": "images.to('meta')"}, "Model.sample()", 3),
+    "elsewhere": (
+        {"sample": "images.to('meta')"},
+        "Model.sample() returned a tensor on meta, not on the model's cpu",
+        3,
+    ),
+    "step_fails": (
+        {"phases": "[phases[0], setattr(phases[0].optimizer, 'step', lambda: {}['m'])][:1]"},
+        "the optimizer of phase 'fit' in step 1 failed: KeyError: 'm'",
+        3,
+    ),
+    "schedule_fails": (
+        {
+            "phases": "[Phase(name='fit', loss=self.loss, optimizer=phases[0].optimizer, "
+            "schedule=lambda step: 1 / step)]"
+        },
+        "the optimizer of phase 'fit' in step 1 failed: ZeroDivisionError",
+        3,
+    ),
+    "exits": ({"loss": "exit(0), {}"}, "loss of phase 'fit' in step 1 failed: SystemExit: 0", 3),
+    "reconstructs": (
+        {"sample": "images\n\n    def reconstruct(self, images):\n        return [][1]"},
+        "Model.reconstruct() failed: IndexError",
+        3,
+    ),
+    "keeps_function": (
+        {"phases": "keep(phases, lambda: 0)", "more": KEEP},
+        "the training state cannot be saved: loop.optimizers.0.state.0.kept is a function; ",
+        3,
+    ),
+    "keeps_object": (
+        {"phases": "keep(phases, __import__('pathlib').Path())", "more": KEEP},
+        "loop.optimizers.0.state.0.kept is a PosixPath; a model's and an optimizer's state_dict",
+        3,
+    ),
+    "keeps_numpy": (
+        {"phases": "keep(phases, __import__('numpy').float64(1))", "more": KEEP},
+        "loop.optimizers.0.state.0.kept is a float64; ",
+        3,
+    ),
+    "extra_state": (
+        {"sample": "images\n\n    def get_extra_state(self):\n        return 3"},
+        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, no tensor",
+        3,
+    ),
+    "validates": (
+        {"config": "Options", "more": CONFIG},
+        "Options's own check failed: KeyError: 'width'",
+        3,
+    ),
 }
+
+
+def hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def model(name: str, module: str, changes: Mapping[str, str]) -> str:
+    """The source of a plugin with a model, some parts of it changed."""
+    text = MODEL
+    for key, value in {**GOOD, **changes, "name": hyphens(name), "module": module}.items():
+        text = text.replace("{" + key + "}", value)
+    return text
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files with models, and a small data set."""
+    """Installed packages, each with a model that has a fault, a file with a good model, and a
+    small data set."""
     folder = tmp_path_factory.mktemp("models")
-    for name, (changes, _, _) in {**FAULTS, "fine": ({}, "", 0)}.items():
-        parts = {**GOOD, **changes, "name": name.replace("_", "-"), "module": f"their_{name}"}
-        text = MODEL
-        for key, value in parts.items():
-            text = text.replace("{" + key + "}", value)
-        (folder / f"their_{name}.py").write_text(text)
+    (folder / "site").mkdir()
+    for name, (changes, _, _) in FAULTS.items():
+        install_plugin(folder / "site", hyphens(name), model(name, f"stranger_{name}", changes))
+    (folder / "their_fine.py").write_text(model("fine", "their_fine", {}))
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
     np.savez(folder / "data.npz", images=images)
     return folder
 
 
-def train(folder: Path, name: str) -> str:
+def train(folder: Path, name: str, run: str | None = None) -> str:
     return (
-        f"train {name.replace('_', '-')} --plugin {folder}/their_{name}.py --budget 2steps "
-        f"--data npz:{folder / 'data.npz'} --grids 1 --run-dir {folder}/run-{name}"
+        f"train {hyphens(name)} --budget 2steps --data npz:{folder / 'data.npz'} --grids 1 "
+        f"--run-dir {folder}/{run or f'run-{name}'}"
     )
 
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, command_lines: CommandLines) -> dict[str, Answer]:
-    names = [*FAULTS, "fine"]
-    return dict(zip(names, command_lines(*(train(folder, n) for n in names)), strict=True))
+    """Trainings with all of the faulty packages installed, and of the good file beside them."""
+    lines = [*(train(folder, name) for name in FAULTS), train(folder, "fine")]
+    lines[-1] += f" --plugin {folder / 'their_fine.py'}"
+    answers = command_lines(*lines, site=folder / "site")
+    return dict(zip([*FAULTS, "fine"], answers, strict=True))
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -108,15 +188,15 @@ def test_model_that_fails_is_named_with_what_went_wrong(
 
 
 def test_failure_in_a_plugin_says_where(trained: dict[str, Answer]) -> None:
-    assert "their_loss_fails.py:" in trained["loss_fails"].err
+    assert "site/stranger_loss_fails.py:" in trained["loss_fails"].err
     assert "GENKIT_TRACEBACK=1 shows all of it" in trained["loss_fails"].err
 
 
 def test_all_of_the_traceback_is_shown_when_asked_for(
     folder: Path, command_lines: CommandLines
 ) -> None:
-    line = train(folder, "loss_fails") + "-again"
-    (answer,) = command_lines(line, variables=[{"GENKIT_TRACEBACK": "1"}])
+    line, variables = train(folder, "loss_fails", "again"), [{"GENKIT_TRACEBACK": "1"}]
+    (answer,) = command_lines(line, site=folder / "site", variables=variables)
     assert "Traceback (most recent call last)" in answer.err
     assert "return {}['loss'], {}" in answer.err or "{}['loss']" in answer.err
 
@@ -135,7 +215,7 @@ def test_file_is_a_plugin_for_the_command_that_names_it(
         f"sample {run} -n 2 -o {folder}/c.png",
         variables=[{}, {}, {"GENKIT_PLUGINS": str(path)}],
     )
-    assert without.code == 2 and "there is no model named 'fine'" in without.err
+    assert without.code == 2 and f"give --plugin {path}" in without.err
     assert with_file.code == by_variable.code == 0, with_file.err
     assert (folder / "b.png").read_bytes() == (folder / "c.png").read_bytes()
 
@@ -336,3 +416,113 @@ def test_faulty_command_is_a_plugin_error(
     assert commanded[line].code == 3
     assert words in commanded[line].err
     assert "Traceback" not in commanded[line].err
+
+
+# ---- runs whose plugin is gone, or another
+
+
+def install_version(site: Path, version: str, source: str) -> None:
+    """Another version of the package of the good model."""
+    site.mkdir()
+    install_plugin(site, "fine", source)
+    metadata = site / "torch_genkit_fine-0.1.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("0.1", version))
+
+
+DEPTH = """
+from pydantic import Field
+
+class Options(TrainerConfig):
+    depth: int = Field(2, description="layers")
+"""
+
+
+@pytest.fixture(scope="module")
+def outlived(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, command_lines: CommandLines
+) -> dict[str, dict[str, Answer]]:
+    """What commands say of a run of torch-genkit-fine 0.1 without it, and with later versions."""
+    base = tmp_path_factory.mktemp("outlived")
+    options = {"config": "Options", "more": DEPTH}
+    old = model("fine", "stranger_fine", options)
+    sites = {
+        "as it was": ("0.1", old),
+        "without the field": ("0.2", model("fine", "stranger_fine", {})),
+        "with another shape": ("0.3", old.replace("torch.zeros(())", "torch.zeros((1,))")),
+        "with a fault": ("0.4", "import nowhere_at_all"),
+    }
+    for name, (version, source) in sites.items():
+        install_version(base / name, version, source)
+    run = base / "run"
+    line = train(folder, "fine").replace(f"{folder}/run-fine", str(run))
+    (made,) = command_lines(line, site=base / "as it was")
+    assert made.code == 0, made.err
+    lines = {
+        "sample": f"sample {run} -n 2 -o {base}/NAME.png",
+        "resume": f"resume {run} --budget 3steps",
+        "evaluate": f"evaluate {run} -n 10 --features none --alone",
+        "plugins": "plugins",
+        "report": f"report {run}",
+    }
+    (scored,) = command_lines(lines["evaluate"], site=base / "as it was")
+    assert scored.code == 0, scored.err
+    found = {}
+    for name in ("gone", *list(sites)[1:]):
+        words = [line.replace("NAME", name.replace(" ", "-")) for line in lines.values()]
+        site = base / name if name != "gone" else None
+        found[name] = dict(zip(lines, command_lines(*words, site=site), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("command", ["sample", "resume", "evaluate"])
+def test_run_of_a_removed_plugin_names_distribution_and_version(
+    command: str, outlived: dict[str, dict[str, Answer]]
+) -> None:
+    answer = outlived["gone"][command]
+    assert answer.code == 2
+    words = "Error: model 'fine' comes from torch-genkit-fine 0.1, which is not installed"
+    assert words in answer.err and "Traceback" not in answer.err
+
+
+def test_stored_scores_are_shown_without_the_plugin(
+    outlived: dict[str, dict[str, Answer]],
+) -> None:
+    assert outlived["gone"]["report"].code == 0
+    assert "fine" in outlived["gone"]["report"].out
+
+
+@pytest.mark.parametrize("command", ["sample", "resume", "evaluate"])
+@pytest.mark.parametrize(
+    ("version", "words", "code"),
+    [
+        ("without the field", "config.json: depth is no option here", 2),
+        ("with another shape", "'level' has shape (), the model (1,)", 1),
+    ],
+)
+def test_run_of_another_version_of_a_plugin_says_so(
+    command: str, version: str, words: str, code: int, outlived: dict[str, dict[str, Answer]]
+) -> None:
+    answer = outlived[version][command]
+    number = {"without the field": "0.2", "with another shape": "0.3"}[version]
+    assert answer.code == code, answer.err
+    if command != "resume" or code == 2:
+        assert words in answer.err
+    made = f"; it was made with torch-genkit-fine 0.1, and torch-genkit-fine {number} is here"
+    assert answer.err.rstrip().endswith(made), answer.err
+
+
+@pytest.mark.parametrize("command", ["sample", "resume", "evaluate"])
+def test_run_of_a_plugin_that_fails_says_why(
+    command: str, outlived: dict[str, dict[str, Answer]]
+) -> None:
+    answer = outlived["with a fault"][command]
+    assert answer.code == 3
+    assert "model 'fine' comes from torch-genkit-fine 0.4, which fails: ModuleNotF" in answer.err
+
+
+def test_fault_at_the_checkpoint_leaves_no_part_of_one(
+    folder: Path, trained: dict[str, Answer]
+) -> None:
+    for name in ("keeps_function", "keeps_object", "keeps_numpy"):
+        assert list((folder / f"run-{name}" / "checkpoints").iterdir()) == []
+        assert not (folder / f"run-{name}" / "model.safetensors").exists()

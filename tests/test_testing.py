@@ -9,27 +9,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken import Toy  # noqa: F401 (a target)
+from broken import Toy, assert_told, recorder  # noqa: F401 (Toy is a target)
+from conftest import install_plugin, trainer_source
 from pydantic import Field, field_validator
 from toys import TINY, bright_squares
 
 from genkit import data_promises, feature_promises, metric_promises, model_promises, sample_promises
-from genkit.data import Split, Splits
 from genkit.errors import UsageError
 from genkit.promises import (
-    SPEC_PROMISES,
     PromiseBroken,
     check,
     difference,
     drawn_from,
+    frames_of_plugin,
     noisy_squares,
     random_states,
     statement,
     white_squares,
 )
 from genkit.registry import load_registry
-from genkit.specs import DatasetSpec, ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing import check_dataset, check_features, check_metric, check_trainer
+from genkit.spec_promises import PLUGIN_PROMISES, SPEC_PROMISES
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+from genkit.testing import (
+    check_dataset,
+    check_features,
+    check_metric,
+    check_plugin,
+    check_trainer,
+)
 
 torch.set_num_threads(1)
 BUILT_IN = load_registry()
@@ -120,6 +127,10 @@ def test_unknown_name_is_a_mistake_of_the_caller():
         check_trainer("vea")
     with pytest.raises(UsageError, match="options for vae: latents is no option here"):
         check_trainer("vae", options={"latents": 3})
+    with pytest.raises(UsageError, match="options for folder: sizes is no option here"):
+        check_dataset("folder", "nowhere", {"sizes": 3})
+    with pytest.raises(UsageError, match=r"no plugin named 'dcgam'.* Did you mean 'dcgan'?"):
+        check_plugin("dcgam")
 
 
 def test_name_of_a_plugin_that_failed_comes_with_the_reason(monkeypatch, tmp_path):
@@ -180,112 +191,41 @@ def test_entry_module_that_imports_torch_is_told(monkeypatch, tmp_path):
         check_trainer(replace(TOY, config=heavy_entry.C))
 
 
+def test_plugin_that_fails_or_imports_torch_is_told(monkeypatch, tmp_path):
+    install_plugin(tmp_path, "heavy", "import torch\n" + trainer_source("odd"))
+    install_plugin(tmp_path, "misspelt", trainer_source("even").replace("_trainers", "_trainer"))
+    monkeypatch.syspath_prepend(tmp_path)
+    check_plugin("dcgan")
+    with pytest.raises(PromiseBroken, match=r"^heavy: .*must not import torch.*stranger_heavy: im"):
+        check_plugin("heavy")
+    with pytest.raises(PromiseBroken, match=r"^misspelt: the plugin must load, .* hook named"):
+        check_plugin("misspelt")
+
+
+def test_frames_of_a_plugin_are_those_of_the_first_error_and_neither_genkits_nor_pythons():
+    def fails(config, samples, reference):
+        return float("a number")
+
+    with pytest.raises(PromiseBroken) as caught:
+        check("toy", (lambda _: iter(map(fails, [1], [2], [3])),), None)
+    lines = frames_of_plugin(caught.value).splitlines()
+    assert lines[0].endswith("in fails") and __file__ in lines[0] and len(lines) in (2, 3)
+    assert frames_of_plugin(PromiseBroken("nothing behind it")) == ""
+
+
 def test_every_promise_of_specs_and_options_is_broken_above():
     assert len(model_promises.OPTION_PROMISES) == 1 + len(SPEC_PROMISES) == 5
     assert len(model_promises.CONFIG_PROMISES) == 2
 
 
-LOADERS = []
-
-
-def breaks(promise, seen):
-    def record(load):
-        LOADERS.append(pytest.param(load.__name__, promise, seen, id=load.__name__))
-        return load
-
-    return record
-
-
-def squares(count=40, seed=0):
-    return noisy_squares(count, ImageShape(1, 6, 6), seed)
-
-
-def load_well(config, source, root):
-    return Splits(squares(), squares(seed=1), ("a", "b", "c", "d"))
-
-
-@breaks(data_promises.loader_keeps_its_contract, "gave train images of float64, not uint8")
-def load_floats(config, source, root):
-    return Splits(Split(squares().images / 255))
-
-
-@breaks(data_promises.loader_keeps_its_contract, "names 0 classes, but its train split has labels")
-def load_labels_without_classes(config, source, root):
-    return Splits(squares())
-
-
-@breaks(data_promises.images_are_enough, "there are 7")
-def load_few(config, source, root):
-    return Splits(Split(squares(8).images))
-
-
-@breaks(data_promises.images_span_the_levels, "the brightest of 36 images is 1; multiply by 255")
-def load_ones(config, source, root):
-    return Splits(Split(squares().images // 128))
-
-
-@breaks(data_promises.classes_have_names_of_their_own, "they are ('a', 'a', 'b', 'c')")
-def load_same_names(config, source, root):
-    return Splits(squares(), squares(seed=1), ("a", "a", "b", "c"))
-
-
-@breaks(data_promises.loads_are_equal, "the images of the train split differ")
-def load_shuffled(config, source, root):
-    return Splits(Split(np.random.permutation(squares().images)))
-
-
-@breaks(data_promises.held_out_images_are_new, "40 of 40 are in the training split, too")
-def load_twice(config, source, root):
-    return Splits(squares(), squares(), ("a", "b", "c", "d"))
-
-
-@breaks(data_promises.missing_source_is_refused, "FileNotFoundError")
-def load_path(config, source, root):
-    open(source).close()
-    return load_well(config, source, root)
-
-
-@breaks(data_promises.missing_source_is_refused, "that-is-not-there was loaded")
-def load_anything(config, source, root):
-    return load_well(config, source, root)
-
-
-def dataset(load, **more):
-    return DatasetSpec(name="toy", summary="A toy.", target=f"{__name__}:{load}", **more)
-
-
-def test_data_set_that_keeps_every_promise_passes():
-    check_dataset(dataset("load_well"))
-
-
-@pytest.mark.parametrize("load, promise, seen", LOADERS)
-def test_broken_data_set_is_told(load, promise, seen):
-    source = __file__ if promise is data_promises.missing_source_is_refused else None
-    spec = dataset(load, source=source and "PATH")
-    with pytest.raises(PromiseBroken) as caught:
-        check_dataset(spec, source)
-    told, _, found = str(caught.value).partition("; ")
-    assert told == f"toy: {statement(promise)}"
-    assert seen in found
-
-
-def test_installed_data_set_whose_features_are_not_is_told():
-    spec = dataset("load_well", features="nowhere")
-    check_dataset(spec)
-    opening = data_promises.Opening(spec, None, {}, installed=True)
-    with pytest.raises(PromiseBroken, match="there is no feature extractor named 'nowhere'"):
-        check("toy", data_promises.PROMISES, opening)
-
-
-def test_every_promise_of_a_data_set_is_broken_above():
-    broken = {case.values[1] for case in LOADERS}
-    assert broken | {data_promises.features_are_installed} == set(data_promises.PROMISES)
-
-
 def test_every_promise_stands_in_the_documentation():
     page = Path(__file__).parents[1] / "docs" / "testing.md"
     rows = re.findall(r"^\| (.*?)\. \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    promises = [*model_promises.OPTION_PROMISES, *model_promises.CONFIG_PROMISES]
+    promises = [
+        PLUGIN_PROMISES[0],
+        *model_promises.OPTION_PROMISES,
+        *model_promises.CONFIG_PROMISES,
+    ]
     promises += [*model_promises.PROMISES, model_promises.odd_shapes_are_refused_or_work]
     for module in (sample_promises, data_promises, metric_promises, feature_promises):
         promises += module.PROMISES

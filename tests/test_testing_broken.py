@@ -5,9 +5,10 @@ The decorator of each class says which, and what stands in the message.
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from broken import SHAPE, Toy, assert_told, recorder, spec_of
+from broken import SHAPE, Toy, assert_model_told, recorder, spec_of
 from torch import nn
 
 from genkit import model_promises as promises
@@ -40,6 +41,27 @@ class AssertsEvenSides(Toy):
     def __init__(self, config, image_shape):
         super().__init__(config, image_shape)
         assert image_shape.height % 2 == 0
+
+
+@breaks(promises.layers_are_registered, "'layers' holds a Linear that training never sees")
+class LayersInAList(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.layers = [nn.Identity(), nn.Linear(2, 2)]
+
+
+@breaks(promises.layers_are_registered, "'scales' holds a Parameter that training never sees")
+class ParametersInADict(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.scales = {"of one": nn.Parameter(torch.ones(2))}
+
+
+@breaks(promises.parameters_are_float32, "'prior' is torch.float64; call float()")
+class ParameterFromNumpy(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.prior = nn.Parameter(torch.from_numpy(np.zeros(image_shape.dimensions)))
 
 
 @breaks(promises.phases_are_well_formed, "their names are ['same', 'same']")
@@ -124,6 +146,13 @@ class DetachedLoss(Toy):
         return super().loss(batch)[0].detach(), {}
 
 
+@breaks(promises.losses_are_finite_scalars, "'denoise' calls backward(), which the loop does")
+class StepsItself(Toy):
+    def loss(self, batch):
+        super().loss(batch)[0].backward()
+        return super().loss(batch)
+
+
 @breaks(promises.losses_are_finite_scalars, "'denoise' changed the images in place")
 class NoiseInPlace(Toy):
     def loss(self, batch):
@@ -186,13 +215,12 @@ class ClimbsUp(Toy):
         return [phase]
 
 
-@breaks(promises.state_is_plain, "'_extra_state' of the model is a Fraction")
+@breaks(promises.state_is_plain, "Fraction, which no training state needs")
 class KeepsAFraction(Toy):
-    def get_extra_state(self):
-        return Fraction(1, 2)
-
-    def set_extra_state(self, state):
-        pass
+    def phases(self):
+        (phase,) = super().phases()
+        phase.optimizer.param_groups[0]["share"] = Fraction(1, 2)
+        return [phase]
 
 
 class RefusesAll(Toy):
@@ -200,14 +228,24 @@ class RefusesAll(Toy):
         raise UsageError("it takes nothing")
 
 
+class HiddenTeacher(Toy):
+    """A frozen network that is not to be in checkpoints, and a list of registered layers."""
+
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.teacher = [nn.Linear(2, 2).requires_grad_(False)]
+        self.again = [self.layer]
+
+
 def test_model_that_keeps_every_promise_passes():
+    check_trainer(spec_of(HiddenTeacher), shapes=[SHAPE])
     check_trainer(spec_of(Toy), options={"batch_size": 16}, shapes=[SHAPE, (3, 5, 4)])
     check_trainer(spec_of(Pair), shapes=[SHAPE])
 
 
 @pytest.mark.parametrize("toy, promise, seen", CASES)
 def test_broken_promise_is_named_with_what_was_seen(toy, promise, seen):
-    assert_told(toy, promise, seen)
+    assert_model_told(toy, promise, seen)
 
 
 def test_every_promise_on_training_is_broken_by_some_toy():

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from broken import SHAPE, Toy, assert_told, recorder, spec_of
+from broken import SHAPE, Toy, assert_model_told, recorder, spec_of
 
 from genkit import sample_promises as promises
 from genkit.model import LogLikelihood
@@ -43,13 +43,19 @@ class SamplesNaN(Toy):
         return super().sample(n, generator=generator) * torch.nan
 
 
-@breaks(promises.samples_follow_from_the_generator, "sampling drew from torch's global generator")
+@breaks(promises.black_is_minus_one, "8 samples go from 0")
+class SamplesFromZero(Toy):
+    def sample(self, n, labels=None, *, generator):
+        return super().sample(n, generator=generator).relu()
+
+
+@breaks(promises.samples_follow_from_the_generator, "torch's global generator: give generator=gen")
 class DrawsFromTorch(Toy):
     def sample(self, n, labels=None, *, generator):
         return self.images_of(torch.randn(n, self.image_shape.dimensions))
 
 
-@breaks(promises.samples_follow_from_the_generator, "sampling drew from Python's global generator")
+@breaks(promises.samples_follow_from_the_generator, "Python's global generator: draw all noise by")
 class DrawsFromPython(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator) * random.random()
@@ -108,7 +114,7 @@ class NoiseOfItsOwn(Toy):
         return loss * (0.9 + 0.2 * _shared().random()), extras
 
 
-@breaks(promises.resuming_is_exact, "3 iterations later, model.layer.weight differs by up to")
+@breaks(promises.resuming_is_exact, "; 'calls' went from 0 to 3: keep it in a buffer")
 class CountsBesideTheState(Toy):
     def loss(self, batch):
         self.calls += 1
@@ -116,7 +122,7 @@ class CountsBesideTheState(Toy):
         return loss / self.calls**2, extras
 
 
-@breaks(promises.file_of_weights_is_enough_to_sample, "a sample differs by up to")
+@breaks(promises.file_of_weights_is_enough_to_sample, "; 'tilt' holds a tensor that is no buffer")
 class TensorThatIsNoBuffer(Toy):
     def __init__(self, config, image_shape):
         super().__init__(config, image_shape)
@@ -167,7 +173,23 @@ class UnknownKind(Toy):
 class LikelihoodRemembers(Toy):
     def log_likelihood(self, images):
         self.calls += 1
-        return LogLikelihood(images.sum((1, 2, 3)) * 0 + self.calls, "bound", "toys")
+        return LogLikelihood(images.sum((1, 2, 3)) * 0 - self.calls, "bound", "toys")
+
+
+@breaks(promises.likelihoods_are_consistent, "nats are a probability above 1")
+class LossAsLikelihood(Toy):
+    def log_likelihood(self, images):
+        return LogLikelihood(-super().log_likelihood(images).nats, "bound", "toys")
+
+
+@breaks(promises.training_raises_the_likelihood, "nats it went to -")
+class LikelihoodThatFalls(Toy):
+    def log_likelihood(self, images):
+        nats = -1 / super().log_likelihood(images).nats.abs()
+        return LogLikelihood(nats, "exact", "toys")
+
+    def log_weights(self, images, draws):
+        return None
 
 
 @breaks(promises.likelihoods_are_consistent, "in batches of 2 and 4 it differs by up to")
@@ -191,7 +213,7 @@ class FlatReconstructions(Toy):
 
 @pytest.mark.parametrize("toy, promise, seen", CASES)
 def test_broken_promise_is_named_with_what_was_seen(toy, promise, seen):
-    assert_told(toy, promise, seen)
+    assert_model_told(toy, promise, seen)
 
 
 def test_every_promise_on_samples_is_broken_by_some_toy():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from toys import QUIET, SHAPE, TINY, bright_squares, registry, train_tiny, write_npz
 
 import genkit
-from genkit import sampling, training
+from genkit import runner, sampling, training
 from genkit.errors import CheckpointError, GenkitError, TrainingError, UsageError
 from genkit.hookspecs import hookimpl
 from genkit.loop import Loop
@@ -39,6 +39,7 @@ def test_a_run_directory_holds_what_later_commands_need(run):
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     steps = ("000000000", "000000004", "000000008")
     assert names == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "summary.json",
@@ -156,7 +157,7 @@ def test_a_budget_of_seconds_counts_iterations_only(tmp_path, data, monkeypatch)
     fake = types.SimpleNamespace(
         perf_counter=lambda: clock[0], monotonic=lambda: clock[0], strftime=time.strftime
     )
-    monkeypatch.setattr(training, "time", fake)
+    monkeypatch.setattr(runner, "time", fake)
     monkeypatch.setattr(Loop, "iterate", slowly(iterate, 0.1))
     monkeypatch.setattr(sampling, "draw", slowly(draw, 100.0))
     monkeypatch.setattr(training.checkpoint, "save_state", slowly(save, 1000.0))

@@ -83,6 +83,12 @@ def register_datasets() -> list[DatasetSpec]:
             source="PATH",
         ),
         DatasetSpec(
+            name="prepared",
+            summary="your own images as `genkit data prepare` left them: ready in a moment",
+            target="genkit_datasets.prepared:load",
+            source="PATH",
+        ),
+        DatasetSpec(
             name="npz",
             summary="your own images: an .npz file of uint8 arrays",
             target="genkit_datasets.arrays:load",

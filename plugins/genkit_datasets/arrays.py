@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +19,10 @@ from genkit.specs import Config
 
 EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3"
 # What zipfile and numpy raise for archives and arrays that are damaged, locked or of objects.
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError)
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError),
+    *(OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 def load(config: Config, source: str, root: Path) -> Splits:
@@ -75,8 +80,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             raise UsageError(
                 f"{path} is no .npz file; write one with numpy.savez_compressed(path, images=array)"
             )
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read as arrays of numbers: {error}") from error
 

@@ -160,7 +160,7 @@ def _downloading(title: str, folder: Path) -> Iterator[None]:
     except (RuntimeError, OSError, http.client.HTTPException) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         raise UsageError(
-            f"{title} is not complete in {folder} and could not be downloaded ({reason}); "
+            f"{title} is missing or damaged in {folder} and could not be downloaded ({reason}); "
             "give --data-root DIR where the files lie, or use --data mnist-mini, "
             "which needs no download"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from genkit_dcgan import DCGANConfig
 
 SLOPE = 0.3  # of the LeakyReLUs
 SMALLEST, LARGEST = 8, 128
+VERDICTS = ("real", "fake")  # mean probability of "real" that the discriminator gives to either
+SURE = 0.97  # above which, ten lines running, it has won
 
 
 def count_halvings(shape: ImageShape) -> int:
@@ -148,6 +150,18 @@ class DCGAN(GenerativeModel):
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         extras = {"real": real.detach().sigmoid().mean(), "fake": fake.detach().sigmoid().mean()}
         return loss, extras
+
+    def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """A discriminator that wins outright: the generator then learns next to nothing of it
+        (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2)."""
+        real, fake = (list(history.get(f"discriminator/{name}", ()))[-10:] for name in VERDICTS)
+        if len(real) < 10 or min(real) < SURE or max(fake) > 1 - SURE:
+            return None
+        return (
+            f"the discriminator wins outright: it takes {real[-1]:.1%} of real images and "
+            f"{fake[-1]:.1%} of samples for real; try a smaller --discriminator-rate than "
+            f"{self.config.discriminator_rate:g}, a larger --generator-rate or more --dropout"
+        )
 
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
         z = torch.randn(n, self.config.latent, generator=generator, device=self.device)

@@ -26,6 +26,7 @@ def register_features() -> list[FeaturesSpec]:
             name="digits",
             summary="A small classifier of handwritten digits; works offline, 1 x 28 x 28 images",
             target="genkit_fidelity.features:Digits",
+            quick=True,
         ),
         FeaturesSpec(
             name="classifier",

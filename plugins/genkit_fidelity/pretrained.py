@@ -253,7 +253,7 @@ class HubDINOv2(FeatureExtractorDinoV2):
             self.model = torch.hub.load(
                 DINOV2_CODE, "dinov2_vitl14", pretrained=False, verbose=False
             )
-        self.model.load_state_dict(torch.load(path, weights_only=True))
+        self.model.load_state_dict(torch.load(path, weights_only=True))  # noqa: TID251
 
 
 class DINOv2(Pretrained):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import UsageError
-from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase
+from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged
 from genkit.specs import ImageShape
 from genkit.stream import is_black_and_white
 from genkit_pixelcnn import PixelCNNConfig
@@ -212,6 +212,15 @@ class PixelCNN(GenerativeModel):
         ]
 
     @torch.no_grad()
+    def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """A loss that rises again."""
+        if not diverged(history.get("nll/loss", ())):
+            return None
+        return (
+            "the loss rises again: training diverges; try a smaller --learning-rate than "
+            f"{self.config.learning_rate:g} or a smaller --clip"
+        )
+
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
         """Exact ln p, in nats, of images rounded to the levels; always in float32."""
         with torch.autocast(images.device.type, enabled=False):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genkit.errors import UsageError
-from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase
+from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged
 from genkit.specs import ImageShape
 from genkit.stream import is_black_and_white
 from genkit_vae import VAEConfig
@@ -118,6 +118,21 @@ class VAE(GenerativeModel):
             "kl_nats": divergence.detach().mean(),
         }
         return loss / self.image_shape.dimensions, extras
+
+    def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
+        """A loss that rises again, or a latent that nothing is written into."""
+        if diverged(history.get("elbo/loss", ())):
+            return (
+                "the loss rises again: training diverges; try a smaller --learning-rate than "
+                f"{self.config.learning_rate:g}"
+            )
+        divergences = history.get("elbo/kl_nats", ())
+        if len(divergences) >= 50 and max(divergences[-10:]) < 0.1:
+            return (
+                f"the KL term is {divergences[-1]:.2g} nats, so the latent says nothing of the "
+                f"image (posterior collapse); try a smaller --beta than {self.config.beta:g}"
+            )
+        return None
 
     def elbo_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """E_q log p(x|z), by one sample of z, and KL(q(z|x) || p(z)): each (N,), in nats."""

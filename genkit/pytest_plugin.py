@@ -1,0 +1,130 @@
+"""The pytest plugin: `pytest --genkit torch-genkit-NAME` holds an installed plugin to its promises.
+
+pytest imports this module in every session of an environment that has genkit, so it imports
+nothing but pytest, and without the option it does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from genkit.plugins import Plugin
+    from genkit.registry import Registry
+
+CHECKS = {
+    "check_trainer": "trainers",
+    "check_dataset": "datasets",
+    "check_metric": "metrics",
+    "check_features": "features",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("genkit").addoption(
+        "--genkit",
+        action="append",
+        metavar="PLUGIN",
+        help="hold an installed plugin (a distribution or an entry point) to its promises",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("genkit"):
+        config.addinivalue_line("markers", "genkit: a check of a plugin that --genkit names")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m choose among the tests
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    if session.config.getoption("genkit"):
+        items += session.genitems(Checks.from_parent(session, name="genkit", nodeid="genkit"))
+
+
+class Checks(pytest.Collector):
+    """The checks of all plugins that were named."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        from genkit.errors import GenkitError
+        from genkit.registry import load_registry
+
+        try:
+            registry = load_registry(strict=False)
+            named = [p for name in self.config.getoption("genkit") for p in _find(registry, name)]
+            tables = _read_tables(self.config, registry)
+        except GenkitError as error:
+            raise self.CollectError(str(error)) from None
+        for plugin in {id(plugin): plugin for plugin in named}.values():
+            for check, name in _checks_of(registry, plugin):
+                item = Check.from_parent(self, name=f"{check}[{name}]")
+                item.call = (check, name, tables.get(check, {}).get(name, {}))
+                item.add_marker("genkit")
+                yield item
+
+
+class Check(pytest.Item):
+    """The call of a function of `genkit.testing`: it fails with the promise that is broken."""
+
+    call: tuple[str, str, dict[str, Any]]  # function, subject, keyword arguments
+
+    def runtest(self) -> None:
+        from inspect import signature
+
+        from genkit import promises, testing
+        from genkit.errors import GenkitError
+
+        name, subject, arguments = self.call
+        check = getattr(testing, name)
+        if unknown := [word for word in arguments if word not in signature(check).parameters]:
+            pytest.fail(f"{name}() takes no {unknown[0]!r}: see pyproject.toml", pytrace=False)
+        try:
+            check(subject, **arguments)
+        except (testing.PromiseBroken, GenkitError) as error:
+            told = f"{error}\n{promises.frames_of_plugin(error)}".strip()
+            raise pytest.fail.Exception(told, pytrace=False) from None
+
+    def reportinfo(self) -> tuple[str, None, str]:
+        return "genkit", None, self.name
+
+
+def _find(registry: Registry, name: str) -> list[Plugin]:
+    """The plugins of a distribution, or those of that entry point; UsageError if there are none."""
+    from genkit.config import suggest
+    from genkit.errors import UsageError
+
+    plugins, name = registry.plugins.plugins, name.lower().replace("_", "-")
+    found = [p for p in plugins if name in (p.name, p.distribution.lower().replace("_", "-"))]
+    if not found:
+        known = {known for p in plugins for known in (p.name, p.distribution)}
+        raise UsageError(f"--genkit {name}: no such plugin is installed.{suggest(name, known)}")
+    return found
+
+
+def _checks_of(registry: Registry, plugin: Plugin) -> Iterator[tuple[str, str]]:
+    """The checks of a plugin and of what it provides, each with the name of its subject."""
+    yield "check_plugin", plugin.name
+    for check, kind in CHECKS.items():
+        catalogue = getattr(registry, kind)
+        yield from ((check, name) for name, one in catalogue.items() if one.plugin is plugin)
+        yield from ((check, name) for name, all_ in catalogue.contested.items() if plugin in all_)
+
+
+def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Arguments by check and name, from the tables [tool.genkit.CHECK.NAME] of pyproject.toml;
+    UsageError for one that is of nothing installed."""
+    import tomllib
+
+    from genkit.config import suggest
+    from genkit.errors import UsageError
+
+    path = config.rootpath / "pyproject.toml"
+    content = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    tables: dict[str, dict[str, Any]] = content.get("tool", {}).get("genkit", {})
+    for check, names in tables.items():
+        if check not in CHECKS:
+            raise UsageError(f"{path}: there is no [tool.genkit.{check}].{suggest(check, CHECKS)}")
+        for name in names if not registry.plugins.failed else []:
+            getattr(registry, CHECKS[check]).find(name)
+    return tables

@@ -1,0 +1,90 @@
+"""Images from .npz files: layouts, labels, and what is refused."""
+
+from __future__ import annotations
+
+import pickle  # noqa: TID251 (CIFAR-10 is published as pickles: a tiny one is written here)
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import images, open_named
+
+from genkit.errors import UsageError
+from genkit_datasets import arrays
+
+LABELS = np.zeros(8, np.int64)
+
+
+def save_npz(path: Path, **content: np.ndarray) -> str:
+    np.savez(path, **content)
+    return f"npz:{path}"
+
+
+@pytest.mark.parametrize("key", ["images", "arr_0", "anything"])
+@pytest.mark.parametrize("layout", ["NHW", "NHWC", "NCHW"])
+def test_npz_images_of_any_layout_come_out_alike(tmp_path: Path, key: str, layout: str) -> None:
+    channels = 1 if layout == "NHW" else 3
+    expected = images(5, channels)
+    given = {"NHW": expected[:, 0], "NHWC": expected.transpose(0, 2, 3, 1), "NCHW": expected}
+    text = save_npz(tmp_path / "a.npz", **{key: given[layout]})
+    splits = arrays.load(None, text.removeprefix("npz:"), tmp_path)
+    assert (splits.train.images == expected).all()
+    assert open_named(text).held_out
+
+
+def test_npz_splits_and_labels_are_used_and_others_named(tmp_path: Path) -> None:
+    text = save_npz(
+        tmp_path / "a.npz",
+        train_images=images(4),
+        test_images=images(2),
+        train_labels=np.array([[7], [3], [7], [9]], np.uint8),
+        test_labels=np.array([9, 3]),
+        val_images=images(1),
+    )
+    data = open_named(text)
+    assert data.classes == ("3", "7", "9") and not data.held_out
+    assert data.train.labels.tolist() == [1, 0, 1, 2] and data.test.labels.tolist() == [2, 0]
+    assert data.notes == ("a.npz: not used: val_images",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": images().astype(np.float32)}, "float32.*expected are uint8"),
+        ({"images": np.array([{}, {}])}, "cannot be read as arrays of numbers"),
+        ({"images": images()[0, 0]}, r"\(4, 4\); expected is the shape"),
+        ({"images": images(channels=2)}, r"\(8, 2, 4, 4\); expected is the shape"),
+        ({"images": images(side=0)}, "no pixels"),
+        ({"images": images(0)}, "holds no train images"),
+        ({"images": images(0), "labels": LABELS[:0]}, "holds no train images"),
+        ({"train_images": images(), "test_images": images(side=5)}, "differ in shape"),
+        ({"a": images(), "b": images()}, "holds a, b; expected are 'images'"),
+        ({}, "holds no arrays"),
+        ({"images": images(), "labels": LABELS[:3]}, "expected are 8 integers"),
+        ({"images": images(), "labels": LABELS / 2}, "float64.*expected are 8 integers"),
+    ],
+)
+def test_npz_with_other_content_is_refused_with_what_was_found(
+    tmp_path: Path, content: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_named(save_npz(tmp_path / "a.npz", **content))
+
+
+def test_what_is_no_npz_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with pytest.raises(UsageError, match="does not exist"):
+        open_named(f"npz:{path}")
+    with pytest.raises(UsageError, match="is no file"):
+        open_named(f"npz:{tmp_path}")
+    text = save_npz(path, images=images(50))
+    whole = path.read_bytes()
+    for content in (b"", b"some text", whole[: len(whole) // 2], pickle.dumps(images())):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"is no \.npz file"):
+            open_named(text)
+    damaged = bytearray(whole)
+    damaged[400] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UsageError, match="cannot be read as arrays"):
+        open_named(text)

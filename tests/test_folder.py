@@ -1,0 +1,127 @@
+"""Folders of images: which files, splits and classes, what is left out and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pictures import open_named, save_images
+from PIL import Image
+
+from genkit.errors import UsageError
+from genkit.specs import ImageShape
+from genkit.walk import find_images
+from genkit_datasets import FolderConfig, folder
+
+
+def test_folder_gives_all_images_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    pixels = save_images(tmp_path / "b", 12)
+    data = open_named(f"folder:{tmp_path}")
+    assert data.name == f"folder:{tmp_path}" and data.shape == ImageShape(3, 32, 32, 0)
+    order = sorted(range(12), key=str)
+    splits = folder.load(FolderConfig(), str(tmp_path), tmp_path)
+    assert (splits.train.images == pixels[order]).all()
+    assert splits.train.labels is None  # one sub-folder makes no classes
+    assert open_named(f"folder:{tmp_path}").fingerprint == data.fingerprint
+
+
+def test_first_level_sub_folders_are_classes_if_every_image_lies_in_one(tmp_path: Path) -> None:
+    save_images(tmp_path / "dog", 3)
+    save_images(tmp_path / "cat" / "black", 2)
+    splits = folder.load(FolderConfig(), str(tmp_path), tmp_path)
+    assert splits.classes == ("cat", "dog") and splits.train.labels.tolist() == [0, 0, 1, 1, 1]
+    save_images(tmp_path, 1)
+    assert folder.load(FolderConfig(), str(tmp_path), tmp_path).classes == ()
+
+
+def test_folders_train_and_test_are_the_splits(tmp_path: Path) -> None:
+    pixels = save_images(tmp_path / "train" / "cat", 3)
+    save_images(tmp_path / "train" / "dog", 1)
+    save_images(tmp_path / "test" / "dog", 2)
+    save_images(tmp_path / "other", 2)
+    data = open_named(f"folder:{tmp_path}")
+    assert data.classes == ("cat", "dog") and not data.held_out
+    assert data.train.labels.tolist() == [0, 0, 0, 1] and data.test.labels.tolist() == [1, 1]
+    assert (data.train.images[:3] == pixels).all()
+    assert data.notes == ("images outside train and test, left out: 2",)
+
+
+def test_bad_files_are_left_out_with_their_reasons(tmp_path: Path) -> None:
+    save_images(tmp_path)
+    good = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "text.png").write_text("a text file under a picture's name")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "readme.txt").write_text("of another kind")
+    (tmp_path / ".hidden.png").write_bytes(good)
+    Image.new("L", (8, 8)).save(tmp_path / "postscript.png", "EPS")
+    notes = open_named(f"folder:{tmp_path}").notes
+    assert len(notes) == 6 and notes[0] == "skipped other files: 1 (.txt)"
+    assert notes[1].startswith("skipped cut.png: is damaged: ")
+    assert notes[2:5] == tuple(
+        f"skipped {name}.png: is no PNG, JPEG, WebP or BMP image"
+        for name in ("empty", "postscript", "text")
+    )
+
+
+def test_notes_on_skipped_files_end_after_ten(tmp_path: Path) -> None:
+    save_images(tmp_path)
+    for number in range(25):
+        (tmp_path / f"bad{number}.png").touch()
+    splits = folder.load(FolderConfig(), str(tmp_path), tmp_path)
+    assert len(splits.notes) == 11 and splits.notes[-1] == "and 15 more skipped"
+
+
+def test_links_and_pipes_neither_loop_nor_leave_nor_block(tmp_path: Path) -> None:
+    save_images(tmp_path / "outside", 3)
+    inside = tmp_path / "inside"
+    save_images(inside / "deep", 4)
+    (inside / "deep" / "up").symlink_to(inside)
+    (inside / "self.png").symlink_to(inside / "self.png")
+    (inside / "away").symlink_to(tmp_path / "outside")
+    (inside / "away.png").symlink_to(tmp_path / "outside" / "0.png")
+    os.mkfifo(inside / "pipe.png")
+    splits = folder.load(FolderConfig(), str(inside), tmp_path)
+    assert len(splits.train.images) == 4
+    assert "skipped pipe.png: is no regular file" in splits.notes
+    for name in ("deep/up", "self.png", "away", "away.png"):
+        assert f"skipped {name}: is a symbolic link, which is not followed" in splits.notes
+    (tmp_path / "link").symlink_to(inside)  # the folder itself may be a link: the user typed it
+    assert len(find_images(tmp_path / "link").images) == 4
+
+
+def test_names_of_any_script_work_and_notes_stay_printable(tmp_path: Path) -> None:
+    save_images(tmp_path / "猫 naïve", 2)
+    save_images(tmp_path / "собака", 2)
+    (tmp_path / os.fsdecode(b"bad\xff\n\x1b[31m.png")).touch()
+    splits = folder.load(FolderConfig(), str(tmp_path), tmp_path)
+    assert splits.classes == ("собака", "猫 naïve")
+    assert splits.notes[0].isprintable() and splits.notes[0].encode()
+
+
+def test_one_colour_image_among_greys_makes_the_set_colour(tmp_path: Path) -> None:
+    for number, mode in enumerate(("L", "RGB", "1", "LA")):
+        Image.new("L", (32, 32), 255 * (number % 2)).convert(mode).save(tmp_path / f"{number}.png")
+    assert open_named(f"folder:{tmp_path}").shape.channels == 1  # grey by content, not by mode
+    assert open_named(f"folder:{tmp_path}", channels="3").shape.channels == 3
+    Image.new("RGB", (32, 32), (9, 8, 7)).save(tmp_path / "colour.webp", lossless=True)
+    assert open_named(f"folder:{tmp_path}").shape.channels == 3
+    data = open_named(f"folder:{tmp_path}", channels="1", size="40")
+    assert data.shape == ImageShape(1, 40, 40, 0)
+
+
+def test_missing_or_useless_folders_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        open_named(f"folder:{tmp_path / 'nowhere'}")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        open_named(f"folder:{tmp_path / 'file'}")
+    with pytest.raises(UsageError, match=r"holds no image .*png.*other files: 1 \(no extension\)"):
+        open_named(f"folder:{tmp_path}")
+    with pytest.raises(UsageError, match="does not exist"):
+        open_named("folder:" + "x" * 5_000)
+    save_images(tmp_path / "train")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(UsageError, match="test holds no image"):
+        open_named(f"folder:{tmp_path}")
