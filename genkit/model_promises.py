@@ -223,6 +223,19 @@ def train_and_eval_return_the_model(trial: Trial) -> Faults:
             yield f"train({mode}) returned {type(answer).__name__}, training is {model.training}"
 
 
+def trouble_is_told_in_one_line(trial: Trial) -> Faults:
+    """trouble(history) must answer None, or one line of text, whatever the log holds by then: none
+    of a name's values, one, or many, also when training goes well.
+    """
+    loop = trial.loop()
+    names = list(loop.iterate())
+    for count in (0, 1, 100):
+        history = {name: [0.5] * count for name in names} if count else {}
+        answer = loop.model.trouble(history)
+        if answer is not None and (not isinstance(answer, str) or len(answer.splitlines()) != 1):
+            yield f"of {count} values of each name it answers {answer!r:.80}"
+
+
 def _held(phase: Phase) -> list[Tensor]:
     """The parameters of a phase's optimizer."""
     return [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -249,4 +262,5 @@ PROMISES = (
     state_is_plain,
     phases_change_only_their_own,
     training_lowers_the_loss,
+    trouble_is_told_in_one_line,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from genkit.stream import Stream, to_bytes, to_unit_range
 from genkit.watch import Look, Watch
 
 GRID_IMAGES = 64
-SMALLER = "a smaller --batch-size or a larger --accumulate"
+OUT_OF_MEMORY = "out of memory; train with a smaller --batch-size or a larger --accumulate"
 
 
 class Runner:
@@ -149,8 +150,7 @@ class Runner:
             raise type(error)(f"{error}. {self._what_is_kept()}") from error
         except (RuntimeError, MemoryError, PluginError) as error:
             if is_out_of_memory(error):
-                what = f"out of memory after step {self.loop.step}; train with {SMALLER}"
-                raise TrainingError(f"{what}. {self._what_is_kept()}") from error
+                raise TrainingError(f"{OUT_OF_MEMORY}. {self._what_is_kept()}") from error
             raise
         finally:
             self.reporter.stop()
@@ -228,9 +228,8 @@ class Runner:
             pairs = torch.stack([real, to_bytes(again).cpu()], 1).flatten(0, 1)
             grids[path.with_name(f"reconstructions-{step:09d}.png")] = pairs
         for name, content in grids.items():
-            self.journal.attempt(
-                "grid", lambda n=name, c=content: sampling.save_png(sampling.make_grid(c), n)
-            )
+            grid = sampling.make_grid(content)
+            self.journal.attempt("grid", partial(sampling.save_png, grid, name))
         self._notify("on_sample", step=step, path=path)
         if watched:
             self._look(images)
@@ -251,10 +250,8 @@ class Runner:
         best = self.best["value"] if self.best else None
         if look.score is not None and self.watch.is_better(look.score, best):
             score = {"column": self.watch.column, "value": look.score}
-            folder, average = self.directory.checkpoints, self.loop.average
-            self.journal.attempt(
-                "best", lambda: checkpoint.save_best(folder, average, self._card(), score)
-            )
+            content = (self.directory.checkpoints, self.loop.average, self._card(), score)
+            self.journal.attempt("best", partial(checkpoint.save_best, *content))
             self.best = checkpoint.read_best(self.directory.checkpoints)
 
     def _card(self) -> dict[str, Any]:

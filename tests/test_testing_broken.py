@@ -215,6 +215,12 @@ class ClimbsUp(Toy):
         return [phase]
 
 
+@breaks(promises.trouble_is_told_in_one_line, "of 100 values of each name it answers ['it rises']")
+class ListsItsTroubles(Toy):
+    def trouble(self, history):
+        return ["it rises"] if any(len(values) > 9 for values in history.values()) else None
+
+
 @breaks(promises.state_is_plain, "Fraction, which no training state needs")
 class KeepsAFraction(Toy):
     def phases(self):

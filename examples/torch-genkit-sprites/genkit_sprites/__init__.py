@@ -35,6 +35,7 @@ def register_features() -> list[FeaturesSpec]:
             name="sprite-features",
             summary="Colours, coarse layout and edges of RGB images; no network, works offline",
             target="genkit_sprites.features:SpriteFeatures",
+            quick=True,
         )
     ]
 
