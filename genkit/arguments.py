@@ -64,6 +64,9 @@ RankBy = Annotated[
 Cards = Annotated[
     bool, typer.Option("--cards", help="also print what each score was measured with")
 ]
+Devices = Annotated[
+    int, typer.Option(min=1, max=1024, help="processes that train together, one per device")
+]
 Best = Annotated[
     bool, typer.Option("--best", help="the weights that scored best in training, not the last")
 ]

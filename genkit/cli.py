@@ -176,7 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: list[str]) -> int:
     """Run a command line; the exit code, with what genkit raises in one line on stderr."""
     try:
-        app(take_plugins(arguments), prog_name="genkit")
+        taken = take_plugins(arguments)
+        app(taken, prog_name="genkit", obj=taken)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:

@@ -35,6 +35,8 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     Returns 0, or the exit code of the first that failed, whose words are then shown; the others
     are ended if they do not notice. Signals to this process go to all of them.
     """
+    from genkit.crew import genkit_command  # which imports rich
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -43,7 +45,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-m", "genkit", *arguments],
+                genkit_command(list(arguments)),
                 env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=logs[rank] if rank else None,
                 stderr=logs[rank] if rank else None,
@@ -55,32 +57,36 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         failed = _wait(ranks)
         if failed is None:
             return 0
+        code = ranks[failed].returncode
         if failed:
             _show(logs[failed], failed)
-        code = ranks[failed].returncode
+        if code < 0:
+            print(f"process {failed} of {count} was ended by signal {-code}", file=sys.stderr)
         return 128 - code if code < 0 else code
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Until all have ended; returns the first that failed. The others then get some time to end."""
-    failed, deadline = None, float("inf")
+    """Until all have ended, for which the others get some time once one has failed; returns the one
+    that is the cause: killed from outside, or else the first that failed."""
+    first: int | None = None
+    deadline = float("inf")
     try:
-        while any(process.poll() is None for process in ranks):
-            if failed is None:
-                failed = next((i for i, process in enumerate(ranks) if process.returncode), None)
-                if failed is not None:
-                    deadline = time.monotonic() + PATIENCE_SECONDS
-            if time.monotonic() > deadline:
-                break
+        while any(process.poll() is None for process in ranks) and time.monotonic() < deadline:
+            if first is None and any(process.returncode for process in ranks):
+                first = next(i for i, process in enumerate(ranks) if process.returncode)
+                deadline = time.monotonic() + PATIENCE_SECONDS
             time.sleep(0.05)
+        codes = [process.returncode or 0 for process in ranks]
     finally:
         for process in ranks:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if failed is None:
-        failed = next((i for i, process in enumerate(ranks) if process.returncode), None)
-    return failed
+    killed = [i for i, code in enumerate(codes) if code < 0]
+    failed = [i for i, code in enumerate(codes) if code]
+    if first is not None and codes[first] == codes[0]:
+        first = 0  # which has said why
+    return next(iter([*killed, *([] if first is None else [first]), *failed]), None)
 
 
 @contextmanager

@@ -201,18 +201,19 @@ class Loop:
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.ema_half_life else {},
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers()],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         if self.ema_half_life:
             self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self._optimizers(), state["optimizers"], strict=True):
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Each optimizer once, in the order of the phases."""
         return list({id(phase.optimizer): phase.optimizer for phase in self.phases}.values())
 

@@ -100,7 +100,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
 def check_trainer_options(spec: TrainerSpec) -> None:
     """Raise PluginError if a trainer's config cannot become options beside a run's own."""
     taken = {*RunConfig.model_fields, "model", "preset", "config", "run_dir", "progress"}
-    taken |= {"json", "help", "context", "plugin"}
+    taken |= {"json", "help", "context", "plugin", "devices"}
     clash = sorted(taken & set(spec.config.model_fields))
     if clash:
         raise PluginError(f"config field {clash[0]!r} of {spec.name!r} is an option of every run")

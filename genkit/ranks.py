@@ -46,10 +46,7 @@ class Ranks:
         if self.count == 1:
             return loss
         missing = [p.grad is None for p in parameters]
-        parts = [
-            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-            for p in parameters
-        ]
+        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
         here = torch.tensor([not m for m in missing], dtype=torch.float32, device=loss.device)
         flat = torch.cat([part.float() for part in parts] + [here, loss.detach().float().view(1)])
         with exchanging():
@@ -59,8 +56,10 @@ class Ranks:
         for parameter, total, was_missing, ranks_with_it in zip(
             parameters, sums, missing, sums[-2], strict=False
         ):
-            if not was_missing or ranks_with_it > 0:  # looked at only where there was none
-                parameter.grad = total.view_as(parameter).to(parameter.dtype)
+            if was_missing:  # only there the answer is looked at, for which a device is waited
+                parameter.grad = torch.empty_like(parameter) if ranks_with_it > 0 else None
+            if parameter.grad is not None:  # in its memory format: fused optimizers count on that
+                parameter.grad.copy_(total.view_as(parameter))
         return sums[-1].squeeze(0)
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
@@ -80,6 +79,10 @@ class Ranks:
         with exchanging():
             distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
         return [float(number) for number in numbers]
+
+    def wait(self) -> None:
+        """Until all ranks have come this far."""
+        self.largest(0)
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all ranks the first one's buffers, BatchNorm's statistics for instance."""

@@ -70,7 +70,9 @@ def _checked(path: Path, content: Any) -> list[dict[str, Any]]:
     return rows
 
 
-NUMBER, TEXT = (int, float), (str,)
+Types = tuple[type, ...]
+NUMBER: Types = (int, float)
+TEXT: Types = (str,)
 # What tables and rankings take for granted of a row: of each entry its types, if it is there.
 COUNTS = dict.fromkeys(("parameters", "images", "seconds", "train_rate", "sample_rate"), NUMBER)
 LIKELIHOOD = dict.fromkeys(("nats", "bits_per_dimension", "images"), NUMBER)
@@ -95,9 +97,7 @@ def _is_row(row: Any) -> bool:
     return (run is None or isinstance(run, str)) and (card is None or (whole and _fits(card, CARD)))
 
 
-def _fits(
-    table: dict[str, Any], types: Mapping[str, tuple[type, ...]], optional: bool = False
-) -> bool:
+def _fits(table: dict[str, Any], types: Mapping[str, Types], optional: bool = False) -> bool:
     """Whether entries have these types; None and missing ones pass if they are optional."""
     return all(
         (optional and table.get(key) is None)

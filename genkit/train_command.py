@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from genkit.arguments import DataOption, DataRoot, ProgressOption, RunArgument, check_budget
+from genkit.arguments import (
+    DataOption,
+    DataRoot,
+    Devices,
+    ProgressOption,
+    RunArgument,
+    check_budget,
+)
+from genkit.launch import is_first, is_launched, launch
 
 if TYPE_CHECKING:
+    from genkit.progress import Reporter
     from genkit.registry import Registry
     from genkit.specs import TrainerSpec
 
@@ -112,19 +121,19 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
 
     def train(**values: Any) -> None:
         from genkit.config import resolve
-        from genkit.progress import new_reporter
 
         context = values.pop("context")
+        devices = values.pop("devices")
         extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
         given = {k: v for k, v in values.items() if is_given(context, k)}
         progress = extra.pop("progress")
         resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
+        if devices > 1 and not is_launched():
+            raise typer.Exit(launch(devices, context.find_root().obj))
         from genkit.training import train_by_name  # torch takes seconds: what is wrong comes first
 
-        run = train_by_name(
-            loaded, spec.name, reporter=new_reporter(progress), given=given, **extra
-        )
-        if progress != "json":
+        run = train_by_name(loaded, spec.name, reporter=_reporter(progress), given=given, **extra)
+        if progress != "json" and is_first():
             print(run.path)
 
     presets = ", ".join(dict.fromkeys(["full", *spec.presets]))
@@ -136,9 +145,10 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
         "run_dir": Annotated[
             Path | None, typer.Option(help="where to; must be new. Default: runs/MODEL-DATA-sSEED")
         ],
+        "devices": Devices,
         "progress": ProgressOption,
     }
-    defaults = {"preset": "full", "progress": "auto"}
+    defaults = {"preset": "full", "devices": 1, "progress": "auto"}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
     parameters += option_parameters(RunConfig, "Run")
@@ -154,6 +164,13 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     return typer.main.get_command(single)
 
 
+def _reporter(progress: str) -> Reporter:
+    """The reporter of that kind; of several ranks only the first reports."""
+    from genkit.progress import new_reporter
+
+    return new_reporter(progress if is_first() else "none")
+
+
 def is_given(context: typer.Context, name: str) -> bool:
     """Whether an option was typed, rather than left at its default."""
     source = context.get_parameter_source(name)
@@ -161,6 +178,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def resume(
+    context: typer.Context,
     run: RunArgument,
     budget: Annotated[
         str | None,
@@ -182,13 +200,17 @@ def resume(
     ] = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="processes that train together; default: as before")
+    ] = None,
     progress: ProgressOption = "auto",
 ) -> None:
     """Go on with a run from its last checkpoint, bit for bit. What is not given stays as it was."""
-    from genkit.progress import new_reporter
     from genkit.rundir import RunDir
 
-    RunDir.open(run).config()
+    devices = devices or RunDir.open(run).config().get("ranks", 1)
+    if devices > 1 and not is_launched():
+        raise typer.Exit(launch(devices, context.find_root().obj))
     from genkit.training import resume as go_on
 
     changes = {
@@ -203,4 +225,6 @@ def resume(
         "data_option": tuple(data_option) if data_option else None,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    print(go_on(run, registry(), reporter=new_reporter(progress), **changes).path)
+    done = go_on(run, registry(), reporter=_reporter(progress), **changes)
+    if is_first():
+        print(done.path)

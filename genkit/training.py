@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from genkit import checkpoint
 from genkit.config import Resolved, RunConfig, resolve, to_json, validate
 from genkit.device import choose_device, choose_precision, cpu_threads
 from genkit.errors import CheckpointError, UsageError
+from genkit.model import GenerativeModel
 from genkit.progress import Reporter
 from genkit.provenance import describe_data, describe_origin
+from genkit.ranks import Ranks, joined
 from genkit.registry import Registry
 from genkit.rundir import RunDir, new_run_path, write_json
 from genkit.runner import Runner
@@ -42,33 +45,44 @@ def train(
     registry: Registry,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Train a new model into a new run directory and return the run."""
-    data = load_data(registry, resolved.run)
-    device = choose_device(resolved.run.device)
-    precision = choose_precision(resolved.run.precision, device)
-    model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
-    config = {
-        "schema": SCHEMA,
-        "model": spec.name,
-        "run": to_json(with_absolute_paths(resolved.run, registry)),
-        "options": to_json(resolved.options),
-        "sources": resolved.sources,
-        "image_shape": asdict(data.shape),
-        "data": describe_data(data),
-        "precision": precision,
-        "device": str(device),
-        "parameters": count_parameters(model),
-        "provenance": describe_origin(registry, spec.name),
-    }
-    directory = RunDir.create(run_path)
-    with directory.locked():
-        write_json(directory.config_path, config)
-        directory.metrics_path.touch()
-        settled = json.dumps(_settled(config))
-        runner = Runner(directory, config, settled, resolved.run, data, model, registry, reporter)
-        with cpu_threads(resolved.run.threads):
-            runner.run()
-    return load_run(directory.path, registry, str(device))
+    """Train a new model into a new run directory and return the run. Processes that torchrun
+    started together train it together."""
+    with joined() as ranks:
+        data = load_data(registry, resolved.run)
+        device = choose_device(resolved.run.device)
+        precision = choose_precision(resolved.run.precision, device)
+        model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
+        _check_batch(model, ranks)
+        directory = RunDir(run_path)
+        config = {
+            "schema": SCHEMA,
+            "model": spec.name,
+            "run": to_json(with_absolute_paths(resolved.run, registry)),
+            "options": to_json(resolved.options),
+            "sources": resolved.sources,
+            "image_shape": asdict(data.shape),
+            "data": describe_data(data),
+            "precision": precision,
+            "device": str(device),
+            "ranks": ranks.count,
+            "parameters": count_parameters(model),
+            "provenance": describe_origin(registry, spec.name),
+        }
+        with ExitStack() as stack:
+            if ranks.first:
+                directory = RunDir.create(run_path)
+                stack.enter_context(directory.locked())
+                write_json(directory.config_path, config)
+                directory.metrics_path.touch()
+            directory = RunDir(Path(ranks.text(str(directory.path))))  # all wait for the first
+            settled = json.dumps(_settled(config))
+            runner = Runner(
+                directory, config, settled, resolved.run, data, model, registry, reporter, ranks
+            )
+            with cpu_threads(resolved.run.threads):
+                runner.run()
+        ranks.wait()
+        return load_run(directory.path, registry, str(device))
 
 
 def resume(
@@ -87,7 +101,9 @@ def resume(
     directory = RunDir.open(path)
     config = directory.config()
     spec = registry.trainer_of(config)
-    with directory.locked():
+    with joined() as ranks, ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(directory.locked())
         state, notes = _newest_state(directory)
         if state:
             _check_settled(directory, config, state)
@@ -103,23 +119,38 @@ def resume(
                 f"fingerprint is {data.fingerprint[:12]}, recorded is {str(recorded)[:12]}"
             )
         model = build_model(spec, options, data.shape, run.seed)
-        if run != before:
-            config["run"] = to_json(with_absolute_paths(run, registry))
-            write_json(directory.config_path, config)
+        _check_batch(model, ranks)
         settled = json.dumps(_settled(config))
-        runner = Runner(directory, config, settled, run, data, model, registry, reporter)
-        _sweep(directory)
+        notes += _other_bits(config, before, run, registry, ranks)
+        ranks.wait()  # until all have read what the first may change now
+        if ranks.first and (run != before or config.get("ranks") != ranks.count):
+            config |= {"run": to_json(with_absolute_paths(run, registry)), "ranks": ranks.count}
+            write_json(directory.config_path, config)
+        runner = Runner(directory, config, settled, run, data, model, registry, reporter, ranks)
+        if ranks.first:
+            _sweep(directory)
         if state:
             with registry.as_made(config):
-                state, notes = checkpoint.load_state(directory.checkpoints, runner.fits)
+                state, damaged = checkpoint.load_state(directory.checkpoints, runner.fits)
             runner.restore(state)
+            notes = damaged + notes
         if runner.spent >= 1:
             notes.append(f"the budget of {run.budget} is spent; for more give --budget")
-        for note in notes + _other_bits(config, before, run, registry):
+        for note in dict.fromkeys(notes):
             runner.reporter.say(note)
         with cpu_threads(run.threads):
             runner.run()
-    return load_run(path, registry, config["device"])
+        ranks.wait()
+        return load_run(path, registry, config["device"])
+
+
+def _check_batch(model: GenerativeModel, ranks: Ranks) -> None:
+    size = model.config.batch_size
+    if size < ranks.count:
+        raise UsageError(
+            f"a batch of {size} images cannot be shared by {ranks.count} processes; give a larger "
+            "--batch-size"
+        )
 
 
 def _newest_state(directory: RunDir) -> tuple[dict[str, Any] | None, list[str]]:
@@ -191,7 +222,7 @@ def _check_settled(directory: RunDir, config: Mapping[str, Any], state: Mapping[
 
 
 def _other_bits(
-    config: Mapping[str, Any], before: RunConfig, run: RunConfig, registry: Registry
+    config: Mapping[str, Any], before: RunConfig, run: RunConfig, registry: Registry, ranks: Ranks
 ) -> list[str]:
     """A line for what may change the last bits of the results from here on."""
     origin = config.get("provenance", {})
@@ -199,6 +230,7 @@ def _other_bits(
     then: dict[str, Any] = {name: origin.get(name) for name in ("genkit", "plugin", "torch")}
     pairs = [(name, value, now[name]) for name, value in then.items()]
     pairs.append(("threads", before.threads, run.threads))
+    pairs.append(("processes", config.get("ranks", 1), ranks.count))
     changed = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
     if not changed:
         return []

@@ -10,6 +10,7 @@ from toys import TINY, Denoiser, bright_squares, random_images, registry
 
 from genkit.config import resolve
 from genkit.data import Split
+from genkit.device import place
 from genkit.loop import Loop
 from genkit.ranks import joined
 from genkit.runs import build_model
@@ -32,6 +33,7 @@ with joined() as ranks:
         grey = random_images(40)
         split = Split((grey > 127).astype("u1") * 255, None, grey)
     cpu = torch.device("cpu")
+    place(model, cpu)  # channels last, as in a run
     stream = Stream(split, batch_size=batch_size, seed=3, device=cpu, ranks=ranks)
     loop = Loop(model, stream, seed=3, ema_half_life=100, accumulate=accumulate, ranks=ranks)
     for _ in range(steps):

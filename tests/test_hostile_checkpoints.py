@@ -113,7 +113,7 @@ def run(tmp_path: Path) -> Any:
 
 
 def fits(loop: Any) -> Any:
-    return lambda state: check_state(state, loop.model, loop.average, loop._optimizers())
+    return lambda state: check_state(state, loop.model, loop.average, loop.optimizers)
 
 
 def assert_passed_over(run: Any) -> str:

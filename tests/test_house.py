@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = """errors entries specs hookspecs config options plugins registry rundir card ranking
     report show scoreboard pictures progress signals journal walk data decode prepared draft
     decoders prepare provenance model ranks stream device intake checkpoint loop sampling runs
-    likelihood features metrics neighbours memorisation preflight evaluation watch runner
+    likelihood features metrics neighbours memorisation preflight evaluation watch record runner
     training promises spec_promises trial data_promises feature_promises metric_promises
-    model_promises sample_promises testing pytest_plugin launch crew protocol entrants
+    model_promises sample_promises testing pytest_plugin crew launch protocol entrants
     comparison arguments train_command evaluate_command compare_command data_command commands
     new_plugin cli""".split()
 NEEDS_TORCH = """provenance model ranks stream device intake checkpoint loop sampling runs
-    likelihood features metrics neighbours memorisation preflight evaluation watch runner
+    likelihood features metrics neighbours memorisation preflight evaluation watch record runner
     training promises spec_promises trial data_promises feature_promises metric_promises
     model_promises sample_promises testing""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]
