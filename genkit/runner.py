@@ -27,7 +27,7 @@ from genkit.signals import signals_noted
 from genkit.stream import Stream
 from genkit.watch import Watch
 
-SMALLER = "a smaller --batch-size or a larger --accumulate"
+OUT_OF_MEMORY = "out of memory; train with a smaller --batch-size or a larger --accumulate"
 
 
 class Runner:
@@ -144,8 +144,7 @@ class Runner:
             raise type(error)(f"{error}. {self._what_is_kept}") from error
         except (RuntimeError, MemoryError, PluginError) as error:
             if is_out_of_memory(error):
-                what = f"out of memory after step {self.loop.step}; train with {SMALLER}"
-                raise TrainingError(f"{what}. {self._what_is_kept}") from error
+                raise TrainingError(f"{OUT_OF_MEMORY}. {self._what_is_kept}") from error
             raise
         finally:
             self.reporter.stop()

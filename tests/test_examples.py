@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("examples")
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch-genkit-flow", "torch-genkit-sprites")
 FEW_SPRITES = ["size=16", "train_images=200", "test_images=64"]

@@ -11,6 +11,8 @@ import torch
 
 from genkit.ranks import ALONE, Ranks
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 SCRIPT = Path(__file__).parent / "rank.py"
 
 

@@ -24,6 +24,8 @@ from PIL import Image
 
 from genkit.config import Budget
 
+pytestmark = pytest.mark.xdist_group("tutorial")
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "tutorial.md"
 RUN = Path("runs/uncover-mnist-mini-s0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,24 @@ LEAST_IMAGES = 40_000  # seen in training, so that small data sets get enough st
 Tick = Callable[[int], None]  # called with a number of images when they are done
 
 
+class MaxPool(nn.MaxPool2d):
+    """Max-pooling without overlap. In evaluation it is the maximum of strided slices: the same
+    values, in a third of the time on a CPU. Gradients stay those of torch's."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(images)
+        down, across = self.kernel_size
+        height = images.shape[-2] // down * down
+        width = images.shape[-1] // across * across
+        slices = [
+            images[..., row:height:down, column:width:across]
+            for row in range(down)
+            for column in range(across)
+        ]
+        return reduce(torch.maximum, slices)
+
+
 class ClassifierNetwork(nn.Module):
     """Convolutions, batch normalisation and pooling until each side is at most 4 pixels.
 
@@ -51,7 +70,7 @@ class ClassifierNetwork(nn.Module):
             blocks += [
                 nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2),
                 nn.BatchNorm2d(width),
-                nn.MaxPool2d((pool[0], pool[1])),
+                MaxPool((pool[0], pool[1])),
                 nn.ReLU(),
             ]
             channels, width, kernel_size, stride = width, 2 * width, 3, 1

@@ -64,7 +64,7 @@ class _Vertical:
     """
 
     def __init__(self, layer: GatedLayer, width: int, n: int) -> None:
-        channels, self.reach = layer.link.in_channels, layer.reach
+        channels, self.reach = layer.residual.in_features, layer.reach
         # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returned.
         self.taps = 0.125 * layer.vertical.weight.permute(2, 3, 1, 0).contiguous()  # (2, 3, c, 2c)
         self.bias = 0.5 * layer.vertical.bias
@@ -113,34 +113,36 @@ class _Canvas:
         self.pixels = uniforms.new_zeros(n, colours, height + self.margin, width + 2 * first.reach)
         self.line = uniforms.new_zeros(n, width + self.margin, colours)
         # On images of value 0 the first layer yields all in it that depends on no pixel.
-        blank = uniforms.new_zeros(1, colours, height, width)
+        above, left = model.stack_inputs(uniforms.new_zeros(1, height, width, colours))
+        window, link = first.horizontal.weight.split([first.taps, model.config.channels], dim=1)
         self.first_constants = [
-            0.5 * constant[0].permute(1, 2, 0).unsqueeze(2)
-            for constant in first.before_gates(*model.stack_inputs(blank))
+            0.5 * constant[0].unsqueeze(2)
+            for constant in (
+                first.convolve(above),
+                F.linear(torch.cat(first.window(left), dim=3), window, first.horizontal.bias),
+            )
         ]  # vertical and horizontal, (H, W, 1, 2c)
         self.first_vertical = 0.5 * first.vertical.weight[:, :colours]  # (2c, C, 4, 7)
-        taps = 0.5 * first.horizontal.weight[:, :colours, 0]  # (2c, C, 4)
-        self.first_horizontal = taps.permute(2, 1, 0).flatten(0, 1)  # (4 * C, 2c)
+        window = window.unflatten(1, (self.margin, -1))[..., :colours]  # (2c, 4, C)
+        self.first_horizontal = 0.5 * window.flatten(1).t().contiguous()  # (4 * C, 2c)
 
         # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returns.
         self.vertical = [_Vertical(layer, width, n) for layer in others]
-        self.link_weights = [0.125 * _matrix(layer.link.weight) for layer in model.layers]
-        self.link_biases = [0.5 * layer.horizontal.bias for layer in others]
         self.residuals = [0.25 * _matrix(layer.residual.weight) for layer in model.layers]
-        self.now = [0.5 * _matrix(layer.horizontal.weight[..., 1:]) for layer in others]
-        past = [0.5 * _matrix(layer.horizontal.weight[..., :1]) for layer in others]
+        self.link_biases = [0.5 * layer.horizontal.bias for layer in others]
+        self.link_weights = [0.125 * _matrix(link)]
+        past, self.now = [], []
+        for layer in others:
+            left, here, link = layer.horizontal.weight.chunk(3, dim=1)
+            past.append(0.5 * _matrix(left))
+            self.now.append(0.5 * _matrix(here))
+            self.link_weights.append(0.125 * _matrix(link))
         self.past = torch.stack(past) if others else None  # (layers - 1, c, 2c)
         self._make_buffers(model.config.channels)
 
         self.hidden = _matrix(model.hidden.weight), model.hidden.bias  # (c, C * c)
-        known = model.known.weight * model.mask if colours > 1 else None  # (C * c, C, 1, 1)
-        self.known = None if known is None else _matrix(known).chunk(colours, dim=1)  # (C, c) each
-        self.heads = [
-            (_matrix(weight), bias)
-            for weight, bias in zip(
-                model.logits.weight.chunk(colours), model.logits.bias.chunk(colours), strict=True
-            )
-        ]  # (c, outputs) each
+        self.known = [_matrix(layer.weight) for layer in model.known]  # (colour, c) each
+        self.heads = [(_matrix(layer.weight), layer.bias) for layer in model.logits]
 
     def _make_buffers(self, channels: int) -> None:
         n, width, like = self.n, self.width, self.pixels
@@ -209,7 +211,7 @@ class _Canvas:
         pixel = self.column_pixels[column]  # (n, C)
         for colour, (weight, bias) in enumerate(self.heads):
             if colour:
-                hidden[colour].addmm_(pixel[:, :colour], self.known[colour][:colour])
+                hidden[colour].addmm_(pixel[:, :colour], self.known[colour - 1])
             logits = torch.addmm(bias, hidden[colour].relu_(), weight)  # (n, outputs)
             if trace is not None:
                 trace.append(logits)
@@ -218,5 +220,5 @@ class _Canvas:
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """A convolution's weight (out, in, 1, 1) as the right factor of a product, (in, out)."""
-    return weight[:, :, 0, 0].t().contiguous()
+    """A weight (out, in) as the right factor of a product, (in, out)."""
+    return weight.t().contiguous()

@@ -15,77 +15,9 @@ from genkit.specs import ImageShape
 from genkit.stream import is_black_and_white
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.cached import draw_images
+from genkit_pixelcnn.layers import GatedLayer
 
-FIRST_KERNEL = 7
-OTHER_KERNEL = 3
 PLANES = 3  # ones, row and column
-
-
-class GatedLayer(nn.Module):
-    """One layer of the vertical and of the horizontal stack (figure 2 of the paper).
-
-    Both stacks' inputs were shifted once, before the first layer, so a layer may look at its own
-    position: no masks, and nothing to shift again.
-
-    Args:
-        inputs: channels that come in; `channels` leave on both stacks.
-        dilation: distance between the pixels of a window.
-        first: whether the layer sees images, in a wider window, and not features.
-    """
-
-    def __init__(self, inputs: int, channels: int, dilation: int, first: bool) -> None:
-        super().__init__()
-        kernel = FIRST_KERNEL if first else OTHER_KERNEL
-        half = kernel // 2
-        self.reach = half * dilation
-        self.vertical = nn.Conv2d(
-            inputs,
-            2 * channels,
-            (half + 1, kernel),
-            padding=(0, self.reach),
-            dilation=dilation,
-        )
-        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, half + 1), dilation=dilation)
-        self.link = nn.Conv2d(channels, 2 * channels, 1, bias=False)
-        self.residual = nn.Conv2d(channels, channels, 1, bias=False)
-        # A gate's outputs are about an eighth of what it takes; without larger weights behind
-        # it hardly anything of the vertical stack would arrive at the deeper layers.
-        initialise(self.vertical, 1 if first else 4)
-        initialise(self.horizontal, 1)
-        initialise(self.link, 4)
-        initialise(self.residual, 2)
-
-    def before_gates(self, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
-        """Both stacks' convolutions, (N, 2 * channels, H, W) each, without the link."""
-        # Padding what comes in touches half the channels that cropping what goes out would.
-        return (
-            self.vertical(F.pad(vertical, (0, 0, self.reach, 0))),
-            self.horizontal(F.pad(horizontal, (self.reach, 0))),
-        )
-
-    def forward(self, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inputs, H, W) twice to the vertical features and what the horizontal ones gain,
-        (N, channels, H, W) each."""
-        v, h = self.before_gates(vertical, horizontal)  # (N, 2 * channels, H, W)
-        v = gate(v)  # (N, channels, H, W)
-        return v, self.residual(gate(h + self.link(v)))
-
-
-def gate(features: Tensor) -> Tensor:
-    """tanh(a / 2) * sigmoid(b) / 2 for a, b = halves of (N, 2c, H, W), to (N, c, H, W).
-
-    It is computed as (sigmoid(a) - 1 / 2) * sigmoid(b): one sigmoid over both halves.
-    """
-    a, b = torch.sigmoid(features).chunk(2, dim=1)
-    return (a - 0.5) * b
-
-
-def initialise(convolution: nn.Conv2d, gain: float) -> None:
-    """Normal weights that multiply the spread of independent inputs by `gain`; no bias."""
-    inputs = convolution.weight[0].numel()
-    nn.init.normal_(convolution.weight, std=gain / math.sqrt(inputs))
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
 
 
 class PixelCNN(GenerativeModel):
@@ -126,30 +58,25 @@ class PixelCNN(GenerativeModel):
             )
             for index in range(config.layers)
         )
-        self.hidden = nn.Conv2d(channels, colours * channels, 1)
-        self.known = nn.Conv2d(colours, colours * channels, 1, bias=False) if colours > 1 else None
-        self.logits = nn.Conv2d(colours * channels, colours * self.outputs, 1, groups=colours)
-        nn.init.zeros_(self.logits.bias)
+        self.hidden = nn.Linear(channels, colours * channels)
+        self.known = nn.ModuleList(
+            nn.Linear(colour, channels, bias=False) for colour in range(1, colours)
+        )
+        self.logits = nn.ModuleList(nn.Linear(channels, self.outputs) for _ in range(colours))
+        for layer in self.logits:
+            nn.init.zeros_(layer.bias)
         planes = torch.meshgrid(
             torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
         )
-        self.register_buffer("coordinates", torch.stack(planes)[None], persistent=False)
-        # Rows k * channels and on, which belong to head k, see the colours before k only.
-        mask = torch.ones(colours, colours).tril(-1).repeat_interleave(channels, dim=0)
-        self.register_buffer("mask", mask[:, :, None, None], persistent=False)
+        self.register_buffer("coordinates", torch.stack(planes, dim=2)[None], persistent=False)
 
     def stack_inputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the vertical and the horizontal stack see of (N, C, H, W): (N, C + 3, H, W)."""
-        known = F.pad(images, (0, 0, 0, 0, 0, 1), value=1.0)  # (N, C + 1, H, W)
+        """What the vertical and the horizontal stack see of (N, H, W, C): (N, H, W, C + 3)."""
+        known = F.pad(images, (0, 1), value=1.0)  # (N, H, W, C + 1)
         coordinates = self.coordinates.expand(len(images), -1, -1, -1)
-        above = F.pad(known, (0, 0, 1, -1))
-        left = F.pad(known, (1, -1))
-        vertical, horizontal = (
-            # All layers keep this memory format, in which a CPU trains faster.
-            torch.cat([shifted, coordinates], dim=1).contiguous(memory_format=torch.channels_last)
-            for shifted in (above, left)
-        )
-        return vertical, horizontal
+        above = F.pad(known, (0, 0, 0, 0, 1, -1))
+        left = F.pad(known, (0, 0, 1, -1))
+        return torch.cat([above, coordinates], dim=3), torch.cat([left, coordinates], dim=3)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every colour given all that comes before it.
@@ -160,16 +87,24 @@ class PixelCNN(GenerativeModel):
         Returns:
             (N, C, levels, H, W), or (N, C, 1, H, W) with 2 levels: the logit of the upper one.
         """
+        logits = self.colour_logits(images.permute(0, 2, 3, 1))
+        return torch.stack(logits, dim=3).permute(0, 3, 4, 1, 2)
+
+    def colour_logits(self, images: Tensor) -> list[Tensor]:
+        """Of (N, H, W, C), for each colour the logits of its levels, (N, H, W, outputs)."""
         first, *others = self.layers
-        vertical, features = first(*self.stack_inputs(images))  # (N, channels, H, W)
+        vertical, gated = first(*self.stack_inputs(images))  # (N, H, W, channels)
+        features = first.residual(gated)
         for layer in others:
-            vertical, gain = layer(vertical, features)
-            features = features + gain
-        hidden = self.hidden(F.relu(features))  # (N, C * channels, H, W)
-        if self.known is not None:
-            hidden = hidden + F.conv2d(images, self.known.weight * self.mask)
-        logits = self.logits(F.relu(hidden))  # (N, C * outputs, H, W)
-        return logits.unflatten(1, (self.image_shape.channels, self.outputs))
+            vertical, gated = layer(vertical, features)
+            features = features + layer.residual(gated)
+        logits = []
+        hidden = self.hidden(F.relu(features)).chunk(len(self.logits), dim=3)
+        for colour, (own, layer) in enumerate(zip(hidden, self.logits, strict=True)):
+            if colour:
+                own = own + self.known[colour - 1](images[..., :colour])
+            logits.append(layer(F.relu(own)))
+        return logits
 
     def quantise(self, images: Tensor) -> Tensor:
         """Level of each value of images in [-1, 1], int64, same shape."""
@@ -181,14 +116,21 @@ class PixelCNN(GenerativeModel):
 
     def nats(self, images: Tensor) -> Tensor:
         """-ln p of images rounded to the levels, (N,), differentiable."""
-        levels = self.quantise(images)
-        logits = self(self.scale(levels)).float()  # (N, C, outputs, H, W)
-        if self.config.levels == 2:
-            target = levels.unsqueeze(2).to(logits.dtype)
-            losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        else:
-            losses = F.cross_entropy(logits.transpose(1, 2), levels, reduction="none")
-        return losses.flatten(1).sum(1)
+        levels = self.quantise(images.permute(0, 2, 3, 1))  # (N, H, W, C)
+        nats = images.new_zeros(len(images))
+        # A colour at a time: the logits of 256 levels are by far the largest tensors.
+        for logits, target in zip(
+            self.colour_logits(self.scale(levels)), levels.unbind(3), strict=True
+        ):
+            logits = logits.float()  # (N, H, W, outputs)
+            if self.config.levels == 2:
+                losses = F.binary_cross_entropy_with_logits(
+                    logits.squeeze(3), target.to(logits.dtype), reduction="none"
+                )  # (N, H, W)
+            else:
+                losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+            nats = nats + losses.view(len(images), -1).sum(1)
+        return nats
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Nats per dimension; logs nats per image and bits per dimension."""

@@ -1,19 +1,15 @@
 """Inception with batch normalisation folded and channels last against torch-fidelity's own.
 
-Random weights of the same structure: times and rounding, no scores. Batches are interleaved and
-compared by their medians: other work on the machine then weighs on all alike.
+Random weights of the same structure: times and rounding, no scores. One thread.
 """
 
-import argparse
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from unittest import mock
 
 import torch
+from timing import Figure, compare, interleave, main
 from torch_fidelity import feature_extractor_inceptionv3 as stock
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from genkit_fidelity.pretrained import FusedInception
 
@@ -40,48 +36,29 @@ def build_random() -> stock.FeatureExtractorInceptionV3:
     return network.eval()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=16, help="in a batch")
-    parser.add_argument("--rounds", type=int, default=5, help="batches for each network")
-    options = parser.parse_args()
+def measure(quick: bool) -> list[Figure]:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    count, rounds = (2, 1) if quick else (16, 5)
     original = build_random()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "random.pth")
         torch.save(original.state_dict(), path)
-        networks = {"stock": original, "fused": FusedInception(path)}
+        networks = {"torch-fidelity": original, "genkit": FusedInception(path)}
+    images, features = draw(count), {}
 
-    seconds = {name: [] for name in networks}
-    features = {name: [] for name in networks}
-    with torch.inference_mode():
-        for _ in range(options.rounds):
-            images = draw(options.images)
-            for name, network in networks.items():
-                start = time.perf_counter()
-                outputs = network(images)[0]
-                seconds[name].append(time.perf_counter() - start)
-                features[name].append(outputs)
+    def extract(name: str) -> None:
+        with torch.inference_mode():
+            features[name] = networks[name](images)[0]
 
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    found = {name: torch.cat(values) for name, values in features.items()}
-    apart = (found["stock"] - found["fused"]).abs().max() / found["stock"].abs().max()
-    half = len(found["stock"]) // 2
-    fid = {
-        name: fid_statistics_to_metric(
-            fid_features_to_statistics(values[:half, :256]),  # a few images allow few dimensions
-            fid_features_to_statistics(values[half:, :256]),
-            False,
-        )["frechet_inception_distance"]
-        for name, values in found.items()
-    }
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, random weights")
-    for name, median in medians.items():
-        print(f"{name}: {1000 * median / options.images:.1f} ms an image")
-    print(f"fused is {medians['stock'] / medians['fused']:.2f} times as fast")
-    print(f"greatest difference of features: {apart:.1e} of the greatest feature")
-    print(f"difference of an FD over 256 of them: {abs(fid['fused'] / fid['stock'] - 1):.1e}")
+    turns = interleave({name: lambda name=name: extract(name) for name in networks}, rounds)
+    theirs, ours = features.values()
+    apart = float((theirs - ours).abs().max() / theirs.abs().max())
+    assert apart < 1e-3, apart
+    note = f"Features differ by at most {apart:.0e} of the largest."
+    title = "Inception features, torch-fidelity to genkit"
+    return [compare(title, turns, "torch-fidelity", "genkit", steps=count, note=note)]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__)

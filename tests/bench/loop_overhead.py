@@ -1,15 +1,15 @@
 """What genkit's loop adds to one step of a bare PyTorch loop that does the same arithmetic.
 
-A tiny model, so that the arithmetic hides nothing. Blocks of steps are interleaved and compared
-by their medians: other work on the machine then weighs on all alike.
+A tiny model, so that the arithmetic hides nothing, in fp32 on one thread.
 """
 
 import copy
-import statistics
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from subjects import CPU, steps_of
+from timing import Figure, Spread, interleave, main
 from torch import nn
 
 from genkit.data import Split
@@ -18,7 +18,7 @@ from genkit.model import GenerativeModel, Phase
 from genkit.specs import ImageShape, TrainerConfig
 from genkit.stream import Stream
 
-BATCH, STEPS, ROUNDS = 32, 50, 60
+BATCH_SIZE = 32
 
 
 class TinyMLP(GenerativeModel):
@@ -37,21 +37,22 @@ class TinyMLP(GenerativeModel):
         return ((self.layers(x + torch.randn_like(x)) - x) ** 2).mean(), {}
 
 
-def make_bare(images, model, half_life=0):
-    """A step as one would write it for this model alone."""
+def bare(images: np.ndarray, half_life: int, steps: int) -> Callable[[], None]:
+    """Steps as one would write them for this model alone."""
+    model = TinyMLP().train()
     pixels = torch.from_numpy(images)
-    (phase,) = model.train().phases()
+    (phase,) = model.phases()
     optimizer = phase.optimizer
     average = copy.deepcopy(model)
-    weight = 1 - 0.5 ** (BATCH / half_life) if half_life else 0
+    weight = 1 - 0.5 ** (BATCH_SIZE / half_life) if half_life else 0
     order, position = torch.randperm(len(pixels)), 0
 
-    def step():
+    def step() -> None:
         nonlocal order, position
-        if position + BATCH > len(pixels):
+        if position + BATCH_SIZE > len(pixels):
             order, position = torch.randperm(len(pixels)), 0
-        chosen = pixels[order[position : position + BATCH]]
-        position += BATCH
+        chosen = pixels[order[position : position + BATCH_SIZE]]
+        position += BATCH_SIZE
         x = chosen.float().mul_(1 / 127.5).sub_(1).flatten(1)
         optimizer.zero_grad(set_to_none=True)
         loss = ((model.layers(x + torch.randn_like(x)) - x) ** 2).mean()
@@ -62,44 +63,42 @@ def make_bare(images, model, half_life=0):
                 for own, new in zip(average.parameters(), model.parameters(), strict=True):
                     own.lerp_(new, weight)
 
-    return step
+    def turn() -> None:
+        for _ in range(steps):
+            step()
+
+    return turn
 
 
-def make_genkit(images, model, half_life=0):
-    stream = Stream(Split(images), batch_size=BATCH, seed=0, device=torch.device("cpu"))
-    return Loop(model, stream, seed=0, ema_half_life=half_life).iterate
-
-
-def milliseconds(step) -> float:
-    """Per step, of this process's CPU time, which other processes disturb least."""
-    start = time.process_time()
-    for _ in range(STEPS):
-        step()
-    return (time.process_time() - start) / STEPS * 1000
-
-
-def main() -> None:
+def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
+    steps, rounds = (5, 2) if quick else (50, 60)
     images = np.random.default_rng(0).integers(0, 256, (4096, 1, 8, 8), dtype=np.uint8)
-    print(f"MLP of two layers, batch {BATCH}, fp32, 1 thread; medians of {ROUNDS} x {STEPS} steps")
-    for title, half_life in (("without average", 0), ("with average", 10_000)):
-        steps = {
-            "bare": make_bare(images, TinyMLP(), half_life),
-            "genkit": make_genkit(images, TinyMLP(), half_life),
-        }
-        times = {name: [] for name in steps}
-        for _ in range(ROUNDS + 3):
-            for name, step in steps.items():
-                times[name].append(milliseconds(step))
-        bare, genkit = (statistics.median(times[name][3:]) for name in steps)
-        difference = statistics.median(
-            g - b for g, b in zip(times["genkit"][3:], times["bare"][3:], strict=True)
+    figures = []
+    for title, half_life in (("without", 0), ("with", 10_000)):
+        stream = Stream(Split(images), batch_size=BATCH_SIZE, seed=0, device=CPU)
+        loop = Loop(TinyMLP(), stream, seed=0, ema_half_life=half_life)
+        variants = {"bare": bare(images, half_life, steps), "genkit": steps_of(loop, steps)}
+        turns = interleave(variants, rounds, warm=3)
+        pairs = list(zip(turns["genkit"], turns["bare"], strict=True))
+        cpu, wall = (
+            Spread.of(1000 / steps * (ours[clock] - other[clock]) for ours, other in pairs)
+            for clock in (0, 1)
         )
-        print(
-            f"{title}: bare {bare:.3f} ms a step, genkit {genkit:.3f} ms, "
-            f"difference {difference:+.3f} ms"
+        alone = 1000 / steps * Spread.of(turn.cpu for turn in turns["bare"]).median
+        figures.append(
+            Figure(
+                f"genkit's loop over a bare one, {title} average of the weights",
+                cpu,
+                wall,
+                unit="ms a step",
+                must=0.2,
+                aim=0.1,
+                note=f"bare {alone:.3f} ms a step",
+            )
         )
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__)

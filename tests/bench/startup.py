@@ -1,24 +1,40 @@
-"""Start-up: CPU seconds of light commands against those of `import torch`, and with twenty
-plugins installed against none. Variants take turns.
+"""Start-up: whole processes against `import torch`, and with twenty plugins installed against none.
 
-python tests/bench/startup.py [--rounds 7]
+`genkit sample` draws 64 digits from a VAE. It must not import torchvision, nor torch-fidelity,
+which brings it along: these would double its start.
 """
 
-import argparse
-import os
-import statistics
-import subprocess
-import sys
+from __future__ import annotations
+
 import tempfile
 from pathlib import Path
 
-COMMANDS = {
-    "import torch": ["-c", "import torch"],
-    "genkit --help": ["-m", "genkit", "--help"],
-    "genkit list": ["-m", "genkit", "list"],
-    "genkit train dcgan --help": ["-m", "genkit", "train", "dcgan", "--help"],
+from timing import Figure, Turn, compare, main, run_process
+
+GENKIT = ["-m", "genkit"]
+TORCH = "import torch"
+LIGHT = {
+    "genkit --help": [*GENKIT, "--help"],
+    "genkit list": [*GENKIT, "list"],
+    "genkit info kid": [*GENKIT, "info", "kid"],
+    "genkit train dcgan --help": [*GENKIT, "train", "dcgan", "--help"],
+    "completion of genkit train": GENKIT,
+}
+HEAVIER = ("genkit info vae", "genkit sample")  # which need torch; one counts parameters
+COMPLETION = {
+    "_GENKIT_COMPLETE": "complete_bash",
+    "COMP_WORDS": "genkit train ",
+    "COMP_CWORD": "2",
 }
 WITH_PLUGINS = ("genkit --help", "genkit list")
+GOALS = {"genkit --help": {"must": 0.1, "aim": 0.05}}
+HEAVY = """
+import sys
+from genkit.cli import main
+code = main(sys.argv[1:])
+heavy = {"torchvision", "torch_fidelity", "torch._dynamo"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else code)
+"""
 TRAINER = """
 from pydantic import Field
 from genkit.hookspecs import hookimpl
@@ -63,42 +79,43 @@ def install_plugins(site: Path) -> None:
         (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
 
 
-def cpu_seconds(arguments: list[str], site: Path | None = None) -> float:
-    """User and system time of a whole process."""
-    environment = {**os.environ, "PYTHONPATH": str(site) if site else ""}
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.DEVNULL, env=environment
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, arguments
-    return usage.ru_utime + usage.ru_stime
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    times |= {f"{name}, 20 plugins": [] for name in WITH_PLUGINS}
+def measure(quick: bool) -> list[Figure]:
+    rounds = 1 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
-        site = Path(folder)
+        site, run, grid = (Path(folder, name) for name in ("site", "run", "grid.png"))
+        site.mkdir()
         install_plugins(site)
-        for _ in range(rounds + 1):
-            for name, arguments in COMMANDS.items():
-                times[name].append(cpu_seconds(arguments))
-                if name in WITH_PLUGINS:
-                    times[f"{name}, 20 plugins"].append(cpu_seconds(arguments, site))
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # warm
-    for name, median in medians.items():
-        print(f"{name:28} {median:.3f} s CPU  {median / medians['import torch']:.3f} of torch")
-    for name in WITH_PLUGINS:
-        none, twenty = times[name][1:], times[f"{name}, 20 plugins"][1:]
-        ratios = [after / before for before, after in zip(none, twenty, strict=True)]
-        print(
-            f"{name}: 20 plugins cost {statistics.median(ratios):.2f} times as much "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        train = [*GENKIT, "train", "vae", "--preset", "quick", "--budget", "1steps"]
+        run_process([*train, "--watch", "0", "--grids", "0", "--run-dir", str(run)])
+        sample = ["sample", str(run), "-o", str(grid)]
+        run_process(["-c", HEAVY, *sample])
+        grid.unlink()
+
+        def process(arguments: list[str], **environment: str) -> Turn:
+            return run_process(arguments, **environment).turn
+
+        turns: dict[str, list[Turn]] = {}
+        for number in range(-1, rounds):
+            taken = {TORCH: process(["-c", TORCH])}
+            for name, arguments in LIGHT.items():
+                taken[name] = process(arguments, **(COMPLETION if arguments == GENKIT else {}))
+            for name in WITH_PLUGINS:
+                taken[f"{name}, 20 plugins"] = process(LIGHT[name], PYTHONPATH=str(site))
+            taken["genkit info vae"] = process([*GENKIT, "info", "vae"])
+            taken["genkit sample"] = process([*GENKIT, *sample])
+            grid.unlink()
+            if number >= 0:  # the first round fills caches
+                for name, turn in taken.items():
+                    turns.setdefault(name, []).append(turn)
+    figures = [
+        compare(f"`{name}` in units of `{TORCH}`", turns, name, TORCH, **GOALS.get(name, {}))
+        for name in [*LIGHT, *HEAVIER]
+    ]
+    return figures + [
+        compare(f"`{name}` with 20 plugins to none", turns, f"{name}, 20 plugins", name)
+        for name in WITH_PLUGINS
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__)

@@ -1,0 +1,100 @@
+"""What several benches train: genkit's loop on digits, and the usual tutorial's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from genkit.config import RunConfig, resolve
+from genkit.data import Split
+from genkit.device import choose_precision, place
+from genkit.loop import Loop
+from genkit.model import GenerativeModel
+from genkit.ranks import ALONE, Ranks
+from genkit.registry import Registry, load_registry
+from genkit.runs import build_model, load_data
+from genkit.specs import ImageShape
+from genkit.stream import Stream
+
+CPU = torch.device("cpu")
+SHAPE = ImageShape(1, 28, 28)
+PRECISION = choose_precision("auto", CPU)  # what genkit trains with unless told otherwise
+MNIST_IMAGES = 60_000
+
+
+@cache
+def registry() -> Registry:
+    return load_registry()
+
+
+@cache
+def digits() -> Split:
+    """10,000 training images."""
+    return load_data(registry(), RunConfig()).train
+
+
+def new_model(name: str, preset: str = "full", **options: Any) -> GenerativeModel:
+    """A new model for 1 x 28 x 28 images with its preset's options, some of them changed."""
+    spec = registry().trainers.find(name)
+    return build_model(spec, resolve(spec, preset=preset, given=options).options, SHAPE, 0)
+
+
+def new_loop(model: GenerativeModel, precision: str = PRECISION, ranks: Ranks = ALONE) -> Loop:
+    """genkit's loop over digits, as `genkit train` makes it."""
+    config = model.config
+    place(model, CPU)
+    stream = Stream(digits(), batch_size=config.batch_size, seed=0, device=CPU, ranks=ranks)
+    half_life = config.ema_half_life
+    return Loop(model, stream, seed=0, precision=precision, ema_half_life=half_life, ranks=ranks)
+
+
+def steps_of(loop: Loop, count: int) -> Callable[[], None]:
+    """Some iterations as a turn."""
+
+    def turn() -> None:
+        for _ in range(count):
+            loop.iterate()
+
+    return turn
+
+
+def next_of(steps: Iterator[object], count: int) -> Callable[[], None]:
+    """Some steps of an endless generator as a turn."""
+
+    def turn() -> None:
+        for _ in range(count):
+            next(steps)
+
+    return turn
+
+
+class Pictures(Dataset[Tensor]):
+    """What torchvision's MNIST does with each image, as often as MNIST has images."""
+
+    def __init__(self) -> None:
+        from torchvision import transforms
+
+        self.images = digits().images
+        self.transform = transforms.Compose(
+            [transforms.Resize(28), transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+        )
+
+    def __len__(self) -> int:
+        return MNIST_IMAGES
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.images[index % len(self.images), 0]
+        return self.transform(Image.fromarray(image))
+
+
+def classic_batches(batch_size: int) -> Iterator[Tensor]:
+    """Images of the usual DataLoader with two workers, endlessly: (N, 1, 28, 28) in [-1, 1]."""
+    loader = DataLoader(Pictures(), batch_size, shuffle=True, num_workers=2, drop_last=True)
+    while True:
+        yield from loader

@@ -1,0 +1,210 @@
+"""Training the same VAE on the same digits: genkit against pythae, Lightning and Accelerate.
+
+All feed it from memory, with as little around it as they allow: no logger, no checkpoints. pythae
+and all loops but genkit's default are fp32. One thread. A peer that is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from subjects import PRECISION, digits, new_loop, new_model, next_of, steps_of
+from timing import Figure, compare, interleave, main
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from genkit.model import Batch
+
+RATE = 2e-3
+PRESET = "quick"
+
+
+def images() -> Tensor:
+    """All digits in [-1, 1]."""
+    return torch.from_numpy(digits().images).float() / 127.5 - 1
+
+
+def loader(batch_size: int) -> DataLoader:
+    return DataLoader(TensorDataset(images()), batch_size, shuffle=True, drop_last=True)
+
+
+def with_accelerate(steps: int) -> Callable[[], None]:
+    accelerate = importlib.import_module("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    network = new_model("vae", PRESET).train()
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    batches = loader(network.config.batch_size)
+    model, optimizer, batches = accelerator.prepare(network, optimizer, batches)
+
+    def train() -> Iterator[None]:
+        while True:
+            for (batch,) in batches:
+                optimizer.zero_grad()
+                loss, _ = model.loss(Batch(batch))
+                accelerator.backward(loss)
+                optimizer.step()
+                yield
+
+    return next_of(train(), steps)
+
+
+class Paused:
+    """A framework's own loop, in a thread of its own, that goes on for some steps at a time.
+
+    Args:
+        train: runs for ever and calls the function that it is given once a step.
+    """
+
+    def __init__(self, train: Callable[[Callable[[], None]], None], steps: int) -> None:
+        self.left, self.steps = 0, steps
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        threading.Thread(target=self._run, args=(train,), daemon=True).start()
+        self.done.acquire()
+
+    def _run(self, train: Callable[[Callable[[], None]], None]) -> None:
+        torch.set_num_threads(1)
+        train(self._step)
+
+    def _step(self) -> None:
+        if not self.left:
+            self.done.release()
+            self.go.acquire()
+            self.left = self.steps
+        self.left -= 1
+
+    def __call__(self) -> None:
+        self.go.release()
+        self.done.acquire()
+
+
+def with_lightning(steps: int) -> Callable[[], None]:
+    lightning = importlib.import_module("lightning")
+    network = new_model("vae", PRESET).train()
+
+    def train(step: Callable[[], None]) -> None:
+        class Module(lightning.LightningModule):
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = network
+
+            def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+                step()
+                return self.network.loss(Batch(batch[0]))[0]
+
+            def configure_optimizers(self) -> torch.optim.Optimizer:
+                return torch.optim.Adam(self.parameters(), RATE)
+
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Module(), loader(network.config.batch_size))
+
+    return Paused(train, steps)
+
+
+def with_pythae(steps: int) -> Callable[[], None]:
+    """An epoch of pythae's trainer over `steps` batches as a turn."""
+    importlib.import_module("pythae.trainers")
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    network = new_model("vae", PRESET).train()
+    config = network.config
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.network = network.encoder
+
+        def forward(self, white: Tensor) -> ModelOutput:
+            mean, log_variance = self.network(white * 2 - 1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.network = network.decoder
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.network(z).sigmoid())
+
+    sizes = VAEConfig(input_dim=(1, 28, 28), latent_dim=config.latent, reconstruction_loss="bce")
+    white = (images()[: steps * config.batch_size] + 1) / 2
+    folder = tempfile.TemporaryDirectory()
+    options = BaseTrainerConfig(
+        output_dir=folder.name,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=RATE,
+        no_cuda=True,
+    )
+    trainer = BaseTrainer(
+        VAE(sizes, Encoder(), Decoder()),
+        BaseDataset(white, torch.zeros(len(white))),
+        training_config=options,
+    )
+    trainer.prepare_training()
+
+    def turn() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            trainer.train_step(1)
+
+    turn.folder = folder  # there for as long as the trainer
+    return turn
+
+
+PEERS = {"pythae": with_pythae, "lightning": with_lightning, "accelerate": with_accelerate}
+
+
+def measure(quick: bool) -> list[Figure]:
+    torch.set_num_threads(1)
+    steps, rounds = (2, 1) if quick else (20, 7)
+    variants = {
+        f"genkit {precision}": steps_of(new_loop(new_model("vae", PRESET), precision), steps)
+        for precision in dict.fromkeys(["fp32", PRECISION])
+    }
+    absent = []
+    logging.disable(logging.WARNING)  # theirs, on what they could do better elsewhere
+    warnings.simplefilter("ignore")
+    for name, build in PEERS.items():
+        try:
+            variants[name] = build(steps)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            absent.append(Figure(f"VAE training, {name}", note=f"skipped: no {name} here"))
+    turns = interleave(variants, rounds)
+    figures = []
+    for name in (name for name in PEERS if name in variants):
+        for precision in dict.fromkeys([PRECISION, "fp32"]):
+            judged = name == "pythae" and precision == PRECISION
+            figures.append(
+                compare(
+                    f"VAE training (`{PRESET}`), {name} to genkit in {precision}",
+                    turns,
+                    name,
+                    f"genkit {precision}",
+                    steps=steps,
+                    **({"must": 1.5, "aim": 3} if judged else {}),
+                )
+            )
+    return sorted(figures, key=lambda figure: figure.must is None) + absent
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)
