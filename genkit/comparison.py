@@ -99,12 +99,16 @@ def compare(
         real = Path(folder, "real.png").read_bytes()
     preset = options.preset or ("quick" if facts["device"] == "cpu" else "full")
     choose_presets(entrants, options, registry, preset)
-    workers = options.workers or (count_cores() if facts["device"] == "cpu" else 1)
+    devices = facts["devices"]  # one training at a time on each, or on each core
+    workers = options.workers or (
+        count_cores() if facts["device"] == "cpu" else max(1, len(devices))
+    )
     for line in announce(entrants, options, facts, preset, workers, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
-    calibration = _run_all(Crew(console, said=facts["notes"]), entrants, options, workers)
+    crew = Crew(console, facts["notes"], devices)
+    calibration = _run_all(crew, entrants, options, workers)
     return _conclude(entrants, calibration, options, registry, facts, preset, out)
 
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -19,10 +20,18 @@ from genkit.progress import describe, new_bars, show_state
 
 
 class Crew:
-    """The processes that are running, and a progress bar for each job."""
+    """The processes that are running, and a progress bar for each job.
 
-    def __init__(self, console: Console, said: Sequence[str] = ()) -> None:
-        self.said = said  # what the user has been told already
+    Args:
+        said: what the user has been told already.
+        devices: values of CUDA_VISIBLE_DEVICES; each process gets the one with the fewest others.
+    """
+
+    def __init__(
+        self, console: Console, said: Sequence[str] = (), devices: Sequence[str] = ()
+    ) -> None:
+        self.said = said
+        self.busy = dict.fromkeys(devices, 0)  # processes on each device
         self.bars = new_bars(console)
         self.console = console
         self.live = console.is_terminal
@@ -47,8 +56,27 @@ class Crew:
             for process in self.processes:
                 process.terminate()
 
+    @contextmanager
+    def _device(self) -> Iterator[dict[str, str]]:
+        """The environment of one more process."""
+        if not self.busy:
+            yield dict(os.environ)
+            return
+        with self.lock:
+            device = min(self.busy, key=self.busy.__getitem__)
+            self.busy[device] += 1
+        try:
+            yield {**os.environ, "CUDA_VISIBLE_DEVICES": device}
+        finally:
+            with self.lock:
+                self.busy[device] -= 1
+
     def run(self, command: list[str], title: str) -> None:
         """Run a genkit command to its end, showing its progress; GenkitError if it fails."""
+        with self._device() as environment:
+            self._run(command, title, environment)
+
+    def _run(self, command: list[str], title: str, environment: dict[str, str]) -> None:
         task = self.bars.add_task(title, total=1.0, note="starting")
         with tempfile.TemporaryFile("w+") as errors:
             with self.lock:
@@ -59,6 +87,7 @@ class Crew:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
+                    env=environment,
                     # Ctrl-C reaches this process alone, which tells the others once: a second
                     # signal would keep trainings from saving.
                     process_group=0 if os.name == "posix" else None,

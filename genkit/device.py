@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -33,6 +34,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no MPS device")
     return device
+
+
+def visible_devices(device: torch.device) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may say for one process each, if a device without a number is CUDA;
+    else nothing."""
+    if device.type != "cuda" or device.index is not None:
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return named if len(named) == count and all(named) else [str(i) for i in range(count)]
 
 
 @contextmanager
@@ -85,4 +96,4 @@ def seed_generators(device: torch.device, seed: int) -> None:
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genkit.config import RunConfig, validate
-from genkit.device import choose_device
+from genkit.device import choose_device, visible_devices
 from genkit.features import find_features
 from genkit.registry import Registry
 from genkit.rundir import RunDir
@@ -51,8 +51,10 @@ def inspect_data(
         target.check(config, data)
     if grid:
         save_png(make_grid(torch.from_numpy(data.test.images[:GRID_IMAGES])), grid)
+    chosen_device = choose_device(device)
     return {
-        "device": choose_device(device).type,
+        "device": chosen_device.type,
+        "devices": visible_devices(chosen_device),
         "shape": str(data.shape),
         "train_images": len(data.train.images),
         "features": name,

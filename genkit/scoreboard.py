@@ -77,7 +77,8 @@ TEXT: Types = (str,)
 COUNTS = dict.fromkeys(("parameters", "images", "seconds", "train_rate", "sample_rate"), NUMBER)
 LIKELIHOOD = dict.fromkeys(("nats", "bits_per_dimension", "images"), NUMBER)
 LIKELIHOOD |= {"kind": TEXT, "of": TEXT}
-CARD = {"samples": NUMBER, "reference_images": NUMBER, "features": TEXT, "reference": TEXT}
+CARD = {"samples": NUMBER, "reference_images": NUMBER}
+NAMES = {"features": TEXT, "reference": TEXT}  # of a card; without features there are none
 
 
 def _is_row(row: Any) -> bool:
@@ -94,7 +95,9 @@ def _is_row(row: Any) -> bool:
     if found and not _fits(found, {"deviation": NUMBER, "draws": NUMBER}, optional=True):
         return False
     run, whole = row.get("run"), isinstance(card, dict) and MATTERS.keys() <= card.keys()
-    return (run is None or isinstance(run, str)) and (card is None or (whole and _fits(card, CARD)))
+    if card is not None and not (whole and _fits(card, CARD) and _fits(card, NAMES, True)):
+        return False
+    return run is None or isinstance(run, str)
 
 
 def _fits(table: dict[str, Any], types: Mapping[str, Types], optional: bool = False) -> bool:

@@ -170,6 +170,9 @@ def serve():
 # ---- in the process that looks
 
 
+THOROUGH = (pytest.mark.slow, pytest.mark.thorough)
+
+
 @pytest.fixture(scope="module")
 def server():
     """Runs a case in processes that may be killed; returns how they ended."""
@@ -262,7 +265,7 @@ def test_a_save_writes_syncs_and_renames_each_file_before_it_begins_the_next(who
 SLOW = [pytest.param(model, marks=pytest.mark.slow) for model in ("dcgan", "vae")]
 
 
-@pytest.mark.parametrize("save", [0, 2])
+@pytest.mark.parametrize("save", [pytest.param(0, marks=THOROUGH), 2])
 @pytest.mark.parametrize("model", ["pixelcnn", *SLOW])
 def test_a_run_killed_anywhere_in_a_save_ends_as_if_it_had_not_been(
     server, whole, model, save, tmp_path
@@ -274,6 +277,7 @@ def test_a_run_killed_anywhere_in_a_save_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_killed_between_saves_ends_as_if_it_had_not_been(server, whole, model, tmp_path):
     """While it writes lines of the log, grids and the best weights."""

@@ -19,6 +19,7 @@ from genkit.runs import load_run
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("launch"),
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
 ]
 
@@ -84,6 +85,7 @@ def test_two_processes_train_one_run_and_resume_it_bit_for_bit(tmp_path: Path, d
     }
 
 
+@pytest.mark.thorough
 def test_going_on_with_another_number_of_processes_is_said(tmp_path: Path, data: str) -> None:
     end(start(*words("vae", data, tmp_path / "run", budget="3steps")))
     code, _, err = end(start("resume", tmp_path / "run", "--budget", "5steps", "--devices", "1"))
@@ -92,7 +94,13 @@ def test_going_on_with_another_number_of_processes_is_said(tmp_path: Path, data:
     assert json.loads((tmp_path / "run" / "config.json").read_text())["ranks"] == 1
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "number, code",
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_signal_to_the_command_saves_once(
     tmp_path: Path, data: str, number: int, code: int
 ) -> None:
@@ -106,7 +114,7 @@ def test_a_signal_to_the_command_saves_once(
     assert end(start("resume", tmp_path / "run", "--budget", f"{step + 2}steps"))[0] == 0
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_a_rank_that_dies_ends_the_training_soon_and_the_run_goes_on(
     tmp_path: Path, data: str, victim: int
 ) -> None:
@@ -127,6 +135,7 @@ def test_a_rank_that_dies_ends_the_training_soon_and_the_run_goes_on(
     assert code == 0, err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("more", "words_"),
     [
@@ -144,6 +153,7 @@ def test_bad_input_is_told_once_with_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_torchrun_starts_the_same_training(tmp_path: Path, data: str) -> None:
     arguments = words("vae", data, tmp_path / "torchrun", budget="3steps")
     arguments = [word for word in map(str, arguments) if not word.startswith("--devices")]

@@ -274,6 +274,7 @@ def test_new_data_set_comes_in_colour_and_in_any_size(site: Path, tmp_path: Path
     assert (facts["shape"], facts["train_images"], facts["notes"]) == ("3 x 16 x 16", 5000, [])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_new_model_is_trained_and_compared_like_a_built_in(site: Path, tmp_path: Path) -> None:
     genkit = [sys.executable, "-W", "error", "-m", "genkit"]

@@ -342,7 +342,9 @@ def at_work(process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "seconds", [0.5, *(pytest.param(s, marks=pytest.mark.thorough) for s in (0.0, 2.0))]
+)
 @pytest.mark.parametrize("verb", ["sample", "evaluate", "train", "compare"])
 def test_an_interrupt_at_any_time_ends_a_command_without_a_traceback(tmp_path, verb, seconds):
     run = train_tiny("dcgan", "mnist-mini", tmp_path / "run", budget="2steps")
@@ -360,7 +362,8 @@ def test_an_interrupt_at_any_time_ends_a_command_without_a_traceback(tmp_path, v
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 130, errors
+    # A shell calls both 130: while torch is imported, the signal itself may end the process.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "Traceback" not in errors
     assert sorted(run.path.rglob("*")) == before
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.npz"))

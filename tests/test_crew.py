@@ -1,0 +1,64 @@
+"""Processes side by side: each on the device that is least busy."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from genkit import crew as crews
+from genkit.crew import Crew
+from genkit.device import visible_devices
+
+TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Commands write the device that they were given into the file that they are called with."""
+    code = TELL.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
+    monkeypatch.setattr(crews, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    return [str(tmp_path / str(i)) for i in range(4)]
+
+
+def run(paths: list[str], devices: list[str], workers: int) -> list[str]:
+    with Crew(Console(quiet=True), devices=devices) as crew, ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda path: crew.run([path], "x"), paths))
+        assert set(crew.busy.values()) <= {0}
+    return [Path(path).read_text() for path in paths]
+
+
+def test_processes_at_the_same_time_have_different_devices(told: list[str]) -> None:
+    assert sorted(run(told, ["0", "3"], 2)) == ["0", "0", "3", "3"]
+    assert sorted(run(told, ["a", "b"], 4)) == ["a", "a", "b", "b"]
+
+
+def test_without_devices_the_environment_stays(
+    told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert run(told[:1], [], 1) == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "expected"),
+    [
+        ("cuda", None, ["0", "1"]),
+        ("cuda", "4,6", ["4", "6"]),
+        ("cuda", "4,,6", ["0", "1"]),
+        ("cuda:1", None, []),
+        ("cpu", None, []),
+    ],
+)
+def test_devices_are_those_that_the_user_lets_be_seen(
+    name: str, variable: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_devices(torch.device(name)) == expected
