@@ -290,6 +290,7 @@ def test_a_run_killed_between_saves_ends_as_if_it_had_not_been(server, whole, mo
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_killed_eight_times_at_random_ends_as_if_it_had_not_been(
     server, whole, model, tmp_path

@@ -143,6 +143,7 @@ def test_budget_of_a_minute_is_cut_to_five_steps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_package_has_less_than_60_lines_of_python(reader: Reader) -> None:
     project = reader.folder / "torch-genkit-uncover"
     sources = {path.name: code(path.read_text(encoding="utf-8")) for path in project.rglob("*.py")}
@@ -151,6 +152,7 @@ def test_package_has_less_than_60_lines_of_python(reader: Reader) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_package_holds_the_improved_file(reader: Reader) -> None:
     """The page shows the model twice; line for line the two must be the same."""
     package = reader.folder / "torch-genkit-uncover" / "genkit_uncover"
@@ -161,6 +163,7 @@ def test_package_holds_the_improved_file(reader: Reader) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_resumed_run_used_up_both_budgets(reader: Reader) -> None:
     summary = json.loads((reader.folder / RUN / "summary.json").read_text("utf-8"))
     assert (summary["step"], summary["weights"]) == (10, "ema")
@@ -169,6 +172,7 @@ def test_resumed_run_used_up_both_budgets(reader: Reader) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_improvement_turns_the_same_digits_from_black_and_white_to_grey(reader: Reader) -> None:
     first, second = picture(reader, "first.png"), picture(reader, "second.png")
     inside = first != 96  # the grid's own grey
@@ -177,12 +181,14 @@ def test_improvement_turns_the_same_digits_from_black_and_white_to_grey(reader: 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_package_samples_the_run_of_the_file(reader: Reader) -> None:
     assert output(reader, f"genkit sample {RUN} -n 16").strip() == "third.png"
     assert picture(reader, "third.png").shape == (4 * 30 + 2, 4 * 30 + 2)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_package_is_without_problems_and_its_own_test_passes(reader: Reader) -> None:
     assert "1 passed" in output(reader, "pytest")
     rows = [line.split() for line in output(reader, "genkit plugins").splitlines()]
@@ -193,6 +199,7 @@ def test_package_is_without_problems_and_its_own_test_passes(reader: Reader) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_model_is_ranked_beside_the_vae(reader: Reader) -> None:
     rows = json.loads((reader.folder / "table" / "compare.json").read_text("utf-8"))["rows"]
     assert {row["name"] for row in rows if row["rank"]} == {"vae", "uncover"}
