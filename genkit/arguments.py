@@ -17,7 +17,7 @@ def check_json(target: str | None) -> str | None:
 
 def check_budget(text: str | None) -> str | None:
     """The text of --budget, if it can be read as one."""
-    from genkit.config import Budget
+    from genkit.budget import Budget
 
     try:
         Budget.parse(text or "1s")
@@ -76,3 +76,6 @@ JSONPath = Annotated[
     str | None, typer.Option("--json", help="write JSON there; - for stdout", callback=check_json)
 ]
 ProgressOption = Annotated[Progress, typer.Option(help="how progress is shown")]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="show samples below the bar, on a terminal")
+]

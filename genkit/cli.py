@@ -12,13 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from genkit.arguments import Best, Device, JSONPath, RunArgument, Seed
+from genkit.arguments import JSONPath
 from genkit.commands import RootGroup
 from genkit.compare_command import compare, inspect
 from genkit.data_command import data
 from genkit.errors import GenkitError, UsageError, printable
 from genkit.evaluate_command import evaluate, report
+from genkit.export_command import export
 from genkit.new_plugin import new_plugin
+from genkit.sample_command import sample
 from genkit.train_command import TrainGroup, registry, resume
 
 app = typer.Typer(
@@ -38,36 +40,12 @@ app.add_typer(
 app.add_typer(data, name="data", no_args_is_help=True)
 
 
-@app.command()
-def sample(
-    run: RunArgument,
-    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="images to draw")] = 64,
-    seed: Seed = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="grid.png, samples.npz, or a folder of PNG files"),
-    ] = None,
-    columns: Annotated[int | None, typer.Option(min=1, help="images in a row of the grid")] = None,
-    best: Best = False,
-    device: Device = "auto",
-) -> None:
-    """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
-    from genkit.rundir import RunDir
-
-    RunDir.open(run).config()
-    from genkit.runs import load_run
-    from genkit.sampling import check_output, save_samples
-
-    path = output or Path(f"{run.resolve().name}-samples.png")
-    check_output(path)
-    save_samples(load_run(run, registry(), device, best=best).sample(n, seed), path, columns)
-    print(path)
-
-
+app.command()(sample)
 app.command()(resume)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(report)
+app.command()(export)
 app.command()(new_plugin)
 app.command("inspect", hidden=True)(inspect)
 

@@ -92,6 +92,7 @@ def compare(
         if cards:
             print_cards(comparison.rows)
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
+        print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)
     if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
         raise GenkitError("no model came through; the table says why")

@@ -16,10 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
-from genkit.config import Budget
-from genkit.crew import Crew, count_cores, genkit_command, last_words
+from genkit.budget import Budget
+from genkit.crew import Crew, genkit_command, last_words
 from genkit.entrants import Entrant, announce, choose_entrants, choose_presets
 from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.machine import count_cores
+from genkit.page import refresh_page
 from genkit.pictures import join_grids
 from genkit.progress import error_console
 from genkit.protocol import Options
@@ -38,6 +40,7 @@ from genkit.rundir import RunDir, new_run_path, read_json, write_atomic, write_j
 from genkit.signals import signals_raised
 
 Rows = list[dict[str, Any]]
+CALIBRATED = "real, copy and noise"  # title of their scoring
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def compare(
     Args:
         names: trainers' names, and paths of runs, which are scored as they are. Unless the options
             name the data, it is that of the first run, or mnist-mini.
-        out: folder for run directories, compare.json and grid.png; must be new.
+        out: folder for run directories, compare.json, grid.png and report.html; must be new.
 
     Raises:
         UsageError: for input that cannot be used, before anything is trained. A model that fails
@@ -127,6 +130,8 @@ def _inspect(options: Options, folder: Path) -> dict[str, Any]:
 def _run_all(crew: Crew, entrants: Sequence[Entrant], options: Options, workers: int) -> Rows:
     """Train and score all entrants, some at a time; returns the calibration rows."""
     with crew, signals_raised(), ThreadPoolExecutor(workers) as pool:
+        calibration = [] if options.features == "none" else [CALIBRATED]
+        crew.expect([*calibration, *(entrant.title for entrant in entrants)])
         # First of all, since it also makes what every scoring needs: reference, classifier.
         calibrated = pool.submit(_calibrate, crew, options)
         futures: list[Future[Any]] = [calibrated]
@@ -147,7 +152,7 @@ def _calibrate(crew: Crew, options: Options) -> Rows:
     if options.features == "none":
         return []
     try:
-        return _score(crew, list(CALIBRATION), "real, copy and noise: scoring", options)
+        return _score(crew, list(CALIBRATION), CALIBRATED, options)
     except GenkitError as error:
         return [{"name": name, "error": str(error)} for name in CALIBRATION]
 
@@ -164,9 +169,9 @@ def _train_and_score(
             command += ["--run-dir", str(entrant.run)]
             for option, value in options.given(entrant.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")
-            crew.run(command, f"{entrant.title}: training")
+            crew.run(command, entrant.title, "training")
         calibrated.result()
-        entrant.row = _score(crew, [str(entrant.run)], f"{entrant.title}: scoring", options)[0]
+        entrant.row = _score(crew, [str(entrant.run)], entrant.title, options)[0]
     except GenkitError as error:
         entrant.error = str(error)
 
@@ -176,7 +181,7 @@ def _score(crew: Crew, targets: list[str], title: str, options: Options) -> Rows
         path = Path(folder, "rows.json")
         command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
         command += ["-n", str(options.samples), "--threads", "1", "--json", str(path)]
-        crew.run(command, title)
+        crew.run(command, title, "scoring")
         return list(read_json(path))
 
 
@@ -189,7 +194,7 @@ def _conclude(
     preset: str,
     out: Path,
 ) -> Comparison:
-    """Rank the rows; write compare.json, grid.png and each run's evaluation.json."""
+    """Rank the rows; write compare.json, grid.png, each run's evaluation.json and all pages."""
     for entrant in entrants:
         entrant.row |= {"name": entrant.name, "run": str(entrant.run)}
         if entrant.error:
@@ -222,4 +227,6 @@ def _conclude(
             pictures[entrant.name] = newest
     shown = ["real", *dict.fromkeys(e.name for e in entrants if e.name in pictures)]
     join_grids([(name, pictures[name]) for name in shown], out / "grid.png")
+    for folder in [*(entrant.run for entrant in entrants if not entrant.error), out]:
+        refresh_page(folder, registry)
     return Comparison(out, ranking, facts["features"])

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,51 +15,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
+from genkit.budget import Budget
 from genkit.errors import GenkitError, PluginError, UsageError, one_line, printable
 from genkit.specs import Config, TrainerSpec
 
 C = TypeVar("C", bound=Config)
-UNITS = {
-    "s": ("seconds", 1),
-    "m": ("seconds", 60),
-    "h": ("seconds", 3600),
-    "kimg": ("images", 1000),
-    "steps": ("steps", 1),
-    "epochs": ("epochs", 1),
-}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: an amount of seconds, images, steps or epochs."""
-
-    amount: float
-    unit: str
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read "90s", "10m", "2h", "200kimg", "5000steps" or "20epochs"; else ValueError."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", text.strip().lower())
-        if not match or match[2] not in UNITS or not 0 < float(match[1]) < math.inf:
-            raise ValueError(
-                f"{text!r} is no budget; write for instance 90s, 10m, 2h, 200kimg, 5000steps or "
-                "20epochs, more than 0"
-            )
-        unit, factor = UNITS[match[2]]
-        amount = float(match[1]) * factor
-        if unit == "steps" and amount != int(amount):
-            raise ValueError(f"{text!r} is no budget; steps are whole numbers")
-        return cls(amount, unit)
-
-    def spent(self, *, step: int, images: int, seconds: float, images_per_epoch: int) -> float:
-        """The share of the budget that is used up, 0 to 1 and above."""
-        done = {
-            "seconds": seconds,
-            "images": images,
-            "steps": step,
-            "epochs": images / images_per_epoch,
-        }
-        return done[self.unit] / self.amount
 
 
 class RunConfig(Config):
@@ -87,7 +45,15 @@ class RunConfig(Config):
         "auto", description="auto takes bf16 where the machine is fast at it"
     )
     threads: int = Field(
-        1, ge=1, le=1024, description="CPU threads; the results' last bits depend on it"
+        1,
+        ge=0,
+        le=1024,
+        description="CPU threads, on which the results' last bits depend; auto: as many as are "
+        "fastest at this moment",
+        json_schema_extra={"words": {"auto": 0}},
+    )
+    compile: bool = Field(
+        False, description="compile the losses with torch.compile; the first step takes a minute"
     )
     accumulate: int = Field(
         1,
@@ -116,6 +82,11 @@ class RunConfig(Config):
         if "\0" in str(value):
             raise ValueError(f"{str(value)!r} holds a NUL, which no name has")
         return value
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _auto_is_zero(cls, value: Any) -> Any:
+        return 0 if value == "auto" else value
 
     @field_validator("budget")
     @classmethod

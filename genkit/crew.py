@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from genkit.errors import GenkitError
-from genkit.progress import describe, new_bars, show_state
+from genkit.progress import in_a_line, new_bars, show_state
 
 
 class Crew:
-    """The processes that are running, and a progress bar for each job.
+    """The processes that are running, and a progress bar for each title, whose processes run one
+    after the other.
 
     Args:
         said: what the user has been told already.
@@ -35,6 +36,8 @@ class Crew:
         self.bars = new_bars(console)
         self.console = console
         self.live = console.is_terminal
+        self.tasks: dict[str, TaskID] = {}
+        self.scores: dict[str, Mapping[str, float]] = {}  # the last of each title
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
         self.ended = False
@@ -71,13 +74,23 @@ class Crew:
             with self.lock:
                 self.busy[device] -= 1
 
-    def run(self, command: list[str], title: str) -> None:
-        """Run a genkit command to its end, showing its progress; GenkitError if it fails."""
-        with self._device() as environment:
-            self._run(command, title, environment)
+    def expect(self, titles: Sequence[str]) -> None:
+        """Show bars for what will run sooner or later."""
+        for title in titles:
+            self.tasks[title] = self.bars.add_task(title, total=1.0, note="waiting")
 
-    def _run(self, command: list[str], title: str, environment: dict[str, str]) -> None:
-        task = self.bars.add_task(title, total=1.0, note="starting")
+    def run(self, command: list[str], title: str, part: str = "") -> None:
+        """Run a genkit command to its end, showing its progress in the title's bar; `part` is what
+        it does of the title's work. GenkitError if it fails."""
+        if title not in self.tasks:
+            self.expect([title])
+        with self._device() as environment:
+            self._run(command, title, part, environment)
+
+    def _run(self, command: list[str], title: str, part: str, environment: dict[str, str]) -> None:
+        task = self.tasks[title]
+        self.bars.reset(task, total=1.0, left="", note=f"{part} starts".strip())
+        whole = f"{title}: {part}" if part else title
         with tempfile.TemporaryFile("w+") as errors:
             with self.lock:
                 if self.ended:
@@ -94,31 +107,35 @@ class Crew:
                 )
                 self.processes.add(process)
             with process:  # closes its pipe
-                self._follow(process, title, task)
+                self._follow(process, title, part)
             code = process.returncode
             with self.lock:
                 self.processes.discard(process)
             errors.seek(0)
             words = last_words(errors.read())
-        self.bars.update(task, completed=1.0, note="done" if code == 0 else "failed")
+        score = [f"{name} {value:.3g}" for name, value in self.scores.get(title, {}).items()]
+        end = f"{part} {'done' if code == 0 else 'failed'}".strip()
+        self.bars.update(task, completed=1.0, left="", note="  ".join([end, *score]))
         if code != 0:
             raise GenkitError(words or f"it ended with code {code}")
         if not self.live:
-            self._line(f"{title}: done")
+            self._line(f"{whole}: done")
 
-    def _follow(self, process: subprocess.Popen[str], title: str, task: TaskID) -> None:
+    def _follow(self, process: subprocess.Popen[str], title: str, part: str) -> None:
         """Show what a process reports, until it reports no more."""
-        said = -1.0
+        said, whole = -1.0, f"{title}: {part}" if part else title
         for line in process.stdout or ():
             event = _read_event(line)
             if event.get("event") == "message" and event["message"] not in self.said:
-                self._line(f"{title}: {event['message']}")
+                self._line(f"{whole}: {event['message']}")
             if event.get("event") == "update":
                 share = min(event["fraction"], 1.0)
-                show_state(self.bars, task, event)
+                if event.get("score"):
+                    self.scores[title] = event["score"]
+                show_state(self.bars, self.tasks[title], event, part)
                 if not self.live and (share - said >= 0.25 or share < said):  # a few lines each
                     said = share
-                    self._line(f"{title}: {share:.0%}  {describe(event)}")
+                    self._line(f"{whole}: {in_a_line(event)}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -128,13 +145,6 @@ def genkit_command(arguments: list[str]) -> list[str]:
     """A genkit command as a process of this Python. What lies in the working directory is not
     imported: a folder there may be called like one of the packages."""
     return [sys.executable, "-P", "-m", "genkit", *arguments]
-
-
-def count_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read_event(line: str) -> dict[str, Any]:

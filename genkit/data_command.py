@@ -46,7 +46,7 @@ def prepare_folder(
     Killed at any moment, the same command goes on where it stopped; given again later, it decodes
     only the files that have changed.
     """
-    from genkit.crew import count_cores
+    from genkit.machine import count_cores
     from genkit.prepare import prepare
     from genkit.progress import new_reporter
     from genkit.report import write_json_output

@@ -95,28 +95,40 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         uint8, (channels, size, size).
 
     Raises:
-        BadImage: it is no such image, is damaged, or has more than `MOST_PIXELS` pixels.
+        BadImage: as `opened` does.
+    """
+    with opened(content) as image:
+        # A JPEG can be decoded at a fraction of its size, several times faster.
+        image.draft(None, (2 * size, 2 * size))
+        deep = image.mode.startswith("I")
+        turn = UPRIGHT.get(_orientation(image))
+        square = ImageOps.fit(_flatten(image), (size, size), Image.Resampling.LANCZOS)
+    if turn is not None:
+        square = square.transpose(turn)
+    pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)
+
+
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """A PNG, JPEG, WebP or BMP file's image, not decoded yet.
+
+    Raises:
+        BadImage: it is no such image, is damaged, which may show only when it is used within, or
+            has more than `MOST_PIXELS` pixels.
     """
     try:
         _check_png(content)
         with _pillow_quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            # A JPEG can be decoded at a fraction of its size, several times faster.
-            image.draft(None, (2 * size, 2 * size))
-            deep = image.mode.startswith("I")
-            turn = UPRIGHT.get(_orientation(image))
-            square = ImageOps.fit(_flatten(image), (size, size), Image.Resampling.LANCZOS)
+            yield image
     except UnidentifiedImageError:
         raise BadImage("is no PNG, JPEG, WebP or BMP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
     except DAMAGED as error:
         raise BadImage(f"is damaged: {error or type(error).__name__}") from None
-    if turn is not None:
-        square = square.transpose(turn)
-    pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,18 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raise UsageError if torch.compile does not work on a device: it needs a compiler."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(2, device=device))
+    except Exception as error:  # of torch's own, which has no common base for these
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"--compile: torch.compile does not work here ({reason:.200}); it needs a C++ compiler "
+            "for a CPU and Triton for a GPU. Leave --compile out"
+        ) from error
+
+
 def seed_generators(device: torch.device, seed: int) -> None:
     """Seed torch's generators for the CPU and for a device.
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.config import Budget, resolve, suggest
+from genkit.budget import Budget
+from genkit.config import resolve, suggest
 from genkit.errors import UsageError
 from genkit.protocol import Options
 from genkit.ranking import CALIBRATION

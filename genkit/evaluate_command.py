@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,9 +67,10 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
-    from genkit.crew import count_cores
     from genkit.evaluation import Protocol, Yardstick
     from genkit.evaluation import evaluate as score
+    from genkit.machine import count_cores
+    from genkit.page import refresh_page
     from genkit.preflight import choose_data
     from genkit.progress import new_reporter
     from genkit.ranking import CALIBRATION, choose_column, score_columns
@@ -104,6 +106,7 @@ def evaluate(
     for row in rows:
         if row.get("run"):
             write_json(RunDir(Path(row["run"])).evaluation_path, [row, *calibration])
+            refresh_page(Path(row["run"]), found)
     if json:
         write_json_output(json, rows)
     if json != "-" and progress != "json":
@@ -113,22 +116,43 @@ def evaluate(
 def report(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="runs that were evaluated, or folders of comparisons"),
+        typer.Argument(help="runs, or folders of comparisons"),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="the page; default: report.html, in the source if there is one"
+        ),
+    ] = None,
     rank_by: RankBy = None,
     cards: Cards = False,
     json: JSONPath = None,
 ) -> None:
-    """Show stored scores side by side; ranks them only if they may be compared."""
+    """Show stored scores side by side and write a page with samples and curves, report.html."""
+    from genkit.errors import UsageError, printable
+    from genkit.page import REPORT, write_page
     from genkit.report import write_json_output
     from genkit.scoreboard import read_rows
+    from genkit.views import unscored
 
-    rows = read_rows(sources)
+    if output and output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-o {output} is no name of a page; give one that ends in .html")
+    waiting = unscored(sources)
+    found = registry()
+    rows = read_rows(sources if json else [s for s in sources if s not in waiting])
     if json:
         write_json_output(json, rows)
-    if json != "-":
+    if json != "-" and rows:
         features = next((row["card"]["features"] for row in rows if row.get("card")), None)
-        show(rows, registry(), str(features).rpartition("-")[0] or None, rank_by, cards)
+        show(rows, found, str(features).rpartition("-")[0] or None, rank_by, cards)
+    for source in waiting:
+        line = f"{source} has not been scored; to do so: genkit evaluate {source}"
+        print(printable(line), file=sys.stderr)
+    if json != "-" or output:
+        page = output or (sources[0] / REPORT if len(sources) == 1 else Path(REPORT))
+        write_page(sources, page, found, rank_by)
+        if json != "-":
+            print(printable(page))
 
 
 def show(

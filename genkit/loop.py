@@ -34,6 +34,7 @@ class Loop:
         accumulate: number of parts that each batch is split into. Gradients add up to those of
             the whole batch, except that BatchNorm sees the parts one by one.
         ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
+        compile: losses by torch.compile. Noise stays that of eager mode, dropout's apart.
         ranks: the processes that train together; the stream gives each its part of a batch.
     """
 
@@ -46,6 +47,7 @@ class Loop:
         precision: str = "fp32",
         accumulate: int = 1,
         ema_half_life: int = 0,
+        compile: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         self.ranks = ranks
@@ -76,6 +78,8 @@ class Loop:
             own = self._own[phase.name] = [p for group in groups for p in group["params"]]
             known = {id(p) for p in own}
             self._others[phase.name] = [p for p in trainable if id(p) not in known]
+            if compile:
+                phase.loss = torch.compile(phase.loss, options={"fallback_random": True})
 
     @property
     def images_per_step(self) -> int:

@@ -93,8 +93,34 @@ class GenerativeModel(nn.Module):
 
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
         """Draw n images, float in [-1, 1], (n, C, H, W). All randomness comes from `generator`,
-        which lives on the model's device."""
+        which lives on the model's device. Where there are latents, `sample` decodes them and need
+        not be written."""
+        latents = self.draw_latents(n, generator=generator)
+        if latents is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither sample() nor latents")
+        return self.decode_latents(latents, labels)
+
+    def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor | None:
+        """What n samples start from: standard normal, independent, (n, ...). None for models that
+        draw more on the way from there, or start from nothing."""
+        return None
+
+    def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The images, float in [-1, 1], (n, C, H, W), that follow from latents, (n, ...), without
+        further randomness. Of latents drawn from a generator they are its samples, bit for bit."""
         raise NotImplementedError
+
+    def complete(
+        self, images: Tensor, known: Tensor, *, generator: torch.Generator
+    ) -> Tensor | None:
+        """Draw the pixels that are not known, given those that are; None for models that cannot.
+
+        Images are in [-1, 1], (N, C, H, W); what they hold where they are not known must not
+        matter. `known` is bool, (N, 1, H, W). The answer is of the images' shape and has the known
+        pixels as they were, but for a rounding to the levels that the model can draw; black and
+        white remain. All randomness comes from `generator`.
+        """
+        return None
 
     def log_likelihood(self, images: Tensor) -> LogLikelihood | None:
         """Log-likelihood of images in [-1, 1], (N, C, H, W); None for models without one."""
@@ -113,6 +139,13 @@ class GenerativeModel(nn.Module):
     def reconstruct(self, images: Tensor) -> Tensor | None:
         """Images as the model sees them, same shape and range; None for models that encode
         nothing."""
+        return None
+
+    def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
+        """For models without latents, what `genkit export --onnx` writes: a module that gives one
+        tensor, and examples of its inputs, by name and in order, at least two images each, with
+        the batch first. None for models that offer nothing. The module must take batches of any
+        size; `len(x)` would fix it, `x.shape[0]` does not."""
         return None
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -32,16 +32,16 @@ def _option_type(annotation: Any) -> Any:
     raise PluginError(f"type {name} cannot be a command-line option")
 
 
-def _reader(kind: Any) -> Callable[[Any], Any] | None:
-    """What reads a number, so that a wrong one is named: Typer says the bound but not the value.
-    Ranges are checked with the whole config."""
+def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """What reads a number, or a word that stands for one, so that a wrong one is named: Typer says
+    the bound but not the value. Ranges are checked with the whole config."""
     number = next((each for each in (int, float) if each in (kind, *get_args(kind))), None)
     if number is None or get_origin(kind) is list:
         return None
 
     def read(text: Any) -> Any:
         try:
-            return None if text is None else number(text)
+            return None if text is None else words[text] if text in words else number(text)
         except (ValueError, OverflowError):
             what = "whole number" if number is int else "number"
             raise typer.BadParameter(f"{quoted(text)} is no {what}") from None
@@ -83,7 +83,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
             min=max((m.ge for m in low if hasattr(m, "ge")), default=None),
             max=min((m.le for m in high if hasattr(m, "le")), default=None),
             rich_help_panel=str(extra.get("panel", panel)),
-            parser=_reader(kind),
+            parser=_reader(kind, extra.get("words", {})),  # type: ignore[arg-type]
         )
         default = list(default) if isinstance(default, tuple) else default
         parameters.append(
@@ -100,7 +100,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
 def check_trainer_options(spec: TrainerSpec) -> None:
     """Raise PluginError if a trainer's config cannot become options beside a run's own."""
     taken = {*RunConfig.model_fields, "model", "preset", "config", "run_dir", "progress"}
-    taken |= {"json", "help", "context", "plugin", "devices"}
+    taken |= {"json", "help", "context", "plugin", "devices", "preview"}
     clash = sorted(taken & set(spec.config.model_fields))
     if clash:
         raise PluginError(f"config field {clash[0]!r} of {spec.name!r} is an option of every run")

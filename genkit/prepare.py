@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from genkit.decoders import Decoded, decoders
 from genkit.draft import ENTRIES, Draft, hash_file, is_of, write_array
-from genkit.errors import UsageError, WriteError, printable
+from genkit.errors import UsageError, printable
+from genkit.locks import LOCK_FILES, locked
 from genkit.prepared import (
     ARRAY,
     CHUNK_BYTES,
@@ -80,7 +78,7 @@ def prepare(
     found = find_images(folder)
     options = {"size": size, "channels": channels}
     _make(out)
-    with _locked(out):
+    with locked(out, "prepares"):
         old = _read_old(out, options, reporter)
         if old and old.manifest.is_of(found):
             return Prepared(out, old.manifest, decoded=0, up_to_date=True)
@@ -107,28 +105,12 @@ def _make(out: Path) -> None:
     """Make the folder for the result; UsageError if something else is in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in out.iterdir()} - {".lock"}
+        names = {path.name for path in out.iterdir()} - {*LOCK_FILES}
     except OSError as error:
         raise UsageError(f"--out {out} cannot be made: {error.strerror or error}") from None
     ours = is_manifest(out / MANIFEST) or (ENTRIES in names and MANIFEST not in names)
     if names and not ours:
         raise UsageError(f"--out {out} is not empty and no prepared folder; choose another")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from preparing the same folder."""
-    lock = FileLock(out / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"another process prepares {out} at this moment; wait for it") from None
-    except OSError as error:
-        raise WriteError(f"{out} cannot be written: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,30 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import IO, Any, cast
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from genkit.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genkit.preview import Preview
 
 LINE_SECONDS = 10.0  # between plain lines
 
@@ -52,20 +61,46 @@ def error_console() -> Console:
     return Console(file=cast(IO[str], _Silent(sys.stderr)))
 
 
-def new_bars(console: Console) -> Progress:
-    """Progress bars with rate, time left and the last values."""
-    return Progress(
-        TextColumn("[bold]{task.description}", markup=True),
-        BarColumn(bar_width=24),
+class Field(ProgressColumn):
+    """What a task's field of that name says; the last one takes the room that is left."""
+
+    def __init__(self, name: str, **layout: Any) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis", **layout))
+        self.name = name
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get(self.name, "")))
+
+
+class Bars(Progress):
+    """Progress bars, and below them a picture once there is one."""
+
+    picture: Preview | None = None
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.picture:
+            yield self.picture
+
+
+def new_bars(console: Console, refreshes: float = 10) -> Bars:
+    """Progress bars with time left, rate, score and last values, redrawn so often a second. Where
+    room is short the bar shrinks first, then the end of the line is left out."""
+    names = Column(no_wrap=True, overflow="ellipsis", max_width=max(console.width // 3, 8))
+    return Bars(
+        TextColumn("{task.description}", "bold", markup=False, table_column=names),
+        BarColumn(bar_width=24 if console.width >= 80 else 8 if console.width >= 40 else 3),
         TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}", markup=False),
+        Field("left"),
+        Field("note", ratio=1),
         console=console,
+        refresh_per_second=refreshes,
+        expand=True,
     )
 
 
 def describe(state: Mapping[str, Any]) -> str:
-    """Rate and last values of a training in a few words."""
+    """Rate, part of the work, last score and last values in a few words."""
     values = [
         f"{key} {value:.4g}"
         for key, value in state.get("values", {}).items()
@@ -73,15 +108,26 @@ def describe(state: Mapping[str, Any]) -> str:
     ]
     words = [f"{state['images_per_second']:.0f} img/s"] if "images_per_second" in state else []
     words += [state["stage"]] if "stage" in state else []
+    words += [f"{name} {value:.3g}" for name, value in state.get("score", {}).items()]
     return "  ".join(words + values[:4])
 
 
-def show_state(bars: Progress, task: TaskID, state: Mapping[str, Any]) -> None:
-    """Move a bar to a state; one that falls back begins anew, for another part of the work."""
+def in_a_line(state: Mapping[str, Any]) -> str:
+    """A state where there is no bar."""
+    left = state.get("seconds_left")
+    ending = f"  {left:.0f} s left" if left is not None else ""
+    return f"{min(state['fraction'], 1.0):.0%}  {describe(state)}{ending}"
+
+
+def show_state(bars: Progress, task: TaskID, state: Mapping[str, Any], part: str = "") -> None:
+    """Move a bar to a state of this part of the work; one that falls back begins anew."""
     share = min(state["fraction"], 1.0)
     if share < bars.tasks[bars.task_ids.index(task)].completed:
         bars.reset(task, total=1.0)
-    bars.update(task, completed=share, note=describe(state))
+    left = state.get("seconds_left")
+    clock = "" if left is None or share >= 1 else f"{timedelta(seconds=round(left))}"
+    note = "  ".join(filter(None, [part, describe(state)]))
+    bars.update(task, completed=share, left=clock, note=note)
 
 
 class Reporter:
@@ -91,9 +137,18 @@ class Reporter:
     "images_per_second", "seconds_left", "values" (name to float) and "stage".
     """
 
+    last_score: Mapping[str, float] = {}  # of watched samples, by its name; goes with all updates
+
     def start(self, title: str) -> None: ...
 
     def update(self, state: Mapping[str, Any]) -> None: ...
+
+    def score(self, name: str, value: float) -> None:
+        """Samples got this score; it is shown from the next update on."""
+        self.last_score = {name: value}
+
+    def show(self, images: np.ndarray) -> None:
+        """Samples were drawn: uint8, (n, C, H, W)."""
 
     def say(self, message: str) -> None: ...
 
@@ -123,12 +178,11 @@ class Lines(Reporter):
         self.title = title
 
     def update(self, state: Mapping[str, Any]) -> None:
+        state = {**state, "score": self.last_score}
         now = time.monotonic()
         if now - self.last >= LINE_SECONDS:
             self.last = now
-            left = state.get("seconds_left")
-            ending = f"  {left:.0f} s left" if left is not None else ""
-            self.say(f"{self.title}: {state['fraction']:.0%}  {describe(state)}{ending}")
+            self.say(f"{self.title}: {in_a_line(state)}")
 
     def say(self, message: str) -> None:
         try:
@@ -153,24 +207,33 @@ class JSONLines(Reporter):
         self._send(event="start", title=title)
 
     def update(self, state: Mapping[str, Any]) -> None:
-        self._send(event="update", **state)
+        score = {"score": self.last_score} if self.last_score else {}
+        self._send(event="update", **{**state, **score})
 
     def say(self, message: str) -> None:
         self._send(event="message", message=message)
 
 
 class Bar(Reporter):
-    """A rich progress bar on stderr."""
+    """A rich progress bar on stderr; with `preview`, newest samples below it."""
 
-    def __init__(self) -> None:
-        self.bars = new_bars(error_console())
+    def __init__(self, preview: bool = False) -> None:
+        console = error_console()
+        self.bars = new_bars(console, refreshes=2 if preview else 10)
+        self.preview = preview and not console.options.ascii_only
 
     def start(self, title: str) -> None:
         self.task = self.bars.add_task(title, total=1.0, note="")
         self.bars.start()
 
     def update(self, state: Mapping[str, Any]) -> None:
-        show_state(self.bars, self.task, state)
+        show_state(self.bars, self.task, {**state, "score": self.last_score})
+
+    def show(self, images: np.ndarray) -> None:
+        if self.preview:
+            from genkit.preview import Preview
+
+            self.bars.picture = Preview(images)
 
     def say(self, message: str) -> None:
         self.bars.console.print(message, markup=False, highlight=False)
@@ -179,11 +242,17 @@ class Bar(Reporter):
         self.bars.stop()
 
 
-def new_reporter(kind: str) -> Reporter:
-    """The reporter of that kind; "auto" is a bar on a terminal and lines elsewhere."""
+def new_reporter(kind: str, preview: bool = False) -> Reporter:
+    """The reporter of that kind; "auto" is a bar on a terminal and lines elsewhere. One that cannot
+    show a preview says so."""
     kinds = {"bar": Bar, "lines": Lines, "json": JSONLines, "none": Reporter}
     if kind == "auto":
         kind = "bar" if sys.stderr.isatty() else "lines"
     if kind not in kinds:
         raise UsageError(f"there is no progress {kind!r}; choose auto, {', '.join(kinds)}")
-    return kinds[kind]()
+    reporter = Bar(preview) if kind == "bar" else kinds[kind]()
+    if preview and not (isinstance(reporter, Bar) and reporter.preview):
+        reporter.say(
+            "--preview needs a terminal that shows Unicode; grids are written all the same"
+        )
+    return reporter

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit import checkpoint, sampling
+from genkit import checkpoint, exhibits, sampling
 from genkit.data import ImageData
-from genkit.errors import plugin_code
+from genkit.errors import GenkitError, plugin_code, printable
 from genkit.journal import Journal
 from genkit.loop import Loop
 from genkit.plugins import Plugins
@@ -24,6 +24,8 @@ from genkit.stream import to_bytes, to_unit_range
 from genkit.watch import Look, Watch
 
 GRID_IMAGES = 64
+EXHIBITS = 8  # rows of an exhibit
+COMPLETIONS = 3  # of each image
 
 
 class Record:
@@ -70,6 +72,8 @@ class Record:
             if self.watch and "images_per_second" in row:
                 self.watch.trouble(self.loop.model, self.journal.history)
             if self.watch and isinstance(row.get("diversity"), float):
+                if isinstance(score := row.get(self.watch.column or "score"), float):
+                    self.reporter.score(self.watch.column or "score", score)
                 share = row.get("step", 0) / max(self.loop.step, 1)
                 self.watch.collapse(Look(row["diversity"]), spent * share)
 
@@ -97,6 +101,7 @@ class Record:
             pairs = torch.stack([real, again], 1).flatten(0, 1)
             self._write_grid(path.with_name(f"reconstructions-{step:09d}.png"), pairs)
         self.notify("on_sample", step=step, path=path)
+        self.reporter.show(images[:GRID_IMAGES].numpy())
         if self.watch and step:
             self._look(self.watch, images, spent)
 
@@ -108,8 +113,35 @@ class Record:
         model.train(training)
         return None if again is None else to_bytes(again).cpu()
 
-    def _write_grid(self, path: Path, images: Tensor) -> None:
-        self.journal.attempt("grid", lambda: sampling.save_png(sampling.make_grid(images), path))
+    def _write_grid(self, path: Path, images: Tensor, columns: int | None = None) -> None:
+        grid = sampling.make_grid(images, columns)
+        self.journal.attempt("grid", lambda: sampling.save_png(grid, path))
+
+    def add_exhibits(self) -> None:
+        """Write what the model can show at the end of a training: ways from one of the samples to
+        another, completions of test images. One that fails is told, and ends nothing."""
+        makers = {"interpolation": self._interpolate, "completion": self._complete}
+        for name, make in makers.items():
+            path = self.directory.samples / f"{name}.png"
+            try:
+                rows = make()
+                if rows is not None:  # (rows, columns, C, H, W)
+                    self._write_grid(path, rows.flatten(0, 1), columns=rows.shape[1])
+            except (GenkitError, RuntimeError, MemoryError) as error:
+                self.reporter.say(f"{path} was not made: {printable(error)}")
+
+    def _interpolate(self) -> Tensor | None:
+        return exhibits.interpolate(self.loop.average, EXHIBITS)
+
+    def _complete(self) -> Tensor | None:
+        model, shape = self.loop.average, self.data.shape
+        images = torch.from_numpy(self.data.test.images[:EXHIBITS])
+        known = exhibits.known_half(shape)
+        found = exhibits.complete(model, images.repeat_interleave(COMPLETIONS, 0), known)
+        if found is None:
+            return None
+        completions = found.view(-1, COMPLETIONS, *images.shape[1:])
+        return exhibits.completion_rows(images, known, completions)
 
     def _look(self, watch: Watch, images: Tensor, spent: float) -> None:
         """Keep the weights if their samples are the best so far, warn of a collapse."""
@@ -124,6 +156,8 @@ class Record:
         if warning := watch.collapse(look, spent):
             self.journal.warn(step, warning)
         best = self.best["value"] if self.best else None
+        if look.score is not None:
+            self.reporter.score(watch.column or "score", look.score)
         if look.score is not None and watch.is_better(look.score, best):
             score = {"column": watch.column, "value": look.score}
             folder, average = self.directory.checkpoints, self.loop.average

@@ -31,6 +31,7 @@ class Field:
 
     heading: str
     cells: Sequence[Cell]
+    column: Column | None = None  # the score that it shows, if it is one
 
     @property
     def width(self) -> int:
@@ -64,7 +65,8 @@ def estimate(
     return f"{text} ±{bar.removeprefix('0') or '0'}"
 
 
-def _score(row: Row, column: Column) -> Cell:
+def score_cell(row: Row, column: Column) -> Cell:
+    """A row's score and its error bar as tables show them."""
     value = (row.get("scores") or {}).get(column.name)
     deviation = (row.get("deviations") or {}).get(column.name)
     return estimate(
@@ -96,10 +98,10 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
 
     def scores(columns: Sequence[Column]) -> Iterator[Field]:
         for column in columns:
-            cells = [_score(row, column) for row in rows]
+            cells = [score_cell(row, column) for row in rows]
             heading = column.title if "\n" in column.title else f"{column.title}\n({features})"
             if set(cells) - {"-"}:
-                yield Field(heading, cells)
+                yield Field(heading, cells, column)
 
     def known(heading: str, cells: Sequence[Cell]) -> list[Field]:
         return [Field(heading, cells)] if set(cells) - {"-", "none"} else []
@@ -180,18 +182,23 @@ def print_ranking(
         )
 
 
-def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Print what the rows' protocol cards have in common, and then what each has of its own."""
-    console = console or Console()
+def split_cards(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """What the rows' protocol cards have in common, under "All rows", and then, by name, what each
+    has of its own: titles to texts."""
     cards = {printable(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
     shared = set.intersection(*(set(card.items()) for card in cards.values())) if cards else set()
     first: dict[str, str] = next(iter(cards.values()), {})
     parts = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
     for name, card in cards.items():
         parts[name] = {k: text for k, text in card.items() if (k, text) not in shared}
-    for name, part in parts.items():
-        if part:
-            console.print(f"\n{name}", markup=False, highlight=False)
+    return {name: part for name, part in parts.items() if part}
+
+
+def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Print what the rows' protocol cards have in common, and then what each has of its own."""
+    console = console or Console()
+    for name, part in split_cards(rows).items():
+        console.print(f"\n{name}", markup=False, highlight=False)
         for title, text in part.items():
             console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
 

@@ -11,25 +11,22 @@ import math
 import os
 import re
 import stat
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
 from genkit.errors import GenkitError, UsageError, WriteError
+from genkit.locks import NOT_OFFERED, locked
 
 SCHEMA = 1  # of config.json
 MOST_JSON_BYTES = 64 * 2**20
 MOST_METRICS_BYTES = 2**30
-NOT_OFFERED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # by this file system
 CONFIG_TYPES: dict[str, type] = {
     **{"model": str, "run": dict, "options": dict, "image_shape": dict, "schema": int},
     **{"sources": dict, "data": dict, "precision": str, "device": str, "parameters": int},
-    "provenance": dict,
+    **{"provenance": dict, "ranks": int},
 }
 
 
@@ -164,33 +161,9 @@ class RunDir:
             raise UsageError(f"{path} {what}; give the path of a run, such as runs/NAME")
         return run
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this directory; UsageError if one does. The system
-        frees the lock when its process ends, whatever ends it; where the file system has no locks,
-        as on some clusters, a file names the process and is taken over once that has ended."""
-        lock: BaseFileLock = FileLock(self.path / ".lock", blocking=False)
-        try:
-            with warnings.catch_warnings():
-                # FileLock would fall back to a file itself, but to ".lock", which is always there.
-                warnings.filterwarnings("error", "flock not supported")
-                try:
-                    lock.acquire()
-                except (OSError, NotImplementedError, UserWarning) as error:
-                    if getattr(error, "errno", errno.ENOSYS) not in NOT_OFFERED:
-                        raise
-                    lock = SoftFileLock(self.path / ".holder", blocking=False)
-                    lock.acquire()
-        except Timeout:
-            raise UsageError(
-                f"another process trains in {self.path} at this moment; wait for its end or stop it"
-            ) from None
-        except OSError as error:
-            raise WriteError(f"{self.path} cannot be locked: {error.strerror or error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from training in this directory; UsageError if one does."""
+        return locked(self.path, "trains in")
 
     @property
     def name(self) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from genkit import sampling
-from genkit.config import Budget, RunConfig
+from genkit.budget import Budget
+from genkit.config import RunConfig
 from genkit.data import ImageData
 from genkit.device import choose_device, place
 from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
@@ -73,10 +74,12 @@ class Runner:
             seed=run.seed,
             precision=config["precision"],
             accumulate=run.accumulate,
+            compile=run.compile,
             ema_half_life=model.config.ema_half_life,
             ranks=ranks,
         )
         self.watched = min(run.watch, len(data.train.images))
+        self.shown: dict[str, Any] = {}  # the last state that was reported
         self.record: Record | None = None
         if ranks.first:
             watch = Watch(registry, data, self.watched, device) if self.watched > 1 else None
@@ -131,11 +134,14 @@ class Runner:
             self.reporter.say(note)
         try:
             with signals_noted() as signals:
-                self._iterate(signals)
+                stop = self._iterate(signals)
+                self.reporter.update({**self.shown, "fraction": self.spent, "seconds_left": 0.0})
                 self.save()
-            if signals and self.spent < 1:
+                if self.record and self.spent >= 1 and self.options.grids:
+                    self.record.add_exhibits()
+            if stop and self.spent < 1:
                 status = "interrupted"
-                raise Interrupted(signals[0], self.directory.path)
+                raise Interrupted(stop[0], self.directory.path)
             status = "finished"
         except KeyboardInterrupt:
             self.reporter.say(f"Interrupted in the middle of a step. {self._what_is_kept}")
@@ -158,21 +164,26 @@ class Runner:
         if self.record:
             self.record.notify(event, **arguments)
 
-    def _iterate(self, signals: list[int]) -> None:
+    def _iterate(self, signals: list[int]) -> list[int]:
         if self.record:
             self.record.recall(self.spent)
         saved = time.monotonic()
         rate_step, rate_seconds = self.loop.step, self.seconds
+        begun = self.loop.step
         grids = self.grids_due
         if self.loop.step == 0 and grids:
             self.sample()
-        while self.spent < 1 and not signals:
+        stop = self._agree(signals)
+        while self.spent < 1 and not stop:
             start = time.perf_counter()
             logs = self.loop.iterate()
             due = self.loop.step % self.options.log_every == 0
             values = {name: float(value) for name, value in logs.items()} if due else {}
-            self.seconds += time.perf_counter() - start
-            self._agree(signals)
+            took = time.perf_counter() - start
+            self.seconds += took
+            if self.options.compile and self.loop.step == begun + 1:
+                self.reporter.say(f"compiling took most of the first step's {took:.0f} s")
+            stop = self._agree(signals)
             if due:
                 self.loop.check_weights()
                 steps = self.loop.step - rate_step
@@ -186,13 +197,19 @@ class Runner:
             if self.record and time.monotonic() - saved > self.options.checkpoint_seconds:
                 self.record.journal.attempt("checkpoint", self.save)
                 saved = time.monotonic()
+        return stop
 
-    def _agree(self, signals: list[int]) -> None:
-        """Give all ranks one clock, and the signal that one of them got."""
+    def _agree(self, signals: list[int]) -> list[int]:
+        """Give all ranks one clock, and return the signals to stop for.
+
+        Several ranks stop by this answer alone: one that stopped by its own signals, which may come
+        at any moment, would leave the others waiting in the next step.
+        """
+        if self.ranks.count == 1:
+            return signals  # as they come
         number = signals[0] if signals else 0
         self.seconds, received = self.ranks.largest(self.seconds, number)
-        if received and not signals:
-            signals.append(int(received))
+        return [int(received)] if received else []
 
     def log(self, values: dict[str, float], rate: float) -> None:
         """Write a line of metrics and report it."""
@@ -204,7 +221,8 @@ class Runner:
             left = self.seconds / spent * (1 - spent) if spent else None
             counts = {"step": self.loop.step, "images": self.loop.images_seen}
             state = {"fraction": spent, **counts, "images_per_second": rate, "seconds_left": left}
-            self.reporter.update({**state, "values": values})
+            self.shown = {**state, "values": values}
+            self.reporter.update(self.shown)
 
     def sample(self) -> None:
         """Draw from the same noise as before: a grid to see, and more to be looked at."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from genkit import checkpoint, sampling
+from genkit import checkpoint, exhibits, sampling
 from genkit.config import RunConfig, quoted, validate
 from genkit.data import ImageData, data_root, open_data, parse_data_name
 from genkit.device import choose_device, place
@@ -94,6 +94,37 @@ class Run:
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:
         """n samples side by side."""
         return sampling.make_grid(self.sample(n, seed))
+
+    def interpolate(self, rows: int = 8, steps: int = 9, seed: int = 0) -> Tensor:
+        """Ways from sample 2j of a seed to 2j + 1, a row each: uint8, (rows, steps, C, H, W);
+        UsageError for models without latents."""
+        images = exhibits.interpolate(self.model, rows, steps, seed)
+        if images is None:
+            raise UsageError(
+                f"{self.config['model']} has no latents to interpolate between; models that make "
+                "an image of noise in one go have them, such as GANs, VAEs and flows"
+            )
+        return images
+
+    def complete(self, images: Tensor, known: Tensor, n: int = 6, seed: int = 0) -> Tensor:
+        """n completions of each image: uint8, (N, n, C, H, W); UsageError for models that cannot.
+
+        Completion k depends on the run, the seed, the image, what of it is known and k alone.
+
+        Args:
+            images: uint8, (N, C, H, W).
+            known: bool, (1, H, W); pixels that are not known are drawn given those that are.
+        """
+        rows = []
+        for image in images:
+            row = exhibits.complete(self.model, image.expand(n, *image.shape), known, seed)
+            if row is None:
+                raise UsageError(
+                    f"{self.config['model']} cannot complete images; models that draw pixel by "
+                    "pixel can, such as PixelCNN"
+                )
+            rows.append(row)
+        return torch.stack(rows)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genkit import checkpoint
+from genkit.exhibits import known_half
 from genkit.likelihood import measure_likelihood
 from genkit.model import LogLikelihood
 from genkit.promises import (
@@ -37,7 +38,7 @@ REMEDIES = {"torch": ": give generator=generator to every draw, and turn dropout
 def samples_are_images(trial: Trial) -> Faults:
     """Samples must be finite floats in [-1, 1], (n, C, H, W), for any n and without labels."""
     for n in (1, 5):
-        yield from _image_faults(trial.sample(n), n, trial, f"sample({n})")
+        yield from image_faults(trial.sample(n), n, trial, f"sample({n})")
 
 
 def black_is_minus_one(trial: Trial) -> Faults:
@@ -89,7 +90,7 @@ def labels_may_be_there_or_not(trial: Trial) -> Faults:
         with torch.no_grad():
             images = model.sample(len(CLASSES), labels, generator=generator)
         said = "None" if labels is None else "four of them"
-        yield from _image_faults(images, len(CLASSES), trial, f"with labels {said}, sample()")
+        yield from image_faults(images, len(CLASSES), trial, f"with labels {said}, sample()")
 
 
 def training_follows_from_the_seed(trial: Trial) -> Faults:
@@ -100,14 +101,19 @@ def training_follows_from_the_seed(trial: Trial) -> Faults:
 
 
 def sampling_leaves_training_as_it_was(trial: Trial) -> Faults:
-    """Sampling, reconstructing and likelihoods between iterations must not change training."""
+    """Sampling, reconstructing, completing and likelihoods between iterations must not change
+    training.
+    """
     before, after = trial.before_and_after
     loop = run(trial.loop(), before)
     draw(loop.model, 1, seed=0)
     measure_likelihood(loop.model, torch.from_numpy(trial.split.images[:2]), draws=1)
+    model, generator = loop.model.eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        loop.model.eval().reconstruct(trial.images(2))
-    loop.model.train()
+        model.reconstruct(trial.images(2))
+        known = known_half(trial.shape).expand(2, -1, -1, -1)
+        model.complete(trial.images(2), known, generator=generator)
+    model.train()
     run(loop, after)
     if fault := difference(loop.state_dict(), trial.uninterrupted):
         yield fault
@@ -193,10 +199,10 @@ def reconstructions_are_images(trial: Trial) -> Faults:
     with torch.no_grad():
         again = trial.trained.average.eval().reconstruct(trial.images(5))
     if again is not None:
-        yield from _image_faults(again, 5, trial, "reconstruct()")
+        yield from image_faults(again, 5, trial, "reconstruct()")
 
 
-def _image_faults(images: Any, n: int, trial: Trial, source: str) -> Faults:
+def image_faults(images: Any, n: int, trial: Trial, source: str) -> Faults:
     """What keeps something from being n images of the trial's shape."""
     shape = (n, trial.shape.channels, trial.shape.height, trial.shape.width)
     if not isinstance(images, Tensor):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.data import data_root
+from genkit.decode import BadImage, opened, read_content
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel
 from genkit.ranks import ALONE, Ranks
@@ -21,9 +23,8 @@ from genkit.registry import Registry
 from genkit.rundir import write_atomic
 from genkit.specs import ImageShape
 from genkit.stream import derive_seed, to_bytes
+from genkit.walk import EXTENSIONS, find_images
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 CHUNK = 64  # images drawn at a time, each chunk with a generator of its own
 
 
@@ -34,8 +35,9 @@ def draw(
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
     ranks: Ranks = ALONE,
+    label: int | None = None,
 ) -> Tensor:
-    """Draw n samples: uint8, (n, C, H, W), on the CPU.
+    """Draw n samples: uint8, (n, C, H, W), on the CPU; of the class `label` if one is given.
 
     Image i depends on the model, the seed and i alone, not on n: images are always drawn in whole
     chunks of 64, chunk j with a generator seeded by (seed, j), and what is too many is dropped.
@@ -43,45 +45,56 @@ def draw(
     """
     if n < 1:
         raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
-    training = model.training
     shape = model.image_shape
+    labels = None if label is None else torch.full((CHUNK,), label, device=model.device)
     chunks = [range(rank, math.ceil(n / CHUNK), ranks.count) for rank in range(ranks.count)]
     images = torch.empty(0, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     parts = [images]
-    try:
-        model.eval()
+    with evaluating(model):
         for done, chunk in enumerate(chunks[ranks.rank], 1):
-            generator = torch.Generator(model.device)
-            generator.manual_seed(derive_seed(seed, "sample", chunk))
+            generator = chunk_generator(model, seed, chunk)
             with plugin_code(f"{type(model).__name__}.sample()"):
-                images = model.sample(CHUNK, generator=generator)
-                _check(model, images)
+                images = model.sample(CHUNK, labels, generator=generator)
+                check_images(model, images, "sample")
                 parts.append(to_bytes(images).cpu())
             if on_progress:
                 on_progress(min(done * ranks.count * CHUNK, n), n)
-    finally:
-        model.train(training)
     found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
     order = [each.split(CHUNK) for each in found]  # by the rank that drew them
     chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
     return torch.cat(chunked)[:n].contiguous()
 
 
-def _check(model: GenerativeModel, images: Tensor) -> None:
-    shape = model.image_shape
-    expected = (CHUNK, shape.channels, shape.height, shape.width)
+@contextmanager
+def evaluating(model: GenerativeModel) -> Iterator[None]:
+    """A model in evaluation mode; at the end it is in the mode that it was in."""
+    training = model.training
+    try:
+        model.eval()
+        yield
+    finally:
+        model.train(training)
+
+
+def chunk_generator(model: GenerativeModel, seed: int, chunk: int) -> torch.Generator:
+    """The generator, on the model's device, of one chunk of the images of a seed."""
+    generator = torch.Generator(model.device)
+    return generator.manual_seed(derive_seed(seed, "sample", chunk))
+
+
+def check_images(model: GenerativeModel, images: Tensor, method: str, count: int = CHUNK) -> None:
+    """Raise PluginError if what a method of a model returned is not so many images."""
+    shape, call = model.image_shape, f"{type(model).__name__}.{method}"
+    expected = (count, shape.channels, shape.height, shape.width)
     found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
     if found != expected:
-        raise PluginError(
-            f"{type(model).__name__}.sample({CHUNK}) returned {found}, not a tensor of {expected}"
-        )
+        raise PluginError(f"{call}({count}) returned {found}, not a tensor of {expected}")
     if images.device != model.device:
         raise PluginError(
-            f"{type(model).__name__}.sample() returned a tensor on {images.device}, not on the "
-            f"model's {model.device}"
+            f"{call}() returned a tensor on {images.device}, not on the model's {model.device}"
         )
     if not torch.isfinite(images).all():
-        raise PluginError(f"{type(model).__name__}.sample() returned values that are not finite")
+        raise PluginError(f"{call}() returned values that are not finite")
 
 
 def timed_draw(
@@ -166,22 +179,26 @@ def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
 
 
 def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
-    """All image files below a folder, in the order of their paths."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UsageError(f"{folder} holds no image ({', '.join(s[1:] for s in SUFFIXES)})")
-    images = np.empty((len(paths), shape.height, shape.width, 3), np.uint8)
-    for path, pixels in zip(paths, images, strict=True):
+    """All image files below a folder, in the order of their paths; UsageError if one is left out,
+    since scores count what there is."""
+    found = find_images(folder)
+    for path, reason in found.left_out.items():
+        raise UsageError(f"{folder / path} {reason}; samples are scored all or not at all")
+    if not found.images:
+        raise UsageError(f"{folder} holds no image ({', '.join(e[1:] for e in EXTENSIONS)})")
+    images = np.empty((len(found.images), shape.height, shape.width, 3), np.uint8)
+    for file, pixels in zip(found.images, images, strict=True):
+        path = folder / file.path
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with opened(read_content(path)) as image:
                 if image.size != (shape.width, shape.height):
                     width, height = image.size
-                    raise UsageError(f"{path} is {height} x {width}, the data set has {shape}")
+                    raise BadImage(f"is {height} x {width}, the data set has {shape}")
                 if image.mode not in ("1", "L", "P", "RGB"):
-                    raise UsageError(f"{path} is {image.mode}, not 8-bit grey or RGB")
+                    raise BadImage(f"is {image.mode}, not 8-bit grey or RGB")
                 pixels[:] = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{path} cannot be read as an image: {error}") from None
+        except BadImage as error:
+            raise BadImage(error.reason, str(path)) from None
     if shape.channels == 1:
         if (images != images[..., :1]).any():
             raise UsageError(f"{folder} holds colour images, the data set has {shape}")

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit import data_promises, feature_promises, metric_promises, model_promises, sample_promises
+from genkit import (
+    data_promises,
+    exhibit_promises,
+    feature_promises,
+    metric_promises,
+    model_promises,
+    sample_promises,
+)
 from genkit.config import validate
 from genkit.data import Split
 from genkit.device import cpu_threads
@@ -102,7 +109,8 @@ def check_trainer(
             raise PromiseBroken(f"{spec.name}: it refuses all of {tried}; give shapes it takes")
         for trial in taken:
             name = f"{spec.name} ({trial.shape})"
-            check(name, model_promises.PROMISES + sample_promises.PROMISES, trial)
+            promises = model_promises.PROMISES + sample_promises.PROMISES
+            check(name, promises + exhibit_promises.PROMISES, trial)
         check(spec.name, (model_promises.odd_shapes_are_refused_or_work,), taken[0])
 
 

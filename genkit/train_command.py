@@ -17,15 +17,19 @@ from genkit.arguments import (
     DataOption,
     DataRoot,
     Devices,
+    Preview,
     ProgressOption,
     RunArgument,
     check_budget,
 )
+from genkit.errors import UsageError
 from genkit.launch import is_first, is_launched, launch
+from genkit.machine import count_cores, keep_freed_memory
 
 if TYPE_CHECKING:
     from genkit.progress import Reporter
     from genkit.registry import Registry
+    from genkit.rundir import RunDir
     from genkit.specs import TrainerSpec
 
 
@@ -123,16 +127,21 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
         from genkit.config import resolve
 
         context = values.pop("context")
-        devices = values.pop("devices")
+        devices, preview = values.pop("devices"), values.pop("preview")
         extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
         given = {k: v for k, v in values.items() if is_given(context, k)}
         progress = extra.pop("progress")
         resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
         if devices > 1 and not is_launched():
             raise typer.Exit(launch(devices, context.find_root().obj))
+        keep_freed_memory()
+        from genkit.page import refresh_page
         from genkit.training import train_by_name  # torch takes seconds: what is wrong comes first
 
-        run = train_by_name(loaded, spec.name, reporter=_reporter(progress), given=given, **extra)
+        reporter = _reporter(progress, preview)
+        run = train_by_name(loaded, spec.name, reporter=reporter, given=given, **extra)
+        if is_first():
+            refresh_page(run.path, loaded)
         if progress != "json" and is_first():
             print(run.path)
 
@@ -147,8 +156,9 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
         ],
         "devices": Devices,
         "progress": ProgressOption,
+        "preview": Preview,
     }
-    defaults = {"preset": "full", "devices": 1, "progress": "auto"}
+    defaults = {"preset": "full", "devices": 1, "progress": "auto", "preview": False}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
     parameters += option_parameters(RunConfig, "Run")
@@ -164,11 +174,23 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     return typer.main.get_command(single)
 
 
-def _reporter(progress: str) -> Reporter:
+def _reporter(progress: str, preview: bool) -> Reporter:
     """The reporter of that kind; of several ranks only the first reports."""
     from genkit.progress import new_reporter
 
-    return new_reporter(progress if is_first() else "none")
+    return new_reporter(progress if is_first() else "none", preview)
+
+
+def _recorded_devices(run: RunDir) -> int:
+    """How many processes trained a run, if so many can run here: its files may be a stranger's."""
+    count: int = run.config().get("ranks", 1)
+    most = max(count_cores(), 8)  # as many as there are GPUs in a machine
+    if not 1 <= count <= most:
+        raise UsageError(
+            f"{run.config_path} says that {count} processes trained it, here are {count_cores()} "
+            "CPU cores; say with --devices how many to go on with"
+        )
+    return count
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -193,7 +215,11 @@ def resume(
         float | None, typer.Option(help="seconds between checkpoints")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; others than before change the last bits")
+        str | None,
+        typer.Option(help="CPU threads or auto; others than before change the last bits"),
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option(help="compile the losses; changes the last bits")
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="where the data set lies now; it must be the same one")
@@ -204,13 +230,17 @@ def resume(
         int | None, typer.Option(min=1, help="processes that train together; default: as before")
     ] = None,
     progress: ProgressOption = "auto",
+    preview: Preview = False,
 ) -> None:
     """Go on with a run from its last checkpoint, bit for bit. What is not given stays as it was."""
     from genkit.rundir import RunDir
 
-    devices = devices or RunDir.open(run).config().get("ranks", 1)
-    if devices > 1 and not is_launched():
-        raise typer.Exit(launch(devices, context.find_root().obj))
+    if not is_launched():
+        devices = devices or _recorded_devices(RunDir.open(run))
+        if devices > 1:
+            raise typer.Exit(launch(devices, context.find_root().obj))
+    keep_freed_memory()
+    from genkit.page import refresh_page
     from genkit.training import resume as go_on
 
     changes = {
@@ -220,11 +250,14 @@ def resume(
         "watch": watch,
         "checkpoint_seconds": checkpoint_seconds,
         "threads": threads,
+        "compile": compile,
         "data": data,
         "data_root": data_root,
         "data_option": tuple(data_option) if data_option else None,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    done = go_on(run, registry(), reporter=_reporter(progress), **changes)
+    found = registry()
+    done = go_on(run, found, reporter=_reporter(progress, preview), **changes)
     if is_first():
+        refresh_page(done.path, found)
         print(done.path)

@@ -9,16 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genkit import checkpoint
 from genkit.config import Resolved, RunConfig, resolve, to_json, validate
-from genkit.device import choose_device, choose_precision, cpu_threads
+from genkit.data import ImageData
+from genkit.device import check_compiler, choose_device, choose_precision, cpu_threads
 from genkit.errors import CheckpointError, UsageError
 from genkit.model import GenerativeModel
 from genkit.progress import Reporter
 from genkit.provenance import describe_data, describe_origin
 from genkit.ranks import Ranks, joined
 from genkit.registry import Registry
-from genkit.rundir import RunDir, new_run_path, write_json
+from genkit.rundir import SCHEMA, RunDir, new_run_path, parse_json, write_json
 from genkit.runner import Runner
 from genkit.runs import (
     Run,
@@ -30,12 +33,12 @@ from genkit.runs import (
     with_absolute_paths,
 )
 from genkit.specs import TrainerSpec
+from genkit.threads import fastest_threads
 
 CHANGEABLE = (
-    *("budget", "log_every", "grids", "watch", "checkpoint_seconds", "threads"),
+    *("budget", "log_every", "grids", "watch", "checkpoint_seconds", "threads", "compile"),
     *("data", "data_root", "data_option"),  # where it lies; its fingerprint stays
 )
-SCHEMA = 1  # of config.json
 
 
 def train(
@@ -53,11 +56,14 @@ def train(
         precision = choose_precision(resolved.run.precision, device)
         model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
         _check_batch(model, ranks)
+        run = _with_threads(resolved.run, model, data, precision, device, ranks)
+        if run.compile:
+            check_compiler(device)
         directory = RunDir(run_path)
         config = {
             "schema": SCHEMA,
             "model": spec.name,
-            "run": to_json(with_absolute_paths(resolved.run, registry)),
+            "run": to_json(with_absolute_paths(run, registry)),
             "options": to_json(resolved.options),
             "sources": resolved.sources,
             "image_shape": asdict(data.shape),
@@ -76,10 +82,8 @@ def train(
                 directory.metrics_path.touch()
             directory = RunDir(Path(ranks.text(str(directory.path))))  # all wait for the first
             settled = json.dumps(_settled(config))
-            runner = Runner(
-                directory, config, settled, resolved.run, data, model, registry, reporter, ranks
-            )
-            with cpu_threads(resolved.run.threads):
+            runner = Runner(directory, config, settled, run, data, model, registry, reporter, ranks)
+            with cpu_threads(run.threads):
                 runner.run()
         ranks.wait()
         return load_run(directory.path, registry, str(device))
@@ -101,6 +105,9 @@ def resume(
     directory = RunDir.open(path)
     config = directory.config()
     spec = registry.trainer_of(config)
+    for name in ("precision", "device"):  # other commands do without
+        if name not in config:
+            raise UsageError(f"{directory.config_path} is no run's config: {name!r} is missing")
     with joined() as ranks, ExitStack() as stack:
         if ranks.first:
             stack.enter_context(directory.locked())
@@ -120,6 +127,10 @@ def resume(
             )
         model = build_model(spec, options, data.shape, run.seed)
         _check_batch(model, ranks)
+        device = choose_device(config["device"])
+        run = _with_threads(run, model, data, config["precision"], device, ranks)
+        if run.compile:
+            check_compiler(device)
         settled = json.dumps(_settled(config))
         notes += _other_bits(config, before, run, registry, ranks)
         ranks.wait()  # until all have read what the first may change now
@@ -151,6 +162,21 @@ def _check_batch(model: GenerativeModel, ranks: Ranks) -> None:
             f"a batch of {size} images cannot be shared by {ranks.count} processes; give a larger "
             "--batch-size"
         )
+
+
+def _with_threads(
+    run: RunConfig,
+    model: GenerativeModel,
+    data: ImageData,
+    precision: str,
+    device: torch.device,
+    ranks: Ranks,
+) -> RunConfig:
+    """The run's options with a number of threads, which are timed for "auto"."""
+    if run.threads:
+        return run
+    threads = fastest_threads(model, data.train, device, precision, ranks)
+    return run.model_copy(update={"threads": threads})
 
 
 def _newest_state(directory: RunDir) -> tuple[dict[str, Any] | None, list[str]]:
@@ -203,7 +229,7 @@ def _check_settled(directory: RunDir, config: Mapping[str, Any], state: Mapping[
     """Raise UsageError, with each difference, if config.json was changed since the checkpoint in
     what cannot change."""
     try:
-        then = dict(json.loads(state["settled"]))
+        then = dict(parse_json(state["settled"]))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"the checkpoint in {directory.checkpoints} does not say what it is of"
@@ -230,6 +256,7 @@ def _other_bits(
     then: dict[str, Any] = {name: origin.get(name) for name in ("genkit", "plugin", "torch")}
     pairs = [(name, value, now[name]) for name, value in then.items()]
     pairs.append(("threads", before.threads, run.threads))
+    pairs.append(("compile", before.compile, run.compile))
     pairs.append(("processes", config.get("ranks", 1), ranks.count))
     changed = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
     if not changed:

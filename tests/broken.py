@@ -65,8 +65,15 @@ class Toy(GenerativeModel):
         x = batch.images.flatten(1)  # (N, D)
         return (self.layer(x + torch.randn_like(x)).float() - x).square().mean(), {}
 
-    def sample(self, n, labels=None, *, generator):
-        return self.images_of(torch.randn(n, self.image_shape.dimensions, generator=generator))
+    def draw_latents(self, n, *, generator):
+        return torch.randn(n, self.image_shape.dimensions, generator=generator)
+
+    def decode_latents(self, latents, labels=None):
+        return self.images_of(latents)
+
+    def complete(self, images, known, *, generator):
+        noise = torch.randn(len(images), self.image_shape.dimensions, generator=generator)
+        return torch.where(known, images, self.images_of(noise))
 
     def images_of(self, noise):
         shape = self.image_shape

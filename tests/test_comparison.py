@@ -123,6 +123,10 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert rows["vae"]["likelihood"]["kind"] == "bound" and rows["dcgan"]["likelihood"] is None
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 4 * 2 * 8 * 28  # real, vae, dcgan and old, twice their size
+    assert done.stdout.splitlines()[-2].startswith("out/report.html ")
+    pages = [tmp_path / "out" / name / "report.html" for name in ("", "vae", "dcgan")]
+    assert all("<h1>" in page.read_text(encoding="utf-8") for page in pages)
+    assert "old failed: " in pages[0].read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
         verbose=False,
     )
     assert found["kid"] == pytest.approx(again["kernel_inception_distance_mean"], rel=1e-6)
-    assert found["kid_std"] == pytest.approx(again["kernel_inception_distance_std"], rel=1e-6)
+    assert found["kid_std"] == pytest.approx(again["kernel_inception_distance_std"], rel=1e-5)
     assert found["kid"] == pytest.approx(
         expected["kernel_inception_distance_mean"], abs=found["kid_std"]
     )

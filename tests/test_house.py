@@ -12,18 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The order in which data flows: a module imports only modules above it.
-ORDER = """errors entries specs hookspecs config options plugins registry rundir card ranking
-    report show scoreboard pictures progress signals journal walk data decode prepared draft
-    decoders prepare provenance model ranks stream device intake checkpoint loop sampling runs
-    likelihood features metrics neighbours memorisation preflight evaluation watch record runner
-    training promises spec_promises trial data_promises feature_promises metric_promises
-    model_promises sample_promises testing pytest_plugin crew launch protocol entrants
-    comparison arguments train_command evaluate_command compare_command data_command commands
-    new_plugin cli""".split()
-NEEDS_TORCH = """provenance model ranks stream device intake checkpoint loop sampling runs
-    likelihood features metrics neighbours memorisation preflight evaluation watch record runner
-    training promises spec_promises trial data_promises feature_promises metric_promises
-    model_promises sample_promises testing""".split()
+ORDER = """errors machine entries specs hookspecs budget config options plugins registry locks
+    rundir card ranking report model_card show scoreboard pictures thumbnails curves verdict
+    views parts page preview progress signals journal walk data decode film prepared draft
+    decoders prepare provenance model ranks stream device intake checkpoint loop threads sampling
+    exhibits runs onnx_network export likelihood features metrics neighbours memorisation
+    preflight evaluation watch record runner training promises spec_promises trial data_promises
+    feature_promises metric_promises model_promises sample_promises exhibit_promises testing
+    pytest_plugin crew launch protocol entrants comparison arguments train_command sample_command
+    evaluate_command compare_command export_command data_command commands new_plugin cli""".split()
+NEEDS_TORCH = """provenance model ranks stream device intake checkpoint loop threads sampling
+    exhibits runs onnx_network export likelihood features metrics neighbours memorisation
+    preflight evaluation watch record runner training promises spec_promises trial data_promises
+    feature_promises metric_promises model_promises sample_promises exhibit_promises
+    testing""".split()
 LIGHT = [name for name in ORDER if name not in NEEDS_TORCH]
 HEAVY_PACKAGES = {"torch", "torchvision", "torch_fidelity"}
 CORE = sorted(path for path in (ROOT / "genkit").glob("*.py"))

@@ -114,6 +114,43 @@ def test_a_signal_to_the_command_saves_once(
     assert end(start("resume", tmp_path / "run", "--budget", f"{step + 2}steps"))[0] == 0
 
 
+LATE = """
+import os
+import signal
+from genkit.hookspecs import hookimpl
+from genkit.specs import TrainerSpec
+from genkit_vae import VAEConfig
+
+@hookimpl
+def register_trainers():
+    return [TrainerSpec(name="late", summary="A VAE.", target="MODULE:Late", config=VAEConfig)]
+
+def __getattr__(name):
+    from genkit_vae.model import VAE
+    class Late(VAE):
+        def sample(self, n, labels=None, *, generator):
+            if os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().sample(n, labels, generator=generator)
+    if name == "Late":
+        return Late
+    raise AttributeError(name)
+"""
+
+
+def test_a_signal_to_one_rank_between_two_steps_ends_all_after_the_same_one(
+    tmp_path: Path, data: str
+) -> None:
+    (tmp_path / "late_vae.py").write_text(LATE.replace("MODULE", "late_vae"))
+    options = {"budget": "40steps", "watch": 100, "grids": 5}  # more than 64: both ranks draw
+    arguments = [str(word) for word in words("vae", data, tmp_path / "run", **options)]
+    process = start("train", "late", *arguments[2:], GENKIT_PLUGINS=str(tmp_path / "late_vae.py"))
+    code, _, err = end(process)
+    assert code == 143, err
+    assert "interrupted; all is saved" in err and "another process" not in err
+    assert 0 < load_state(tmp_path / "run" / "checkpoints")[0]["loop"]["step"] < 40
+
+
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_a_rank_that_dies_ends_the_training_soon_and_the_run_goes_on(
     tmp_path: Path, data: str, victim: int

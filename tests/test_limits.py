@@ -18,7 +18,7 @@ import pytest
 import torch
 from toys import QUIET, TINY, child_environment, registry, same_bits, train_tiny, write_npz
 
-from genkit import rundir, training
+from genkit import locks, rundir, training
 from genkit.checkpoint import load_state
 from genkit.errors import TrainingError, WriteError
 from genkit.hookspecs import hookimpl
@@ -199,7 +199,7 @@ def test_a_run_directory_that_may_not_be_changed_is_one_sentence(tmp_path, data,
     def denied(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(rundir.FileLock, "acquire", denied)
+    monkeypatch.setattr(locks.FileLock, "acquire", denied)
     with pytest.raises(WriteError, match="cannot be locked: Permission denied"):
         training.resume(run.path, registry(), budget="4steps")
 

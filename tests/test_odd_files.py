@@ -178,7 +178,7 @@ LEFT_OUT: dict[str, tuple[str, Make, str]] = {
     ),
     "text": ("x.png", written(b"a text file\n" * 100), NO_IMAGE),
     "web page": ("x.jpg", written(b"<html>404 Not Found</html>"), NO_IMAGE),
-    "script": ("x.png", written(b"#!/bin/sh\ntouch /tmp/x\n"), NO_IMAGE),
+    "script": ("x.png", written(b"#!/bin/sh\ntouch x\n"), NO_IMAGE),
     "svg": ("x.png", written(b'<svg xmlns="http://www.w3.org/2000/svg"/>'), NO_IMAGE),
     "gif": ("x.png", saved(picture(), "GIF"), NO_IMAGE),
     "tiff": ("x.png", saved(picture(), "TIFF"), NO_IMAGE),

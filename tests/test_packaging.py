@@ -63,6 +63,7 @@ def test_built_wheel_holds_types_data_and_entry_points(
     assert "genkit/py.typed" in files
     for name in ("mnist_mini.npz", "digits.safetensors"):
         assert [f for f in files if f.endswith(f"/{name}")], f"{name} is not in the wheel"
+    assert {"genkit/page.html", "genkit/page.css", "genkit/page.js"} <= files
     for template in ROOT.glob("genkit/templates/**/*.template"):
         assert str(template.relative_to(ROOT)) in files
     assert dict(parser["genkit.v1"]) == project["project"]["entry-points"]["genkit.v1"]

@@ -433,7 +433,7 @@ CHANGES = {
 
 
 def test_what_may_change_is_known():
-    assert {*CHANGES, "data", "data_root", "data_option"} == set(CHANGEABLE)
+    assert {*CHANGES, "compile", "data", "data_root", "data_option"} == set(CHANGEABLE)
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -471,6 +471,22 @@ def test_a_change_that_would_make_another_run_is_refused(tmp_path, data, change)
     run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
     with pytest.raises(UsageError, match="cannot change in the middle of a run"):
         resume(run.path, registry(), **change)
+
+
+@pytest.mark.parametrize(
+    "content", [{"ranks": 10**6}, {"ranks": 0}, {"ranks": "2"}, {"device": None}]
+)
+def test_a_run_directory_cannot_ask_for_what_cannot_be(
+    tmp_path, data, content, monkeypatch, capsys
+):
+    run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
+    path = run.path / "config.json"
+    config = json.loads(path.read_text()) | content
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    assert main(["resume", str(run.path)]) == 2
+    said = capsys.readouterr().err
+    assert next(iter(content)) in said or f"{content['ranks']} processes" in said
 
 
 def test_another_version_of_torch_is_told_of(tmp_path, data):

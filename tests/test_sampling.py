@@ -1,5 +1,7 @@
 """Samples: what image i depends on, what a model must return, and the files of them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,16 @@ def test_transparent_samples_are_refused(tmp_path):
     Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="RGBA"):
         sampling.load_samples(registry(), tmp_path, ImageShape(3, 8, 8))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_looks_like_a_sample_and_is_none_is_refused_at_once(tmp_path):
+    for name, make in (("pipe", os.mkfifo), ("link", lambda path: path.symlink_to("/etc/passwd"))):
+        folder = tmp_path / name
+        sampling.save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), folder)
+        make(folder / "x.png")
+        with pytest.raises(UsageError, match=r"x\.png.*(no regular file|symbolic link)"):
+            sampling.load_samples(registry(), folder, ImageShape(*SHAPE))
 
 
 def test_a_folder_without_images_and_a_file_of_another_kind_are_refused(tmp_path):

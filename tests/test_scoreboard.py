@@ -33,6 +33,12 @@ def write_run(folder, rows):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Reports on several sources are written into the working directory."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+
+
 @pytest.fixture
 def runs(tmp_path):
     """Two runs that were scored by one protocol."""

@@ -14,7 +14,14 @@ from conftest import install_plugin, trainer_source
 from pydantic import Field, field_validator
 from toys import TINY, bright_squares
 
-from genkit import data_promises, feature_promises, metric_promises, model_promises, sample_promises
+from genkit import (
+    data_promises,
+    exhibit_promises,
+    feature_promises,
+    metric_promises,
+    model_promises,
+    sample_promises,
+)
 from genkit.errors import UsageError
 from genkit.promises import (
     PromiseBroken,
@@ -227,6 +234,12 @@ def test_every_promise_stands_in_the_documentation():
         *model_promises.CONFIG_PROMISES,
     ]
     promises += [*model_promises.PROMISES, model_promises.odd_shapes_are_refused_or_work]
-    for module in (sample_promises, data_promises, metric_promises, feature_promises):
+    for module in (
+        sample_promises,
+        exhibit_promises,
+        data_promises,
+        metric_promises,
+        feature_promises,
+    ):
         promises += module.PROMISES
     assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, promises))

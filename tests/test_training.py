@@ -49,6 +49,7 @@ def test_a_run_directory_holds_what_later_commands_need(run):
         "checkpoints/step-000000008.pt",
         *(f"samples/step-{step}.png" for step in steps),
         *(f"samples/reconstructions-{step}.png" for step in steps),
+        "samples/interpolation.png",
     }
 
 
@@ -119,14 +120,14 @@ def test_reconstructions_stand_beside_unseen_images(run):
 )
 def test_as_many_grids_are_written_as_promised(tmp_path, data, count, steps):
     run = train_tiny("dcgan", data, tmp_path / "run", budget="6steps", grids=count)
-    names = sorted(path.name for path in (run.path / "samples").iterdir())
+    names = sorted(path.name for path in (run.path / "samples").glob("step-*"))
     assert names == [f"step-{step:09d}.png" for step in steps]
 
 
 def test_a_resumed_run_writes_the_grids_of_its_new_budget(tmp_path, data):
     run = train_tiny("dcgan", data, tmp_path / "run", budget="2steps", grids=3)
     training.resume(run.path, registry(), budget="6steps")
-    names = sorted(path.name for path in (run.path / "samples").iterdir())
+    names = sorted(path.name for path in (run.path / "samples").glob("step-*"))
     assert names == [f"step-{step:09d}.png" for step in (0, 1, 2, 3, 6)]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.config import Budget
+from genkit.budget import Budget
 
 pytestmark = pytest.mark.xdist_group("tutorial")
 

@@ -163,9 +163,11 @@ class DCGAN(GenerativeModel):
             f"{self.config.discriminator_rate:g}, a larger --generator-rate or more --dropout"
         )
 
-    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
-        z = torch.randn(n, self.config.latent, generator=generator, device=self.device)
-        return self.generator(z)
+    def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.config.latent, generator=generator, device=self.device)
+
+    def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.generator(latents)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -14,16 +14,29 @@ if TYPE_CHECKING:
 CHUNK_IMAGES = 64  # on a CPU more images a pass fall out of its cache
 
 
-def draw_images(model: PixelCNN, uniforms: Tensor, trace: list[Tensor] | None = None) -> Tensor:
+def draw_images(
+    model: PixelCNN,
+    uniforms: Tensor,
+    trace: list[Tensor] | None = None,
+    *,
+    given: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
     """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
 
-    `trace` receives the logits of each value, (chunk, outputs), in the order of drawing.
+    Args:
+        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order.
+        given: (n, C, H, W), at the levels' values; taken instead of a draw where `known`, bool,
+            (n, 1, H, W), says so.
     """
     images = torch.empty_like(uniforms)
     chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
+    if given is None or known is None:
+        given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
+    parts = (tensor.split(chunk) for tensor in (images, uniforms, given, known))
     with torch.inference_mode():
-        for part, out in zip(uniforms.split(chunk), images.split(chunk), strict=True):
-            out.copy_(_Canvas(model, part).draw(trace))
+        for out, *part in zip(*parts, strict=True):
+            out.copy_(_Canvas(model, *part).draw(trace))
     return images
 
 
@@ -99,12 +112,15 @@ class _Canvas:
     from its left, one product for all layers, and what comes from itself, layer by layer.
     """
 
-    def __init__(self, model: PixelCNN, uniforms: Tensor) -> None:
+    def __init__(self, model: PixelCNN, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
         n, colours, height, width = uniforms.shape
         first, *others = model.layers
         self.height, self.width, self.n = height, width, n
         self.colours = colours
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
+        self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
+        self.kept = known.permute(2, 3, 1, 0)[:, :, 0]  # (H, W, n)
+        self.some, self.all = self.kept.any(2).tolist(), self.kept.all(2).tolist()
         self.spacing = 2 / (model.config.levels - 1)
 
         # Drawn pixels below `margin` rows of padding, and the current row's right of as many
@@ -169,9 +185,12 @@ class _Canvas:
         inside = self.pixels[:, :, self.margin :, self.margin - 1 :][..., : self.width]
         for row in range(self.height):
             self._start_row(row)
-            for column in range(self.width):
+            self.line[:, self.margin :] = self.given[row]
+            hidden = [column for column, known in enumerate(self.all[row]) if not known]
+            for column in range(hidden[-1] + 1 if hidden else 0):
                 self._run_horizontal(column)
-                self._draw_colours(row, column, trace)
+                if not self.all[row][column]:
+                    self._draw_colours(row, column, trace)
             inside[:, :, row] = self.line[:, self.margin :].transpose(1, 2)
         return inside
 
@@ -217,6 +236,9 @@ class _Canvas:
                 trace.append(logits)
             level = choose(logits, self.uniforms[row, column, colour])  # (n,)
             torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
+            if self.some[row][column]:
+                given = self.given[row, :, column, colour]
+                torch.where(self.kept[row, column], given, pixel[:, colour], out=pixel[:, colour])
 
 
 def _matrix(weight: Tensor) -> Tensor:

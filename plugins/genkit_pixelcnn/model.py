@@ -73,7 +73,7 @@ class PixelCNN(GenerativeModel):
     def stack_inputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the vertical and the horizontal stack see of (N, H, W, C): (N, H, W, C + 3)."""
         known = F.pad(images, (0, 1), value=1.0)  # (N, H, W, C + 1)
-        coordinates = self.coordinates.expand(len(images), -1, -1, -1)
+        coordinates = self.coordinates.expand(images.shape[0], -1, -1, -1)
         above = F.pad(known, (0, 0, 0, 0, 1, -1))
         left = F.pad(known, (0, 0, 1, -1))
         return torch.cat([above, coordinates], dim=3), torch.cat([left, coordinates], dim=3)
@@ -153,7 +153,12 @@ class PixelCNN(GenerativeModel):
             )
         ]
 
-    @torch.no_grad()
+    def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """From images at the levels to the logits of every value; the sampling loop is none."""
+        shape = (5, self.image_shape.channels, self.image_shape.height, self.image_shape.width)
+        levels = torch.arange(math.prod(shape), device=self.device) % self.config.levels
+        return self, {"images": self.scale(levels).view(shape)}
+
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A loss that rises again."""
         if not diverged(history.get("nll/loss", ())):
@@ -163,6 +168,7 @@ class PixelCNN(GenerativeModel):
             f"{self.config.learning_rate:g} or a smaller --clip"
         )
 
+    @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
         """Exact ln p, in nats, of images rounded to the levels; always in float32."""
         with torch.autocast(images.device.type, enabled=False):
@@ -184,6 +190,20 @@ class PixelCNN(GenerativeModel):
         uniforms = torch.rand((n, *shape), generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
             return draw_images(self, uniforms)
+
+    def complete(self, images: Tensor, known: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Images with their hidden pixels drawn in the order of samples, (N, C, H, W).
+
+        A hidden pixel is drawn given the pixels before it, known or drawn: the rows above and
+        what is left of it. So the draw is an exact one from p(hidden | known) where all known
+        pixels come first, as the upper half does; known pixels further on have no say in what is
+        drawn before them. Known pixels are rounded to the levels: with 2 of them, to black up to
+        127 and to white from 128 on. Without known pixels these are the generator's samples.
+        """
+        uniforms = torch.rand(images.shape, generator=generator, device=self.device)
+        with torch.autocast(uniforms.device.type, enabled=False):
+            given = self.scale(self.quantise(images.float()))
+            return draw_images(self, uniforms, given=given, known=known)
 
 
 def learning_rate_schedule(warmup: int, decay: int) -> Callable[[int], float]:

@@ -181,9 +181,11 @@ class VAE(GenerativeModel):
         output = self.decoder(z)
         return output.sigmoid() * 2 - 1 if self.bernoulli else output.clamp(-1, 1)
 
-    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
-        z = torch.randn(n, self.config.latent, generator=generator, device=self.device)
-        return self.mean_image(z)
+    def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.config.latent, generator=generator, device=self.device)
+
+    def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.mean_image(latents)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Through the mean of q(z|x)."""

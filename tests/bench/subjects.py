@@ -45,13 +45,25 @@ def new_model(name: str, preset: str = "full", **options: Any) -> GenerativeMode
     return build_model(spec, resolve(spec, preset=preset, given=options).options, SHAPE, 0)
 
 
-def new_loop(model: GenerativeModel, precision: str = PRECISION, ranks: Ranks = ALONE) -> Loop:
+def new_loop(
+    model: GenerativeModel,
+    precision: str = PRECISION,
+    ranks: Ranks = ALONE,
+    compile: bool = False,
+) -> Loop:
     """genkit's loop over digits, as `genkit train` makes it."""
     config = model.config
     place(model, CPU)
     stream = Stream(digits(), batch_size=config.batch_size, seed=0, device=CPU, ranks=ranks)
-    half_life = config.ema_half_life
-    return Loop(model, stream, seed=0, precision=precision, ema_half_life=half_life, ranks=ranks)
+    return Loop(
+        model,
+        stream,
+        seed=0,
+        precision=precision,
+        ema_half_life=config.ema_half_life,
+        compile=compile,
+        ranks=ranks,
+    )
 
 
 def steps_of(loop: Loop, count: int) -> Callable[[], None]:

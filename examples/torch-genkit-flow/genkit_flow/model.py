@@ -83,10 +83,15 @@ class Flow(GenerativeModel):
         mixed = torch.lerp(noise, images, time[:, None, None, None])
         return (self.velocity(mixed, time) - (images - noise)).square().mean(), {}
 
-    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
+    def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """The noise x_0, (n, C, H, W)."""
         shape = self.image_shape
         size = (n, shape.channels, shape.height, shape.width)
-        x = torch.randn(size, generator=generator, device=self.device)
+        return torch.randn(size, generator=generator, device=self.device)
+
+    def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Where the noise ends up at t = 1."""
+        x, n = latents, latents.shape[0]  # len() would fix the batch of an exported network
         times = torch.linspace(0, 1, self.config.steps + 1, device=self.device)
         for now, then in pairwise(times):
             change = self.velocity(x, now.expand(n))

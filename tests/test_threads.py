@@ -1,0 +1,135 @@
+"""`--threads auto` and `--compile`: what is chosen, what is recorded, and that results stay."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toys import TINY, child_environment, make_loop, registry, same_bits, train_tiny, write_npz
+
+from genkit import threads
+from genkit.checkpoint import load_state
+from genkit.cli import main
+from genkit.config import RunConfig, resolve
+from genkit.device import cpu_threads
+from genkit.runs import build_model
+from genkit.specs import ImageShape
+from genkit.training import resume
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return write_npz(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({1: 0.02, 2: 0.01, 4: 0.005}, 4),
+        ({1: 0.02, 2: 0.01, 4: 0.03}, 2),
+        ({1: 0.01, 2: 0.2, 4: 0.2}, 1),  # two threads on a busy core
+        ({1: 0.02, 2: 0.0195, 4: 0.0195}, 1),  # not worth a second core
+        ({1: 0.02, 2: 0.012, 3: 0.006}, 3),
+    ],
+)
+def test_the_fastest_number_of_threads_is_chosen(seconds: dict[int, float], chosen: int) -> None:
+    def iterate() -> None:
+        time.sleep(seconds[torch.get_num_threads()])
+
+    with cpu_threads(1):
+        assert threads.choose_threads(iterate, max(seconds)) == chosen
+        assert torch.get_num_threads() == 1
+
+
+def test_slow_iterations_are_timed_once_and_a_single_core_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[int] = []
+    monkeypatch.setattr(threads, "ENOUGH_SECONDS", 0.01)
+
+    def iterate() -> None:
+        done.append(torch.get_num_threads())
+        time.sleep(0.02)
+
+    with cpu_threads(1):
+        threads.choose_threads(iterate, 2)
+        assert done == [1, 1, 2]
+        assert threads.choose_threads(iterate, 1) == 1
+    assert len(done) == 3
+
+
+def test_auto_is_recorded_as_a_number_and_the_timing_changes_no_bit(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "choose_threads", lambda iterate, most: (iterate(), 2)[1])
+    auto = train_tiny("dcgan", data, tmp_path / "auto", budget="4steps", threads="auto")
+    config = json.loads((auto.path / "config.json").read_text())
+    assert config["run"]["threads"] == 2
+    given = train_tiny("dcgan", data, tmp_path / "given", budget="4steps", threads=2)
+    states = [load_state(run.path / "checkpoints")[0]["loop"] for run in (auto, given)]
+    assert same_bits(*states)
+    monkeypatch.setattr(threads, "choose_threads", lambda iterate, most: 1)
+    resume(auto.path, registry(), budget="5steps", threads="auto")
+    assert json.loads((auto.path / "config.json").read_text())["run"]["threads"] == 1
+
+
+def test_auto_is_a_word_of_the_command_line_and_of_files(
+    tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert RunConfig(threads="auto").threads == 0
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in TINY["vae"].items()]
+    words += ["--data", data, "--budget", "2steps", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", "vae", *words, "--threads", "auto", "--progress", "none"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["threads"] >= 1
+    capsys.readouterr()
+    assert main(["resume", str(tmp_path / "run"), "--threads", "many"]) == 2
+    assert "'many'" in capsys.readouterr().err
+    assert main(["train", "vae", "--threads", "many"]) == 2
+    assert "'many'" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler on itself
+@pytest.mark.parametrize(("name", "options"), [("vae", {}), ("dcgan", {"dropout": 0})])
+def test_a_compiled_loss_has_the_same_values_step_by_step(
+    name: str, options: dict[str, float]
+) -> None:
+    """With the same noise, which torch.compile would otherwise draw in its own way, as it does draw
+    dropout's."""
+    logs = []
+    for compile in (False, True):
+        spec = registry().trainers.find(name)
+        model = build_model(
+            spec, resolve(spec, given=TINY[name] | options).options, ImageShape(1, 8, 8), 0
+        )
+        loop = make_loop(model, compile=compile)
+        logs.append([loop.iterate() for _ in range(3)])
+    for eager, compiled in zip(*logs, strict=True):
+        torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_compile_is_refused_in_a_sentence(tmp_path: Path, data: str) -> None:
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in TINY["vae"].items()]
+    words += ["--data", data, "--budget", "2steps", "--run-dir", str(tmp_path / "run")]
+    environment = child_environment() | {
+        "CXX": str(tmp_path / "no-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "genkit", "train", "vae", *words, "--compile"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "--compile: torch.compile does not work here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
