@@ -36,9 +36,22 @@ def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "torch-fidelity": importlib.metadata.version("torch-fidelity"),
+        **_gpu(),
         "command": sys.argv,
         "commit": _commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """The GPU, and whether its convolutions and matrix products in fp32 may take TF32, which has 10
+    bits of mantissa."""
+    if not torch.cuda.is_available():
+        return {}
+    matrices = torch.backends.cuda.matmul.allow_tf32
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrices": matrices},
     }
 
 

@@ -85,7 +85,7 @@ def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_comparison_goes_on_when_a_model_fails(tmp_path):
     made = genkit(
         "train", "vae", "--preset", "quick", "--budget", "3steps", "--run-dir", "old", cwd=tmp_path
@@ -129,7 +129,7 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
     assert "old failed: " in pages[0].read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_trainings(tmp_path):
     done = genkit(
         *("compare", "vae", "--seeds", 2, "--seed", 5, "--budget", "2steps", "--samples", 64),
@@ -156,7 +156,9 @@ def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
     command = [sys.executable, "-P", "-m", "genkit", "compare", "vae", "--preset", "quick"]
     command += ["--budget", "10m", "--out", "out"]
@@ -213,7 +215,7 @@ def test_data_is_that_of_a_run_unless_named(options, expected):
     assert Options().with_data(None).data == "mnist-mini"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_run_on_own_data_is_compared_on_its_data(tmp_path):
     np.savez(tmp_path / "own.npz", images=np.zeros((60, 16, 16, 3), np.uint8))
     made = genkit(

@@ -380,7 +380,7 @@ def test_example_config_is_a_config() -> None:
     assert resolved.options.latent == 10 and resolved.run.budget == "200kimg"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_example_script_uses_only_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from toys import bright_squares, write_npz
 
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.xdist_group("failing-metrics")  # its fixtures take long
+
 METRIC = """
 from genkit.hookspecs import hookimpl
 from genkit.specs import Column, MetricSpec
@@ -167,7 +169,7 @@ def test_what_a_metric_says_to_its_user_ends_the_command(
     assert answer.code == 2 and "Error: give more samples" in answer.err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_comparison_goes_on_with_a_failing_metric(
     folder: Path, tmp_path: Path, command_lines: CommandLines
 ) -> None:

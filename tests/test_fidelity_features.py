@@ -176,7 +176,7 @@ def test_folded_inception_is_as_exact_as_the_stock_one(tmp_path):
             assert (found - wanted).abs().max() <= 2 * (stock - wanted).abs().max() + 1e-7 * scale
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_plumbing_inception_with_random_weights_scores_as_torch_fidelity_does(
     monkeypatch, tmp_path
 ):

@@ -152,6 +152,7 @@ def test_the_bound_is_never_below_the_elbo(images, seed):
     assert found["nats"] > found["elbo"] + 0.01
 
 
+@pytest.mark.thorough
 def test_with_one_draw_the_vae_expects_the_elbo_it_was_trained_on():
     """Grey images are binarised, training takes their brightness: equal in the mean."""
     model = make_vae(GREY, 20)

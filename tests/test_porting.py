@@ -169,6 +169,7 @@ def test_initial_weights_of_the_port_are_the_scripts(script: tuple[Side, dict[st
     assert abs(side.start["netG.1.weight"].mean() - 1) < 0.01
 
 
+@pytest.mark.thorough
 def test_port_of_wgan_gp_is_the_same_algorithm(code: dict[str, str], doubles: None) -> None:
     import wgan_gp
 

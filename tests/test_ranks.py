@@ -13,6 +13,7 @@ from genkit.ranks import ALONE, Ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
+NOISELESS = ("denoiser", "pixelcnn")
 SCRIPT = Path(__file__).parent / "rank.py"
 
 
@@ -57,10 +58,15 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ranks")
 
 
-@pytest.fixture(scope="module", params=["denoiser", "pixelcnn"])
-def pair(request, folder):
+@pytest.fixture(scope="module")
+def pairs(folder):
+    return {name: (train(folder, name, 1)[0], train(folder, name, 2)) for name in NOISELESS}
+
+
+@pytest.fixture(params=NOISELESS)
+def pair(request, pairs):
     """A model whose loss draws no noise and that has no BatchNorm, by one process and by two."""
-    return train(folder, request.param, 1)[0], train(folder, request.param, 2)
+    return pairs[request.param]
 
 
 def test_two_processes_equal_one_on_the_same_global_batches(pair):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import Answer, CommandLines, install_plugin, trainer_source
 
+pytestmark = pytest.mark.xdist_group("strangers")  # its fixtures take long
+
 MODEL = """
 import torch
 from torch import nn

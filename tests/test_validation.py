@@ -132,7 +132,7 @@ def test_scores_are_the_worse_the_greater_the_fault(scored, score, faults):
     assert len(set(values)) == len(values)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_plumbing_folders_score_as_by_torch_fidelitys_own_command(tmp_path, monkeypatch):
     """Not golden values: random weights of Inception's structure stand where the published are."""
     torch.manual_seed(0)
