@@ -184,6 +184,15 @@ class Plugins:
                 )
         return muted
 
+    def events_of(self, plugin: Plugin) -> list[str]:
+        """The run events that a plugin listens to."""
+        events = [name for name in vars(hookspecs) if name.startswith("on_")]
+        return [
+            event
+            for event in events
+            if any(self._records[one.plugin_name] is plugin for one in self._implementations(event))
+        ]
+
     @property
     def failed(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins if plugin.problem]

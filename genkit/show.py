@@ -122,9 +122,7 @@ def health(registry: Registry) -> list[dict[str, Any]]:
             "name": plugin.name,
             "distribution": plugin.distribution,
             "version": plugin.version,
-            "provides": {
-                kind: names for kind in KINDS if (names := _names(getattr(registry, kind), plugin))
-            },
+            "provides": _provided(registry, plugin),
             "import_seconds": plugin.import_seconds,
             "imported_torch": plugin.imported_torch,
             "problem": plugin.problem,
@@ -132,6 +130,13 @@ def health(registry: Registry) -> list[dict[str, Any]]:
         }
         for plugin in registry.plugins.plugins
     ]
+
+
+def _provided(registry: Registry, plugin: Plugin) -> dict[str, list[str]]:
+    """Names by kind, and the run events that the plugin listens to."""
+    found = {kind: _names(getattr(registry, kind), plugin) for kind in KINDS}
+    found["events"] = registry.plugins.events_of(plugin)
+    return {kind: names for kind, names in found.items() if names}
 
 
 def _names(entries: Mapping[str, Entry[Any]], plugin: Plugin) -> list[str]:

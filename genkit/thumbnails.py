@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,15 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from genkit.decode import BadImage, opened, read_content
+
 GAP = 2  # pixels between the images of a grid
-MOST_PIXELS = 2**25  # of a file that is opened
 SHOWN = 280  # pixels across that a grid has at most where it stands beside others
-FAULTS = (
-    ValueError,
-    SyntaxError,
-    Image.DecompressionBombWarning,
-    Image.DecompressionBombError,
-)
 WORST = 80  # WebP quality of what would be too large without loss
 
 
@@ -60,7 +54,7 @@ def embed(
     most_images: int | None = None,
     square: bool = False,
 ) -> Picture:
-    """A PNG file as a data: URI.
+    """An image file as a data: URI.
 
     Args:
         tile: (width, height) of the images in it, if it is a grid.
@@ -70,7 +64,7 @@ def embed(
         most_images: a side, of a square grid.
 
     Raises:
-        OSError: it is no PNG file that can be read, or a huge one.
+        OSError: it is no image file that can be read, or a huge one.
     """
     image = _open(path)
     columns = rows = 0
@@ -108,16 +102,12 @@ def embed(
 
 
 def _open(path: Path) -> Image.Image:
-    """A PNG file's pixels, grey or RGB; OSError for all that Pillow may find wrong."""
+    """An image file's pixels, grey or RGB; OSError for all that may be wrong with it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as opened:
-                if opened.width * opened.height > MOST_PIXELS:
-                    raise OSError(f"it has {opened.width} x {opened.height} pixels")
-                return opened.convert("L" if opened.mode in ("L", "1") else "RGB")
-    except FAULTS as error:
-        raise OSError(str(error)) from error
+        with opened(read_content(path)) as image:
+            return image.convert("L" if image.mode in ("L", "1") else "RGB")
+    except BadImage as error:
+        raise OSError(error.reason) from error
 
 
 def _fitting(most: int, width: Callable[[int], int], room: int) -> int:

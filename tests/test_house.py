@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # The order in which data flows: a module imports only modules above it.
 ORDER = """errors machine entries specs hookspecs budget config options plugins registry locks
-    rundir card ranking report model_card show scoreboard pictures thumbnails curves verdict
-    views parts page preview progress signals journal walk data decode film prepared draft
+    rundir decode card ranking report model_card show scoreboard pictures thumbnails curves verdict
+    views parts page preview progress signals journal walk data film prepared draft
     decoders prepare provenance model ranks stream device intake checkpoint loop threads sampling
     exhibits runs onnx_network export likelihood features metrics neighbours memorisation
     preflight evaluation watch record runner training promises spec_promises trial data_promises

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import re
 import time
 from html.parser import HTMLParser
@@ -435,6 +436,15 @@ def test_logarithmic_chart_needs_positive_values() -> None:
 )
 def test_numbers_of_curves_are_short(value: float, words: str) -> None:
     assert number(value) == words
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_picture_is_an_os_error_and_blocks_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("pipe.png", "text.png", "nowhere.png"):
+        with pytest.raises(OSError):
+            embed(tmp_path / name)
 
 
 def test_large_grid_loses_images_and_stays_a_grid(tmp_path: Path) -> None:
