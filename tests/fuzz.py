@@ -82,7 +82,8 @@ def mutate_inside(content: bytes, chance: random.Random) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number, (name, data) in enumerate(members):
-            archive.writestr(name, mutate(data, chance) if number == place else data)
+            member = zipfile.ZipInfo(name)  # without the time of day, which would be another one
+            archive.writestr(member, mutate(data, chance) if number == place else data)
     return buffer.getvalue()
 
 
