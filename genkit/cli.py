@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -149,6 +150,23 @@ def main(arguments: list[str] | None = None) -> int:
             if stream is sys.stdout and code == 0 and not isinstance(error, BrokenPipeError):
                 code = complain_of_output(error)
     return code
+
+
+def script() -> None:
+    """`main` for a process of its own: what the command `genkit` does."""
+    code: list[int] = []
+    atexit.register(leave, code)  # the first to be registered is the last to be called
+    code.append(main())
+    sys.exit(code[0])
+
+
+def leave(code: list[int]) -> None:
+    """End the process without taking torch apart, which takes 0.3 s and 120 MB."""
+    if code and "torch" in sys.modules:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # main has complained of it
+                stream.flush()
+        os._exit(code[0])
 
 
 def run(arguments: list[str]) -> int:

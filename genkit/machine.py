@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -23,6 +22,8 @@ def keep_freed_memory() -> None:
     elsewhere nothing changes."""
     if not sys.platform.startswith("linux"):
         return
+    import ctypes  # for nothing else
+
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, 2**30)

@@ -134,9 +134,10 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
         resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
         if devices > 1 and not is_launched():
             raise typer.Exit(launch(devices, context.find_root().obj))
-        keep_freed_memory()
         from genkit.page import refresh_page
         from genkit.training import train_by_name  # torch takes seconds: what is wrong comes first
+
+        keep_freed_memory()  # not what importing torch has freed
 
         reporter = _reporter(progress, preview)
         run = train_by_name(loaded, spec.name, reporter=reporter, given=given, **extra)
@@ -239,9 +240,10 @@ def resume(
         devices = devices or _recorded_devices(RunDir.open(run))
         if devices > 1:
             raise typer.Exit(launch(devices, context.find_root().obj))
-    keep_freed_memory()
     from genkit.page import refresh_page
     from genkit.training import resume as go_on
+
+    keep_freed_memory()
 
     changes = {
         "budget": budget,

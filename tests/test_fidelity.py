@@ -17,7 +17,7 @@ from genkit.errors import UsageError
 from genkit.features import FeatureExtractor, ImageSet, Statistics
 from genkit.metrics import Reference, blocks_of
 from genkit.specs import Config
-from genkit_fidelity import classes, register_features, register_metrics, scores
+from genkit_fidelity import classes, kernel, register_features, register_metrics, scores
 from genkit_fidelity.features import Digits
 
 torch.set_num_threads(1)
@@ -108,7 +108,7 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
         save_cpu_ram=True,
         verbose=False,
     )
-    found = score(samples, real, digits, scores.frechet, scores.inception, scores.kernel)
+    found = score(samples, real, digits, scores.frechet, scores.inception, kernel.kernel)
     assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     assert found["is"] == pytest.approx(expected["inception_score_mean"], rel=1e-6)
     assert found["is_std"] == pytest.approx(expected["inception_score_std"], rel=1e-6)
@@ -166,7 +166,7 @@ def test_fid_of_identical_sets_is_zero_and_fid_is_symmetric():
 def test_inception_score_equals_its_definition_in_a_slow_loop():
     samples, extractor = noise(103, 5), Projection()
     probabilities = extractor(samples)[1].double().softmax(1).numpy()
-    order = np.random.RandomState(scores.SEED).permutation(103)
+    order = np.random.RandomState(kernel.SEED).permutation(103)
     edges = [part * 103 // 10 for part in range(11)]
     parts = []
     for start, end in pairwise(edges):
@@ -224,7 +224,7 @@ def test_every_keyword_is_one_that_torch_fidelity_knows(monkeypatch):
         return torch_fidelity.calculate_metrics(**keywords)
 
     monkeypatch.setattr(scores, "calculate_metrics", record)
-    metrics = (scores.frechet, scores.inception, scores.kernel)
+    metrics = (scores.frechet, scores.inception, kernel.kernel)
     score(noise(30, 1), noise(30, 2), Projection(), *metrics)
     assert set(given) <= set(DEFAULTS)
 
@@ -278,7 +278,7 @@ def test_kid_of_few_images_is_the_slow_loops_mmd():
     """All images are in every subset then, so that the mean is over 100 equal values."""
     extractor = Projection()
     samples, real = noise(30, 1), noise(30, 2, low=40)
-    found = score(samples, real, extractor, scores.kernel)
+    found = score(samples, real, extractor, kernel.kernel)
     x, y = (extractor(images)[0].double().numpy() for images in (samples, real))
     assert found["kid"] == pytest.approx(slow_mmd(x, y), rel=1e-4)
     assert found["kid_std"] < 1e-4 * found["kid"]
@@ -287,7 +287,7 @@ def test_kid_of_few_images_is_the_slow_loops_mmd():
 def test_jackknife_of_kid_leaves_out_what_it_says():
     extractor = Projection()
     x, y = (extractor(noise(count, count))[0] for count in (45, 30))
-    found = scores._kernel_left_out(x, y)
+    found = kernel._kernel_left_out(x, y)
     blocks, number = blocks_of(45)
     expected = torch.tensor(
         [slow_mmd(x[blocks != b].double().numpy(), y.double().numpy()) for b in range(number)]

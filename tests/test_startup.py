@@ -77,3 +77,33 @@ def test_commands_of_all_twenty_are_listed(site: Path) -> None:
     )
     for number in range(COUNT):
         assert f"Provided by torch-genkit-command{number} 0.1." in done.stdout
+
+
+@pytest.mark.slow
+def test_a_command_that_used_torch_leaves_at_once_and_loses_nothing() -> None:
+    """Exit code, all output, and what others do at the end of a process; torch's own end is left
+    out: it would find the object below."""
+    program = """
+import atexit, sys
+import torch
+from genkit import cli
+
+class Late:
+    def __del__(self):
+        print("taken apart")
+
+sys.kept = Late()
+
+def main():
+    atexit.register(print, "the last words")
+    sys.stdout.write("x" * 100_000 + "\\n")
+    return 7
+
+cli.main = main
+cli.script()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "x" * 100_000 + "\nthe last words\n"

@@ -24,7 +24,7 @@ from genkit.registry import load_registry
 from genkit.runs import load_data
 from genkit.sampling import save_samples
 from genkit.specs import Config
-from genkit_fidelity import scores
+from genkit_fidelity import kernel, scores
 from genkit_fidelity.features import Digits
 from genkit_fidelity.pretrained import Inception
 
@@ -68,7 +68,7 @@ def test_kid_equals_torchmetrics(sets):
     """Of subsets that are all there is, so that none is drawn."""
     samples, real = sets
     few = samples.take(torch.arange(800)), real.take(torch.arange(800))
-    found = scores.kernel(Config(), few[0], Reference("real", 800, few[1], few[1]))
+    found = kernel.kernel(Config(), few[0], Reference("real", 800, few[1], few[1]))
     expected = poly_mmd(few[0].features.double(), few[1].features.double())
     assert found["kid"].value == pytest.approx(expected.item(), rel=1e-5)
 
@@ -107,7 +107,7 @@ def scored():
 
     def score(samples):
         found = {}
-        for metric in (scores.frechet, scores.kernel, scores.manifold):
+        for metric in (scores.frechet, kernel.kernel, scores.manifold):
             found |= metric(Config(), samples, real)
         return {name: getattr(found[name], "value", None) for name in ("fid", "kid", "coverage")}
 

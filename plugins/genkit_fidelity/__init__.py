@@ -73,7 +73,7 @@ def register_metrics() -> list[MetricSpec]:
         MetricSpec(
             name="kid",
             summary="Kernel distance of features to those of real images (KID), unbiased",
-            target="genkit_fidelity.scores:kernel",
+            target="genkit_fidelity.kernel:kernel",
             columns=(
                 Column(
                     name="kid",
