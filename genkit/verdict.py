@@ -127,7 +127,7 @@ def _lead(leader: Row, second: Row, column: Column) -> str:
     a, b = leader["scores"][column.name], second["scores"][column.name]
     what, rival = plain(column.title).partition(" ")[0], second["name"]
     if a > 0 and b > 0 and column.better == "lower":
-        return f"with a {what} {1 - a / b:.0%} lower than {rival}"
+        return f"with {what} {1 - a / b:.0%} lower than {rival}"
     if a > 0 and b > 0:
         return f"with {what} {a / b - 1:.0%} higher than {rival}"
     return f"ahead of {rival}"

@@ -175,7 +175,7 @@ def test_tables_hold_the_numbers_of_the_comparison(folder: Path, page: Page) -> 
 
 
 def test_headline_and_sections_stand_in_order(page: Page) -> None:
-    assert page.words["h1"] == ["pixelcnn made the best samples, with a KID 49% lower than vae"]
+    assert page.words["h1"] == ["pixelcnn made the best samples, with KID 49% lower than vae"]
     assert [s["id"] for s in page.all("section")] == [
         *("scores", "samples", "growth", "curves", "quality", "interpolation"),
         *("reconstructions", "completion", "neighbours", "warnings", "protocol", "repeat"),
@@ -190,7 +190,7 @@ def said(*rows: dict[str, Any], registry: Registry, by: str | None = None) -> tu
 
 def test_verdict_names_a_winner_only_beyond_the_error_bars(registry: Registry) -> None:
     winner, why = said(row("a", 0.3), row("b", 0.6), *CALIBRATION, registry=registry)
-    assert winner == "a made the best samples, with a KID 50% lower than b"
+    assert winner == "a made the best samples, with KID 50% lower than b"
     assert "300.0 ±20.0 against 600.0 ±20.0: a difference beyond the error bars" in why
     assert "Unseen real images score 14.0 ±40.0, noise 8.13k ±160.0" in why
     nobody, why = said(row("a", 0.3, 0.1), row("b", 0.4, 0.1), row("c", 3.0), registry=registry)
@@ -378,7 +378,7 @@ def test_ranking_by_another_score_decides_table_and_headline(
     swapped["scores"]["fid"] = 1.0
     write_comparison(tmp_path, [row("dcgan", 0.3), swapped])
     page = Page(render([tmp_path], registry, rank_by="fid"))
-    assert page.words["h1"][0].startswith("vae made the best samples, with a FID")
+    assert page.words["h1"][0].startswith("vae made the best samples, with FID")
     assert page.tables[0][0][2] == "FID\n(digits)" and page.tables[0][1][:2] == ["1", "vae"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -133,3 +134,26 @@ def test_without_a_compiler_compile_is_refused_in_a_sentence(tmp_path: Path, dat
     assert "--compile: torch.compile does not work here" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("kept", [False, True])
+def test_freed_memory_is_kept_only_when_asked_for(kept: bool) -> None:
+    program = f"""
+from pathlib import Path
+from genkit.machine import keep_freed_memory
+
+def pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+if {kept}:
+    keep_freed_memory()
+before = pages()
+block = b"x" * 24 * 2**20
+del block
+print((pages() - before) * 4096)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (int(done.stdout) > 20 * 2**20) == kept
