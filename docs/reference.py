@@ -18,8 +18,8 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from genkit.cli import app
-from genkit.config import RunConfig
-from genkit.registry import Entry, load_registry
+from genkit.config.run import RunConfig
+from genkit.registry.catalogue import Entry, load_registry
 from genkit.specs import Config
 
 DOCS = Path(__file__).parent

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from genkit.comparison import Comparison
-    from genkit.runs import Run
+from genkit.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from genkit.comparison.compare import Comparison
+    from genkit.runs.run import Run
+
 __all__ = ["__version__", "compare", "load", "resume", "train"]
 
 
@@ -44,9 +45,9 @@ def train(
     Raises:
         genkit.errors.UsageError: for a name or a value that cannot be used.
     """
-    from genkit.progress import new_reporter
-    from genkit.registry import load_registry
-    from genkit.training import train_by_name
+    from genkit.io.progress import new_reporter
+    from genkit.registry.catalogue import load_registry
+    from genkit.training.train import train_by_name
 
     return train_by_name(
         load_registry(),
@@ -70,9 +71,9 @@ def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
         genkit.errors.UsageError: the path is no run, or a change is none that can be made.
         genkit.errors.CheckpointError: there is no whole checkpoint.
     """
-    from genkit.progress import new_reporter
-    from genkit.registry import load_registry
-    from genkit.training import resume as go_on
+    from genkit.io.progress import new_reporter
+    from genkit.registry.catalogue import load_registry
+    from genkit.training.train import resume as go_on
 
     return go_on(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
 
@@ -85,8 +86,8 @@ def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
         genkit.errors.UsageError: the path is no run, or its plugin is not installed.
         genkit.errors.CheckpointError: its weights are missing, damaged or of another model.
     """
-    from genkit.registry import load_registry
-    from genkit.runs import load_run
+    from genkit.registry.catalogue import load_registry
+    from genkit.runs.run import load_run
 
     return load_run(path, load_registry(), device, best=best)
 
@@ -98,10 +99,10 @@ def compare(models: Sequence[str], *, out: str | Path | None = None, **options: 
         models: names of trainers, and paths of runs to take as they are.
         out: folder for all results; must be new.
         options: data, budget, preset, seed, samples, features and the others of
-            `genkit.protocol.Options`.
+            `genkit.comparison.options.Options`.
     """
-    from genkit.comparison import compare as run_comparison
-    from genkit.protocol import Options
-    from genkit.registry import load_registry
+    from genkit.comparison.compare import compare as run_comparison
+    from genkit.comparison.options import Options
+    from genkit.registry.catalogue import load_registry
 
     return run_comparison(models, Options(**options), load_registry(), Path(out) if out else None)

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, plugin_code
-from genkit.progress import Reporter
-from genkit.registry import Registry
-from genkit.rundir import write_atomic
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import write_atomic
+from genkit.registry.catalogue import Registry
 from genkit.specs import Config, ImageShape
 
 BATCH_SIZE = 64  # images at a time: faster on a CPU than more, with small networks

@@ -17,10 +17,10 @@ from torch import Tensor
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, one_line
 from genkit.features import FeatureExtractor, ImageSet, Statistics, statistics_of
-from genkit.progress import Reporter
-from genkit.registry import Entry
+from genkit.io.progress import Reporter
+from genkit.registry.catalogue import Entry
 from genkit.specs import MetricSpec
-from genkit.stream import derive_seed
+from genkit.training.stream import derive_seed
 
 BLOCKS = 20  # of samples that the jackknife leaves out in turn
 

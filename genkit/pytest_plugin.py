@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from genkit.plugins import Plugin
-    from genkit.registry import Registry
+    from genkit.registry.catalogue import Registry
+    from genkit.registry.loader import Plugin
 
 CHECKS = {
     "check_trainer": "trainers",
@@ -48,7 +48,7 @@ class Checks(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         from genkit.errors import GenkitError
-        from genkit.registry import load_registry
+        from genkit.registry.catalogue import load_registry
 
         try:
             registry = load_registry(strict=False)
@@ -72,8 +72,9 @@ class Check(pytest.Item):
     def runtest(self) -> None:
         from inspect import signature
 
-        from genkit import promises, testing
+        from genkit import testing
         from genkit.errors import GenkitError
+        from genkit.testing import contract as promises
 
         name, subject, arguments = self.call
         check = getattr(testing, name)
@@ -91,7 +92,7 @@ class Check(pytest.Item):
 
 def _find(registry: Registry, name: str) -> list[Plugin]:
     """The plugins of a distribution, or those of that entry point; UsageError if there are none."""
-    from genkit.config import suggest
+    from genkit.config.run import suggest
     from genkit.errors import UsageError
 
     plugins, name = registry.plugins.plugins, name.lower().replace("_", "-")
@@ -116,7 +117,7 @@ def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[st
     UsageError for one that is of nothing installed."""
     import tomllib
 
-    from genkit.config import suggest
+    from genkit.config.run import suggest
     from genkit.errors import UsageError
 
     path = config.rootpath / "pyproject.toml"

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from genkit.model import GenerativeModel, LogLikelihood, Phase
-from genkit.promises import statement
 from genkit.specs import TrainerSpec
 from genkit.testing import PromiseBroken, check_trainer
+from genkit.testing.contract import statement
 
 SHAPE = (1, 4, 4)
 

@@ -27,12 +27,12 @@ import torch
 from PIL import Image
 from toys import Denoiser, bright_squares, make_loop, registry, train_tiny, write_npz
 
-from genkit.checkpoint import load_state, load_weights, save_state, save_weights
-from genkit.config import resolve
+from genkit.config.run import resolve
 from genkit.errors import GenkitError
-from genkit.intake import check_state
-from genkit.rundir import RunDir
-from genkit.runs import load_run
+from genkit.io.run_directory import RunDir
+from genkit.runs.checkpoint import load_state, load_weights, save_state, save_weights
+from genkit.runs.run import load_run
+from genkit.runs.state_file import check_state
 
 MOST_SECONDS = 1.0
 # What a mutant may be given in place of some of its bytes.

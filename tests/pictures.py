@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import genkit_datasets
-from genkit.data import ImageData, open_data, parse_data_name
+from genkit.data import ImageData
+from genkit.data.datasets import open_data, parse_data_name
 from genkit_datasets import mini
 
 SPECS = {spec.name: spec for spec in genkit_datasets.register_datasets()}

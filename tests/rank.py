@@ -8,15 +8,15 @@ import sys
 import torch
 from toys import TINY, Denoiser, bright_squares, random_images, registry
 
-from genkit.config import resolve
+from genkit.compute.device import place
+from genkit.compute.ranks import joined
+from genkit.config.run import resolve
 from genkit.data import Split
-from genkit.device import place
-from genkit.loop import Loop
-from genkit.ranks import joined
-from genkit.runs import build_model
-from genkit.sampling import draw
+from genkit.runs.run import build_model
+from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
-from genkit.stream import Stream
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
 
 name, to = sys.argv[1], sys.argv[3]
 steps, batch_size, accumulate = (int(sys.argv[i]) for i in (2, 4, 5))

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from toys import bright_squares, registry, train_tiny, write_npz
 
-from genkit import training
 from genkit.cli import main
-from genkit.config import RunConfig, resolve, to_json
+from genkit.config.run import RunConfig, resolve, to_json
 from genkit.errors import GenkitError, UsageError
-from genkit.rundir import RunDir
-from genkit.runs import MOST_PIXELS, load_run, read_values
+from genkit.io.run_directory import RunDir
+from genkit.runs.run import MOST_PIXELS, load_run, read_values
 from genkit.specs import Config
+from genkit.training import train as training
 
 torch.set_num_threads(1)
 MODELS = ("dcgan", "vae", "pixelcnn")
@@ -287,7 +287,7 @@ def test_configs_of_other_plugins_refuse_what_they_do_not_take(kind: str) -> Non
     "words", ["size=7", "size=257", "size=nan", "size=1e400", "size=", "channels=2", "colour=1"]
 )
 def test_options_of_data_sets_are_refused_by_name_and_value(words: str) -> None:
-    from genkit.data import open_data
+    from genkit.data.datasets import open_data
 
     spec = registry().datasets.find("folder")
     name, value = words.split("=")

@@ -103,7 +103,7 @@ def test_what_is_allowed_is_not_banned() -> None:
 
 def test_there_are_files_to_look_at() -> None:
     names = {path.name for path in FILES}
-    assert names >= {"checkpoint.py", "intake.py", "folder.py", "model.py"}
+    assert names >= {"checkpoint.py", "state_file.py", "folder.py", "model.py"}
     assert any(path.suffix == ".template" for path in FILES)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pages import CALIBRATION, row, write_comparison
 
-from genkit.page import write_page
-from genkit.registry import load_registry
-from genkit.report import estimate
+from genkit.registry.catalogue import load_registry
+from genkit.report.page import write_page
+from genkit.report.tables import estimate
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("GENKIT_CHROMIUM") or next(

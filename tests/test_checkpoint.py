@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toys import Denoiser, TinyGAN, make_loop, same_bits, snapshot
 
-from genkit.checkpoint import load_state, load_weights, save_state, save_weights
 from genkit.errors import CheckpointError
 from genkit.model import Phase
+from genkit.runs.checkpoint import load_state, load_weights, save_state, save_weights
 
 # ---- training states
 

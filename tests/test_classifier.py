@@ -11,7 +11,7 @@ import torch
 from genkit.data import ImageData, Split
 from genkit.errors import TrainingError, UsageError
 from genkit.features import extract
-from genkit.progress import Reporter
+from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 from genkit_fidelity import classifier
 from genkit_fidelity.classifier import Classifier, ClassifierNetwork

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from conftest import Answer, CommandLines, error_of
 
-from genkit import __version__
 from genkit.cli import main
-from genkit.config import RunConfig
+from genkit.config.run import RunConfig
 from genkit.errors import UsageError
-from genkit.progress import new_reporter
-from genkit.registry import load_registry
+from genkit.io.progress import new_reporter
+from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
+from genkit.version import __version__
 
 MODELS = ("dcgan", "vae", "pixelcnn")
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.comparison import choose_entrants, compare
+from genkit.comparison.compare import choose_entrants, compare
+from genkit.comparison.options import Options
 from genkit.errors import UsageError
-from genkit.protocol import Options
-from genkit.registry import load_registry
+from genkit.registry.catalogue import load_registry
 
 
 @pytest.fixture(scope="module")

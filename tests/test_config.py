@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from genkit.config import (
+from genkit.config.options import check_trainer_options, escape, option_parameters
+from genkit.config.run import (
     Budget,
     RunConfig,
     read_config_file,
@@ -18,8 +19,7 @@ from genkit.config import (
     to_json,
 )
 from genkit.errors import PluginError, UsageError
-from genkit.options import check_trainer_options, escape, option_parameters
-from genkit.registry import load_registry
+from genkit.registry.catalogue import load_registry
 from genkit.specs import Config, TrainerConfig, TrainerSpec
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from genkit import crew as crews
-from genkit.crew import Crew
-from genkit.device import visible_devices
+from genkit.comparison import pool as crews
+from genkit.comparison.pool import Crew
+from genkit.compute.device import visible_devices
 
 TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pictures import SPECS, all_images, images, open_named, open_splits
 
-from genkit.data import Split, Splits, data_root, parse_data_name
+from genkit.data import Split, Splits
+from genkit.data.datasets import data_root, parse_data_name
 from genkit.errors import PluginError, UsageError
 from genkit.specs import DatasetSpec, ImageShape
 

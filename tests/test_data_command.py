@@ -19,10 +19,10 @@ from pictures import open_named, save_images
 from PIL import Image
 from test_prepare import result
 
-from genkit.draft import ENTRIES
+from genkit.data.partial import ENTRIES
+from genkit.data.prepare import prepare
+from genkit.data.prepared import ARRAY, MANIFEST
 from genkit.errors import UsageError
-from genkit.prepare import prepare
-from genkit.prepared import ARRAY, MANIFEST
 
 torch.set_num_threads(1)
 

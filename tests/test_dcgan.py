@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from toys import SHAPE, TINY, bright_squares, make_loop, snapshot
 
-from genkit import sampling
-from genkit.device import place
+from genkit.compute.device import place
 from genkit.errors import UsageError
 from genkit.model import Batch
+from genkit.sampling import draw as sampling
 from genkit.specs import ImageShape
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN

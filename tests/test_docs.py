@@ -21,8 +21,8 @@ import torch
 from conftest import CommandLines
 
 from genkit import hookspecs, model, specs, testing
-from genkit.config import resolve
-from genkit.registry import load_registry
+from genkit.config.run import resolve
+from genkit.registry.catalogue import load_registry
 
 torch.set_num_threads(1)
 

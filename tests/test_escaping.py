@@ -16,11 +16,11 @@ from toys import bright_squares, registry, train_tiny, write_npz
 
 from genkit.cli import main
 from genkit.errors import GenkitError, printable
-from genkit.ranking import footnotes, rank, score_columns
-from genkit.report import print_ranking, to_markdown
-from genkit.rundir import RunDir, new_run_path
-from genkit.runs import load_run
-from genkit.scoreboard import read_rows
+from genkit.io.run_directory import RunDir, new_run_path
+from genkit.report.ranking import footnotes, rank, score_columns
+from genkit.report.rows import read_rows
+from genkit.report.tables import print_ranking, to_markdown
+from genkit.runs.run import load_run
 
 torch.set_num_threads(1)
 NAMES = {

@@ -19,16 +19,17 @@ from toys import (
     write_npz,
 )
 
-from genkit import __version__, sampling
-from genkit.card import differences
 from genkit.errors import PluginError, UsageError
-from genkit.evaluation import Protocol, Yardstick, evaluate
+from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
 from genkit.features import FeatureExtractor, Statistics
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
 from genkit.metrics import Estimate, choice, reference_for
-from genkit.progress import Reporter
-from genkit.rundir import RunDir
-from genkit.runs import Run, load_data
+from genkit.report.protocol_card import differences
+from genkit.runs.run import Run, load_data
+from genkit.sampling import draw as sampling
 from genkit.specs import Column, Config, FeaturesSpec, ImageShape, MetricSpec
+from genkit.version import __version__
 
 
 class Brightness(FeatureExtractor):
@@ -71,7 +72,7 @@ class Heard(Reporter):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """A registry with the toy metric and features only, and a cache of the test's own."""
-    from genkit.registry import Entry, load_registry
+    from genkit.registry.catalogue import Entry, load_registry
 
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Brightness, "calls", 0)
@@ -93,7 +94,7 @@ def toys(monkeypatch, tmp_path):
 
 
 def open_npz(tmp_path, registry_, images, **options):
-    from genkit.config import RunConfig
+    from genkit.config.run import RunConfig
 
     data = write_npz(tmp_path / "evaluated.npz", images)
     return load_data(registry_, RunConfig(data=data, **options))
@@ -391,12 +392,12 @@ def test_likelihood_that_fails_costs_no_score(yardstick, tmp_path):
 
 
 def test_slow_metric_is_named(yardstick, monkeypatch):
-    import genkit.evaluation
+    import genkit.evaluation.evaluator
 
     heard = Heard()
     evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
     assert heard.said == []
-    monkeypatch.setattr(genkit.evaluation, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(genkit.evaluation.evaluator, "SLOW_SECONDS", -1.0)
     evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
     assert heard.said == ["metric 'distance' took 0 s"]
 
@@ -414,7 +415,7 @@ def test_what_a_metric_says_to_its_user_reaches_them(yardstick, monkeypatch):
 
 def test_digits_are_scored_with_the_features_that_come_with_genkit(tmp_path, monkeypatch):
     """Real digits score better than noise, and shipped statistics stand for the reference."""
-    from genkit.config import RunConfig
+    from genkit.config.run import RunConfig
 
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "cache"))
     data = load_data(registry(), RunConfig(data="mnist-mini"))

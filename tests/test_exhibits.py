@@ -19,13 +19,13 @@ from toys import (
     write_npz,
 )
 
-from genkit import exhibits
 from genkit.errors import Interrupted, PluginError, UsageError
-from genkit.progress import Reporter
-from genkit.runs import load_run
-from genkit.sampling import draw
+from genkit.io.progress import Reporter
+from genkit.runs.run import load_run
+from genkit.sampling import completion as exhibits
+from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
-from genkit.stream import to_unit_range
+from genkit.training.stream import to_unit_range
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_pixelcnn import PixelCNNConfig
@@ -413,7 +413,7 @@ def test_no_exhibits_are_made_where_no_grids_are_wanted_or_training_is_not_at_it
 
 def test_exhibits_change_nothing_of_a_training_that_goes_on(tmp_path, data):
     """A run that ended, showed its exhibits and went on equals one that went through."""
-    from genkit.training import resume
+    from genkit.training.train import resume
 
     train_tiny("vae", data, tmp_path / "parts", budget="3steps", grids=1)
     before = read(tmp_path / "parts" / "samples" / "interpolation.png")

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import genkit
-from genkit import export, onnx_network
 from genkit.cli import main
 from genkit.errors import GenkitError, UsageError, WriteError
+from genkit.io.run_directory import read_json, write_json
 from genkit.model import GenerativeModel
-from genkit.model_card import code, escape
-from genkit.rundir import read_json, write_json
-from genkit.runs import Run
+from genkit.report.model_card import code, escape
+from genkit.runs import export
+from genkit.runs import onnx as onnx_network
+from genkit.runs.run import Run
 from genkit.specs import ImageShape
 
 torch.set_num_threads(1)
@@ -153,7 +154,7 @@ def test_absolute_paths_are_told_from_other_text(text: str, expected: str) -> No
 
 
 def test_best_weights_are_exported_with_their_step(own: Run, tmp_path: Path) -> None:
-    from genkit import checkpoint
+    from genkit.runs import checkpoint
 
     with torch.no_grad():
         for parameter in own.model.parameters():

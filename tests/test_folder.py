@@ -9,9 +9,9 @@ import pytest
 from pictures import open_named, save_images
 from PIL import Image
 
+from genkit.data.walk import find_images
 from genkit.errors import UsageError
 from genkit.specs import ImageShape
-from genkit.walk import find_images
 from genkit_datasets import FolderConfig, folder
 
 

@@ -21,7 +21,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from genkit.data import data_root
+from genkit.data.datasets import data_root
 from genkit.features import extract
 from genkit.specs import Config
 from genkit_datasets.classic import load_cifar10

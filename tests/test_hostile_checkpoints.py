@@ -36,11 +36,11 @@ from toys import (
     write_npz,
 )
 
-from genkit.checkpoint import load_state, load_weights, save_state, save_weights
 from genkit.cli import main
 from genkit.errors import CheckpointError
-from genkit.intake import check_state, read_state
 from genkit.model import Phase
+from genkit.runs.checkpoint import load_state, load_weights, save_state, save_weights
+from genkit.runs.state_file import check_state, read_state
 
 NAME = "step-000000002"
 
@@ -488,7 +488,7 @@ BOMBS = """
     import torch
     from test_hostile_checkpoints import bombs
     from genkit.errors import CheckpointError
-    from genkit.intake import read_state
+    from genkit.runs.state_file import read_state
     torch.set_num_threads(1)
     pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (pages + 2**30, pages + 2**30))

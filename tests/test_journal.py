@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from genkit import rundir
 from genkit.errors import WriteError
-from genkit.journal import KEPT, Journal
-from genkit.progress import Reporter
-from genkit.rundir import RunDir, write_json
+from genkit.io import run_directory as rundir
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir, write_json
+from genkit.training.metrics_log import KEPT, Journal
 
 
 class Said(Reporter):

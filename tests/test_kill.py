@@ -19,11 +19,11 @@ import pytest
 import torch
 from toys import child_environment, registry, same_bits, train_tiny, write_npz
 
-from genkit import rundir
-from genkit.checkpoint import load_state, read_best
-from genkit.progress import Reporter
-from genkit.rundir import RunDir
-from genkit.training import resume
+from genkit.io import run_directory as rundir
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
+from genkit.runs.checkpoint import load_state, read_best
+from genkit.training.train import resume
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from toys import QUIET, TINY, child_environment, registry, same_bits, write_npz
 
-from genkit.checkpoint import load_state
-from genkit.runs import load_run
+from genkit.runs.checkpoint import load_state
+from genkit.runs.run import load_run
 
 pytestmark = [
     pytest.mark.slow,

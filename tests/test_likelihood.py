@@ -9,12 +9,12 @@ from torch import nn
 from torch.distributions import Bernoulli, kl_divergence
 from toys import SHAPE, TINY, Constant, LinearVAE, bright_squares, make_loop, random_images
 
-from genkit import likelihood
 from genkit.errors import PluginError
-from genkit.likelihood import measure_likelihood
+from genkit.evaluation import likelihood
+from genkit.evaluation.likelihood import measure_likelihood
 from genkit.model import GenerativeModel, LogLikelihood
 from genkit.specs import ImageShape, TrainerConfig
-from genkit.stream import to_unit_range
+from genkit.training.stream import to_unit_range
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 from genkit_vae import VAEConfig

@@ -18,15 +18,17 @@ import pytest
 import torch
 from toys import QUIET, TINY, child_environment, registry, same_bits, train_tiny, write_npz
 
-from genkit import locks, rundir, training
-from genkit.checkpoint import load_state
 from genkit.errors import TrainingError, WriteError
 from genkit.hookspecs import hookimpl
-from genkit.loop import Loop
-from genkit.plugins import Plugin
-from genkit.progress import Bar, JSONLines, Reporter
-from genkit.registry import load_registry
-from genkit.rundir import RunDir
+from genkit.io import locks
+from genkit.io import run_directory as rundir
+from genkit.io.progress import Bar, JSONLines, Reporter
+from genkit.io.run_directory import RunDir
+from genkit.registry.catalogue import load_registry
+from genkit.registry.loader import Plugin
+from genkit.runs.checkpoint import load_state
+from genkit.training import train as training
+from genkit.training.loop import Loop
 
 torch.set_num_threads(1)
 TIMES = ("seconds", "images_per_second")

@@ -13,18 +13,18 @@ import pytest
 import torch
 from toys import QUIET, TINY, child_environment, registry, train_tiny, write_npz
 
-from genkit import rundir
 from genkit.errors import UsageError
-from genkit.rundir import RunDir
-from genkit.runs import load_run
-from genkit.training import resume
+from genkit.io import run_directory as rundir
+from genkit.io.run_directory import RunDir
+from genkit.runs.run import load_run
+from genkit.training.train import resume
 
 torch.set_num_threads(1)
 # Holds the lock of a run directory until it is killed; says so first.
 HOLD = """
 import sys, time
 from pathlib import Path
-from genkit.rundir import RunDir
+from genkit.io.run_directory import RunDir
 with RunDir(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     time.sleep(100)
@@ -108,7 +108,7 @@ def test_a_copy_of_the_process_does_not_keep_the_lock(run):
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
-from genkit.rundir import RunDir
+from genkit.io.run_directory import RunDir
 with RunDir(Path({str(run.path)!r})).locked():
     child = os.fork()
     if not child:
@@ -149,7 +149,7 @@ def test_such_a_file_blocks_nobody_once_its_process_was_killed(tmp_path, code):
 import errno, fcntl, os, signal, sys
 from pathlib import Path
 from genkit.errors import UsageError
-from genkit.rundir import RunDir
+from genkit.io.run_directory import RunDir
 def flock(number, operation):
     raise OSError({code}, os.strerror({code}))
 fcntl.flock = flock

@@ -19,12 +19,12 @@ from toys import (
     snapshot,
 )
 
-from genkit import sampling
-from genkit.device import place
+from genkit.compute.device import place
 from genkit.errors import PluginError, TrainingError, UsageError
 from genkit.model import Phase
+from genkit.sampling import draw as sampling
 from genkit.specs import ImageShape
-from genkit.stream import derive_seed
+from genkit.training.stream import derive_seed
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_vae import VAEConfig

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from genkit import neighbours
-from genkit.neighbours import closer_to_train
+from genkit.evaluation import nearest as neighbours
+from genkit.evaluation.nearest import closer_to_train
 
 torch.set_num_threads(1)
 

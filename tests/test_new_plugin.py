@@ -17,15 +17,15 @@ import pytest
 import torch
 from conftest import CommandLines, install_plugin, trainer_source
 
-from genkit.config import resolve
+from genkit.cli.new_plugin import SORTS, Kind, new_plugin, next_commands, write_plugin
+from genkit.config.run import resolve
 from genkit.data import Split
 from genkit.errors import UsageError
-from genkit.loop import Loop
-from genkit.new_plugin import SORTS, Kind, new_plugin, next_commands, write_plugin
-from genkit.runs import build_model
-from genkit.sampling import draw
+from genkit.runs.run import build_model
+from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
-from genkit.stream import Stream
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
 
 pytestmark = pytest.mark.xdist_group("new_plugin")
 

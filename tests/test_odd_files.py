@@ -22,10 +22,10 @@ import pytest
 from pictures import images, open_named, save_images
 from PIL import Image
 
-from genkit.decode import BadImage, decode_image, read_image
+from genkit.data.decode import BadImage, decode_image, read_image
+from genkit.data.prepare import prepare
+from genkit.data.walk import find_images
 from genkit.errors import GenkitError
-from genkit.prepare import prepare
-from genkit.walk import find_images
 
 SIDE = 16
 Make = Callable[[Path], object]
@@ -423,7 +423,7 @@ def test_file_that_changes_between_walk_and_read_is_left_out(
         monkeypatch.setattr("genkit_datasets.folder.find_images", find_and_change)
         notes = open_named(f"folder:{place}").notes
     else:
-        monkeypatch.setattr("genkit.prepare.find_images", find_and_change)
+        monkeypatch.setattr("genkit.data.prepare.find_images", find_and_change)
         notes = prepare(place, tmp_path / "out", size=8).manifest.notes
     (note,) = (note for note in notes if note.startswith("skipped 2.png: "))
     assert re.search(reason, note)

@@ -19,14 +19,14 @@ from conftest import CommandLines, error_of
 from pages import CALIBRATION, CARD, row, write_comparison, write_run
 
 from genkit.cli import main
-from genkit.curves import Series, chart, log_ticks, number, thin, ticks
 from genkit.errors import GenkitError
-from genkit.page import refresh_page, render, write_page
-from genkit.ranking import rank, score_columns
-from genkit.registry import Registry, load_registry
-from genkit.report import estimate
-from genkit.thumbnails import embed
-from genkit.verdict import verdict
+from genkit.registry.catalogue import Registry, load_registry
+from genkit.report.charts import Series, chart, log_ticks, number, thin, ticks
+from genkit.report.headline import verdict
+from genkit.report.page import refresh_page, render, write_page
+from genkit.report.ranking import rank, score_columns
+from genkit.report.tables import estimate
+from genkit.report.thumbnails import embed
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "<script>alert(1)</script>"

@@ -15,7 +15,7 @@ from conftest import Answer, CommandLines, install_plugin, trainer_source
 
 from genkit.errors import PluginError
 from genkit.hookspecs import hookimpl
-from genkit.plugins import Plugin, Plugins
+from genkit.registry.loader import Plugin, Plugins
 
 
 def metric_source(*columns: str) -> str:

@@ -15,14 +15,14 @@ import torch
 from pictures import images, open_named, save_images
 from PIL import Image
 
-import genkit.prepare
-from genkit.decode import read_image
-from genkit.decoders import decode_files
-from genkit.draft import ENTRIES, ROWS, Draft
+import genkit.data.prepare
+from genkit.data.decode import read_image
+from genkit.data.partial import ENTRIES, ROWS, Draft
+from genkit.data.prepare import Prepared, prepare
+from genkit.data.prepared import ARRAY, MANIFEST, npy_header, read_manifest
+from genkit.data.walk import find_images
+from genkit.data.workers import decode_files
 from genkit.errors import UsageError
-from genkit.prepare import Prepared, prepare
-from genkit.prepared import ARRAY, MANIFEST, npy_header, read_manifest
-from genkit.walk import find_images
 
 torch.set_num_threads(1)
 
@@ -123,8 +123,8 @@ def test_result_depends_neither_on_processes_nor_on_the_place(
     folder = fill(tmp_path / "in", "classes")
     save_images(folder / "ant", 40)
     prepared(folder, tmp_path / "one", workers=1)
-    monkeypatch.setattr(genkit.prepare, "FEWEST_SHARED_BYTES", 0)
-    monkeypatch.setattr(genkit.prepare, "CHUNK_BYTES", 1)  # eight files at a time
+    monkeypatch.setattr(genkit.data.prepare, "FEWEST_SHARED_BYTES", 0)
+    monkeypatch.setattr(genkit.data.prepare, "CHUNK_BYTES", 1)  # eight files at a time
     prepared(folder, tmp_path / "two", workers=2)
     assert result(tmp_path / "one") == result(tmp_path / "two")
     assert set(result(tmp_path / "one")) == {ARRAY, MANIFEST}
@@ -242,17 +242,17 @@ def test_file_that_could_not_be_read_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = fill(tmp_path / "in"), tmp_path / "out"
-    walk = genkit.prepare.find_images
+    walk = genkit.data.prepare.find_images
 
     def find_and_remove(place: Path) -> object:
         found = walk(place)
         (folder / "3.png").rename(tmp_path / "3.png")
         return found
 
-    monkeypatch.setattr(genkit.prepare, "find_images", find_and_remove)
+    monkeypatch.setattr(genkit.data.prepare, "find_images", find_and_remove)
     first = prepared(folder, out).manifest
     assert first.left_out["3.png"] == "cannot be read (No such file or directory)"
-    monkeypatch.setattr(genkit.prepare, "find_images", walk)
+    monkeypatch.setattr(genkit.data.prepare, "find_images", walk)
     (tmp_path / "3.png").rename(folder / "3.png")  # with the time it had
     assert prepared(folder, out).decoded == 1
     prepared(folder, tmp_path / "fresh")
@@ -376,7 +376,7 @@ def test_update_that_was_killed_between_array_and_manifest_is_finished(
         raise SystemExit  # nothing is tidied up but open files
 
     with monkeypatch.context() as patch:
-        patch.setattr(genkit.prepare, "write_atomic", die)
+        patch.setattr(genkit.data.prepare, "write_atomic", die)
         with pytest.raises(SystemExit):
             prepared(folder, out)
     with pytest.raises(UsageError, match="is damaged"):

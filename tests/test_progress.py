@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from genkit import progress
 from genkit.cli import main
-from genkit.crew import Crew
-from genkit.preview import Preview
-from genkit.progress import Bar, JSONLines, Lines, Reporter, new_bars, new_reporter, show_state
+from genkit.comparison.pool import Crew
+from genkit.io import progress
+from genkit.io.preview import Preview
+from genkit.io.progress import Bar, JSONLines, Lines, Reporter, new_bars, new_reporter, show_state
+from genkit.training.train import resume
 
 STATE = {
     "fraction": 0.25,
@@ -111,9 +112,8 @@ def test_score_goes_to_the_parent_process_with_each_update(capsys):
 
 
 def test_training_reports_the_score_that_its_log_holds(tmp_path):
-    import genkit
-    from genkit.registry import load_registry
-    from genkit.training import train_by_name
+    from genkit.registry.catalogue import load_registry
+    from genkit.training.train import train_by_name
 
     recorder = Recorder()
     recorder.scores, recorder.pictures = [], []
@@ -136,9 +136,9 @@ def test_training_reports_the_score_that_its_log_holds(tmp_path):
     assert np.array_equal(recorder.pictures[-1], run.sample(64).numpy())
 
     again = Recorder()  # told anew where a run goes on
-    genkit.training.resume(run.path, registry, reporter=again, budget="6steps", watch=0)
+    resume(run.path, registry, reporter=again, budget="6steps", watch=0)
     assert again.last_score == {}
-    genkit.training.resume(run.path, registry, reporter=again, budget="8steps", watch=16, grids=1)
+    resume(run.path, registry, reporter=again, budget="8steps", watch=16, grids=1)
     assert again.last_score == {"kid": pytest.approx(run.directory.read_metrics()[-1]["kid"])}
 
 
@@ -155,7 +155,7 @@ print(json.dumps({"event": "update", "score": SCORE, **state}), flush=True)
 @pytest.fixture
 def crew_of(monkeypatch):
     """A crew whose commands are Python source."""
-    from genkit import crew
+    from genkit.comparison import pool as crew
 
     monkeypatch.setattr(crew, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
     return Crew

@@ -92,7 +92,7 @@ def test_sessions_without_the_option_are_as_they_were(run, pytester):
     pytester.makeconftest(
         "import sys\n"
         "def pytest_unconfigure(config):\n"
-        "    heavy = {'pydantic', 'typer', 'torch', 'genkit.plugins'} & set(sys.modules)\n"
+        "    heavy = {'pydantic', 'typer', 'torch', 'genkit.registry.loader'} & set(sys.modules)\n"
         "    print('heavy:', *heavy, config.getini('markers'))\n"
     )
     code, out = run("-s", "-p", "no:hypothesispytest")

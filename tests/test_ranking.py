@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from genkit.card import differences, entries
 from genkit.errors import UsageError
-from genkit.ranking import average, choose_column, footnotes, rank, score_columns, tie
-from genkit.registry import load_registry
+from genkit.registry.catalogue import load_registry
+from genkit.report.protocol_card import differences, entries
+from genkit.report.ranking import average, choose_column, footnotes, rank, score_columns, tie
 from genkit.specs import Column
 
 FID = Column(name="fid", title="FID", better="lower")

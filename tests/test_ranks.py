@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genkit.ranks import ALONE, Ranks
+from genkit.compute.ranks import ALONE, Ranks
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

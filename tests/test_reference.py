@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from conftest import install_plugin, trainer_source
 
-from genkit.registry import load_registry
+from genkit.registry.catalogue import load_registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 

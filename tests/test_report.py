@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from genkit.card import FLAGGED
 from genkit.errors import GenkitError
-from genkit.ranking import footnotes, rank
-from genkit.report import (
+from genkit.report.protocol_card import FLAGGED
+from genkit.report.ranking import footnotes, rank
+from genkit.report.tables import (
     estimate,
     print_cards,
     print_ranking,

@@ -15,13 +15,13 @@ import torch
 from toys import QUIET, TINY, bright_squares, child_environment, registry, same_bits, train_tiny
 from toys import write_npz as write_data
 
-from genkit.checkpoint import load_state
 from genkit.cli import main
 from genkit.errors import CheckpointError, Interrupted, TrainingError, UsageError
-from genkit.progress import Reporter
-from genkit.registry import Registry
-from genkit.rundir import RunDir
-from genkit.training import CHANGEABLE, resume
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
+from genkit.registry.catalogue import Registry
+from genkit.runs.checkpoint import load_state
+from genkit.training.train import CHANGEABLE, resume
 
 TIMES = ("seconds", "images_per_second")
 OFTEN = {"checkpoint_seconds": 1e-9}  # a checkpoint after each step
@@ -152,7 +152,7 @@ def test_data_that_changed_is_refused(tmp_path, data):
 def test_a_model_whose_plugin_is_missing_is_refused(tmp_path, data, monkeypatch):
     run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
     monkeypatch.setenv("GENKIT_DISABLE_PLUGINS", "vae")
-    from genkit.registry import load_registry
+    from genkit.registry.catalogue import load_registry
 
     without: Registry = load_registry()
     with pytest.raises(UsageError, match="'vae'"):
@@ -271,7 +271,7 @@ def wait_for(process, path, seconds=60):
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, data, first):
     """In this process: after step 3, whose checkpoint is written, in the middle of step 4."""
-    from genkit.loop import Loop
+    from genkit.training.loop import Loop
 
     plain = Loop._follow
 

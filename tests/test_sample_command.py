@@ -12,12 +12,13 @@ import torch
 from PIL import Image, ImageSequence
 from toys import SHAPE, random_images, registry, train_tiny, write_npz
 
-from genkit import exhibits, film
 from genkit.cli import main
 from genkit.errors import UsageError
-from genkit.rundir import RunDir
-from genkit.runs import Run, load_run
-from genkit.sampling import make_grid, save_png
+from genkit.io.run_directory import RunDir
+from genkit.report import film
+from genkit.runs.run import Run, load_run
+from genkit.sampling import completion as exhibits
+from genkit.sampling.draw import make_grid, save_png
 
 torch.set_num_threads(1)
 
@@ -133,16 +134,16 @@ def test_labels_give_a_row_for_each_class(
     config = json.loads(Path("named/config.json").read_text("utf-8"))
     config["data"]["classes"] = ["nought", "one", "two"]
     Path("named/config.json").write_text(json.dumps(config), "utf-8")
-    import genkit.runs
+    import genkit.runs.run
 
-    real = genkit.runs.load_run
+    real = genkit.runs.run.load_run
 
     def load(*arguments: object, **more: object) -> Run:
         run = real(*arguments, **more)
         conditional(run.model)
         return run
 
-    monkeypatch.setattr(genkit.runs, "load_run", load)
+    monkeypatch.setattr(genkit.runs.run, "load_run", load)
     assert main(["sample", "named", "--labels", text, "-n", "4", "--seed", "3"]) == 0
     model = load("named", registry()).model
     expected = exhibits.draw_classes(model, [0, 1, 2], 4, seed=3)[classes]

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from toys import SHAPE, TINY, Constant, registry
 
-from genkit import sampling
 from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.sampling import draw as sampling
 from genkit.specs import ImageShape
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN

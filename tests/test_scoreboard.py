@@ -7,7 +7,7 @@ from conftest import error_of
 
 from genkit.cli import main
 from genkit.errors import GenkitError, UsageError
-from genkit.scoreboard import read_rows
+from genkit.report.rows import read_rows
 
 CARD = {
     "features": "digits-0123abcd",

@@ -14,7 +14,7 @@ import torch
 from conftest import CommandLines
 
 import genkit
-from genkit.rundir import RunDir
+from genkit.io.run_directory import RunDir
 from genkit_tensorboard import SWITCH
 
 torch.set_num_threads(1)

@@ -14,16 +14,17 @@ from conftest import install_plugin, trainer_source
 from pydantic import Field, field_validator
 from toys import TINY, bright_squares
 
-from genkit import (
-    data_promises,
-    exhibit_promises,
-    feature_promises,
-    metric_promises,
-    model_promises,
-    sample_promises,
-)
 from genkit.errors import UsageError
-from genkit.promises import (
+from genkit.registry.catalogue import load_registry
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+from genkit.testing import capabilities as exhibit_promises
+from genkit.testing import check_dataset, check_features, check_metric, check_plugin, check_trainer
+from genkit.testing import datasets as data_promises
+from genkit.testing import features as feature_promises
+from genkit.testing import metrics as metric_promises
+from genkit.testing import models as model_promises
+from genkit.testing import samples as sample_promises
+from genkit.testing.contract import (
     PromiseBroken,
     check,
     difference,
@@ -34,16 +35,7 @@ from genkit.promises import (
     statement,
     white_squares,
 )
-from genkit.registry import load_registry
-from genkit.spec_promises import PLUGIN_PROMISES, SPEC_PROMISES
-from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing import (
-    check_dataset,
-    check_features,
-    check_metric,
-    check_plugin,
-    check_trainer,
-)
+from genkit.testing.specs import PLUGIN_PROMISES, SPEC_PROMISES
 
 torch.set_num_threads(1)
 BUILT_IN = load_registry()

@@ -11,10 +11,10 @@ import torch
 from broken import SHAPE, Toy, assert_model_told, recorder, spec_of
 from torch import nn
 
-from genkit import model_promises as promises
 from genkit.errors import UsageError
 from genkit.model import Phase
 from genkit.testing import PromiseBroken, check_trainer
+from genkit.testing import models as promises
 
 torch.set_num_threads(1)
 CASES = []

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from broken import assert_told, recorder
 
-from genkit import data_promises
 from genkit.data import Split, Splits
-from genkit.promises import PromiseBroken, check, noisy_squares
 from genkit.specs import DatasetSpec, ImageShape
 from genkit.testing import check_dataset
+from genkit.testing import datasets as data_promises
+from genkit.testing.contract import PromiseBroken, check, noisy_squares
 
 LOADERS = []
 breaks = recorder(LOADERS)

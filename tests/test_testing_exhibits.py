@@ -7,7 +7,7 @@ import pytest
 import torch
 from broken import Toy, assert_model_told, recorder
 
-from genkit import exhibit_promises as promises
+from genkit.testing import capabilities as promises
 
 torch.set_num_threads(1)
 CASES = []

@@ -9,12 +9,12 @@ from broken import assert_told, recorder
 from pydantic import Field
 from torch.nn import functional as F
 
-from genkit import feature_promises
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor
-from genkit.promises import PromiseBroken
 from genkit.specs import Config, FeaturesSpec
 from genkit.testing import check_features
+from genkit.testing import features as feature_promises
+from genkit.testing.contract import PromiseBroken
 
 torch.set_num_threads(1)
 EXTRACTORS = []

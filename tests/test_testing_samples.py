@@ -10,9 +10,9 @@ import pytest
 import torch
 from broken import SHAPE, Toy, assert_model_told, recorder, spec_of
 
-from genkit import sample_promises as promises
 from genkit.model import LogLikelihood
 from genkit.testing import PromiseBroken, check_trainer
+from genkit.testing import samples as promises
 
 torch.set_num_threads(1)
 CASES = []

@@ -8,11 +8,11 @@ import torch
 from broken import assert_told, recorder
 from pydantic import Field
 
-from genkit import metric_promises
 from genkit.metrics import Estimate
-from genkit.promises import PromiseBroken
 from genkit.specs import Column, Config, MetricSpec
 from genkit.testing import check_metric
+from genkit.testing import metrics as metric_promises
+from genkit.testing.contract import PromiseBroken
 
 torch.set_num_threads(1)
 METRICS = []

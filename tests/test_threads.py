@@ -13,14 +13,14 @@ import pytest
 import torch
 from toys import TINY, child_environment, make_loop, registry, same_bits, train_tiny, write_npz
 
-from genkit import threads
-from genkit.checkpoint import load_state
 from genkit.cli import main
-from genkit.config import RunConfig, resolve
-from genkit.device import cpu_threads
-from genkit.runs import build_model
+from genkit.compute.device import cpu_threads
+from genkit.config.run import RunConfig, resolve
+from genkit.runs.checkpoint import load_state
+from genkit.runs.run import build_model
 from genkit.specs import ImageShape
-from genkit.training import resume
+from genkit.training import autothreads as threads
+from genkit.training.train import resume
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_without_a_compiler_compile_is_refused_in_a_sentence(tmp_path: Path, dat
 def test_freed_memory_is_kept_only_when_asked_for(kept: bool) -> None:
     program = f"""
 from pathlib import Path
-from genkit.machine import keep_freed_memory
+from genkit.io.machine import keep_freed_memory
 
 def pages():
     return int(Path("/proc/self/statm").read_text().split()[1])

@@ -12,15 +12,17 @@ from safetensors.torch import load_file
 from toys import QUIET, SHAPE, TINY, bright_squares, registry, train_tiny, write_npz
 
 import genkit
-from genkit import runner, sampling, training
 from genkit.errors import CheckpointError, GenkitError, TrainingError, UsageError
 from genkit.hookspecs import hookimpl
-from genkit.loop import Loop
-from genkit.plugins import Plugin
-from genkit.progress import Reporter
-from genkit.registry import load_registry
-from genkit.rundir import RunDir
-from genkit.sampling import make_grid
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
+from genkit.registry.catalogue import load_registry
+from genkit.registry.loader import Plugin
+from genkit.sampling import draw as sampling
+from genkit.sampling.draw import make_grid
+from genkit.training import runner
+from genkit.training import train as training
+from genkit.training.loop import Loop
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_metrics_hold_a_line_every_two_steps(run):
 
 
 def test_the_weights_are_the_averaged_ones(run):
-    from genkit.checkpoint import load_state
+    from genkit.runs.checkpoint import load_state
 
     state, _ = load_state(run.path / "checkpoints")
     saved = load_file(run.path / "model.safetensors")

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.budget import Budget
+from genkit.config.budget import Budget
 
 pytestmark = pytest.mark.xdist_group("tutorial")
 

@@ -9,11 +9,11 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from toys import SHAPE, TINY, bright_squares, make_loop
 
-from genkit.device import place
+from genkit.compute.device import place
 from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
-from genkit.stream import to_unit_range
+from genkit.training.stream import to_unit_range
 from genkit_vae import VAEConfig
 from genkit_vae.model import VAE, discretised_logistic
 

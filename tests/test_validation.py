@@ -16,13 +16,13 @@ from torch_fidelity import feature_extractor_inceptionv3 as stock
 from torchmetrics.image import FrechetInceptionDistance, InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
-from genkit.config import RunConfig
-from genkit.evaluation import Protocol, Yardstick, evaluate
+from genkit.config.run import RunConfig
+from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
 from genkit.features import ImageSet
 from genkit.metrics import Reference, choice, reference_for
-from genkit.registry import load_registry
-from genkit.runs import load_data
-from genkit.sampling import save_samples
+from genkit.registry.catalogue import load_registry
+from genkit.runs.run import load_data
+from genkit.sampling.draw import save_samples
 from genkit.specs import Config
 from genkit_fidelity import kernel, scores
 from genkit_fidelity.features import Digits

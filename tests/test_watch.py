@@ -8,15 +8,15 @@ import pytest
 import torch
 from toys import QUIET, TINY, bright_squares, registry, same_bits, train_tiny, write_npz
 
-from genkit import checkpoint
-from genkit.data import open_data
+from genkit.data.datasets import open_data
 from genkit.errors import CheckpointError, PluginError
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
 from genkit.model import diverged
-from genkit.progress import Reporter
-from genkit.rundir import RunDir
-from genkit.runs import load_run
-from genkit.training import resume, train_by_name
-from genkit.watch import Look, Watch, nearest_distance
+from genkit.runs import checkpoint
+from genkit.runs.run import load_run
+from genkit.training.monitor import Look, Watch, nearest_distance
+from genkit.training.train import resume, train_by_name
 
 WATCHED = {"grids": 5, "watch": 64, "log_every": 1}
 
@@ -209,7 +209,7 @@ def test_a_latent_that_says_nothing_is_told(tmp_path, data):
 @pytest.mark.parametrize("model", ["vae", "pixelcnn"])
 def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
     """The learning rate jumps after 30 good steps, as a bad schedule would have it."""
-    from genkit.runner import Runner
+    from genkit.training.runner import Runner
 
     plain = Runner.log
 

@@ -10,12 +10,12 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 from genkit.data import Split
-from genkit.loop import Loop
 from genkit.model import GenerativeModel, LogLikelihood, Phase
-from genkit.registry import load_registry
+from genkit.registry.catalogue import load_registry
 from genkit.specs import ImageShape, TrainerConfig
-from genkit.stream import Stream
-from genkit.training import train_by_name
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
+from genkit.training.train import train_by_name
 
 SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.data import Split, Splits
-from genkit.decode import BadImage, read_image
+from genkit.data.decode import BadImage, read_image
+from genkit.data.walk import Found, describe_left_out, find_images, label, split_images
 from genkit.errors import UsageError
-from genkit.walk import Found, describe_left_out, find_images, label, split_images
 from genkit_datasets import FolderConfig
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from genkit.data import Splits
-from genkit.prepared import read_splits
+from genkit.data.prepared import read_splits
 from genkit.specs import Config
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
-from genkit.device import cpu_threads
 from genkit.errors import TrainingError, UsageError
 from genkit.features import FeatureExtractor, cache_folder, digest, keep, read_kept
-from genkit.progress import Reporter
+from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 
 FEATURES = 64

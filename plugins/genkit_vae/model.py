@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged
 from genkit.specs import ImageShape
-from genkit.stream import is_black_and_white
+from genkit.training.stream import is_black_and_white
 from genkit_vae import VAEConfig
 
 SMALLEST, LARGEST = 8, 128

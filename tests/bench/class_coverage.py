@@ -7,8 +7,8 @@ import argparse
 
 import torch
 
-from genkit.registry import load_registry
-from genkit.runs import load_run
+from genkit.registry.catalogue import load_registry
+from genkit.runs.run import load_run
 from genkit.specs import Config
 from genkit_fidelity.features import Digits
 

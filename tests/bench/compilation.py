@@ -35,7 +35,7 @@ def train(model: str, keep: bool, steps: int) -> None:
     import torch
     from subjects import new_loop, new_model
 
-    from genkit.machine import keep_freed_memory
+    from genkit.io.machine import keep_freed_memory
 
     torch.set_num_threads(1)
     if keep:

@@ -15,12 +15,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from genkit.evaluation import Protocol, Yardstick
-from genkit.preflight import choose_data
-from genkit.progress import Lines
-from genkit.ranking import score_columns
-from genkit.registry import load_registry
-from genkit.runs import load_data, load_run
+from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.evaluation.preflight import choose_data
+from genkit.io.progress import Lines
+from genkit.registry.catalogue import load_registry
+from genkit.report.ranking import score_columns
+from genkit.runs.run import load_data, load_run
 
 
 def main() -> None:

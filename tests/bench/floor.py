@@ -11,8 +11,8 @@ import torch
 from subjects import CPU, PRECISION, new_loop, new_model, steps_of
 from timing import Figure, compare, interleave, main
 
-from genkit.device import autocast
-from genkit.loop import Loop
+from genkit.compute.device import autocast
+from genkit.training.loop import Loop
 
 MODELS = ("dcgan", "vae", "pixelcnn")
 

@@ -13,10 +13,10 @@ from timing import Figure, Spread, interleave, main
 from torch import nn
 
 from genkit.data import Split
-from genkit.loop import Loop
 from genkit.model import GenerativeModel, Phase
 from genkit.specs import ImageShape, TrainerConfig
-from genkit.stream import Stream
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
 
 BATCH_SIZE = 32
 

@@ -20,14 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.config import RunConfig
-from genkit.evaluation import Protocol, Yardstick
+from genkit.config.run import RunConfig
+from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.io.progress import Lines
 from genkit.metrics import choice
-from genkit.progress import Lines
-from genkit.ranking import score_columns
-from genkit.registry import load_registry
-from genkit.report import estimate
-from genkit.runs import load_data
+from genkit.registry.catalogue import load_registry
+from genkit.report.ranking import score_columns
+from genkit.report.tables import estimate
+from genkit.runs.run import load_data
 from genkit.specs import Column
 
 BEGIN, END = "<!-- made by tests/bench/metric_faults.py -->", "<!-- end -->"

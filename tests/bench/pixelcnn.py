@@ -10,7 +10,7 @@ from pixelcnn_training import ours, plain
 from subjects import CPU, PRECISION, digits, new_model, next_of
 from timing import Figure, Turn, compare, interleave, main
 
-from genkit.stream import Stream
+from genkit.training.stream import Stream
 
 SIZE = {"levels": 2, "channels": 32, "layers": 7, "dilation_cycle": 1}
 PIXELS, PASSES = 784, 3

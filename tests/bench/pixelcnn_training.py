@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genkit.compute.device import choose_precision
 from genkit.data import Split
-from genkit.device import choose_precision
-from genkit.loop import Loop
 from genkit.specs import ImageShape
-from genkit.stream import Stream
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 

@@ -67,8 +67,8 @@ if kind.startswith("ImageFolder"):
 elif kind.startswith("start"):
     import torch
     import genkit_datasets
-    from genkit.data import open_data, parse_data_name
-    from genkit.stream import Stream
+    from genkit.data.datasets import open_data, parse_data_name
+    from genkit.training.stream import Stream
     torch.set_num_threads(1)
     def load(text, options):
         name, source = parse_data_name(text)

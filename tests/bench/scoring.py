@@ -20,9 +20,9 @@ from timing import Figure, compare, interleave, main
 from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
-from genkit.config import RunConfig
-from genkit.evaluation import Protocol, Yardstick
-from genkit.runs import load_data
+from genkit.config.run import RunConfig
+from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.runs.run import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
 from genkit_fidelity.scores import Vectors
 

@@ -11,16 +11,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genkit.config import RunConfig, resolve
+from genkit.compute.device import choose_precision, place
+from genkit.compute.ranks import ALONE, Ranks
+from genkit.config.run import RunConfig, resolve
 from genkit.data import Split
-from genkit.device import choose_precision, place
-from genkit.loop import Loop
 from genkit.model import GenerativeModel
-from genkit.ranks import ALONE, Ranks
-from genkit.registry import Registry, load_registry
-from genkit.runs import build_model, load_data
+from genkit.registry.catalogue import Registry, load_registry
+from genkit.runs.run import build_model, load_data
 from genkit.specs import ImageShape
-from genkit.stream import Stream
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream
 
 CPU = torch.device("cpu")
 SHAPE = ImageShape(1, 28, 28)

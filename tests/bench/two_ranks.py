@@ -60,7 +60,7 @@ def train_when_told(model: str) -> None:
     import torch
     from subjects import new_loop, new_model
 
-    from genkit.ranks import joined
+    from genkit.compute.ranks import joined
 
     torch.set_num_threads(1)
     with joined() as ranks:

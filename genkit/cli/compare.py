@@ -1,0 +1,118 @@
+"""`genkit compare`, and the look at data, features and device that it takes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genkit.cli.arguments import (
+    Cards,
+    ComparedData,
+    Data,
+    DataOption,
+    DataRoot,
+    Device,
+    Features,
+    JSONPath,
+    RankBy,
+    Samples,
+    Weights,
+)
+from genkit.cli.train import registry
+from genkit.errors import GenkitError
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="names of models to train, and paths of runs to take as they are",
+            autocompletion=lambda: list(registry().trainers),
+        ),
+    ],
+    data: ComparedData = None,
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    budget: Annotated[
+        str, typer.Option(help="for each training: 90s, 10m, 200kimg, 5000steps or 20epochs")
+    ] = "120s",
+    preset: Annotated[
+        str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=100, help="trainings of each model, with seeds from --seed on"),
+    ] = 1,
+    samples: Samples = 2000,
+    features: Features = None,
+    feature_weights: Weights = None,
+    rank_by: RankBy = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for all results; must be new")] = None,
+    cards: Cards = False,
+    json: JSONPath = None,
+) -> None:
+    """Train models under one budget, score all alike, and rank them in one table."""
+    from genkit.comparison.compare import compare as run_comparison
+    from genkit.comparison.options import Options
+    from genkit.report.ranking import CALIBRATION
+    from genkit.report.tables import print_cards, write_json_output
+
+    options = Options(
+        data=data,
+        data_root=data_root,
+        data_option=tuple(data_option or ()),
+        budget=budget,
+        preset=preset,
+        set=tuple(set or ()),
+        seed=seed,
+        seeds=seeds,
+        samples=samples,
+        features=features,
+        feature_weights=feature_weights,
+        rank_by=rank_by,
+        device=device,
+        workers=workers,
+    )
+    comparison = run_comparison(models, options, registry(), out)
+    if json:
+        write_json_output(json, comparison.rows)
+    if json != "-":
+        comparison.print()
+        if cards:
+            print_cards(comparison.rows)
+        print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
+        print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
+        print(comparison.path)
+    if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
+        raise GenkitError("no model came through; the table says why")
+
+
+def inspect(
+    data: Data = "mnist-mini",
+    data_root: DataRoot = None,
+    data_option: DataOption = None,
+    features: Features = None,
+    feature_weights: Weights = None,
+    device: Device = "auto",
+    json: JSONPath = "-",
+    grid: Annotated[Path | None, typer.Option(help="write a grid of test images there")] = None,
+) -> None:
+    """Check data, features and device, and say what they are."""
+    from genkit.evaluation.preflight import inspect_data
+    from genkit.report.tables import write_json_output
+
+    chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
+    weights = str(feature_weights) if feature_weights else None
+    facts = inspect_data(registry(), chosen, features, weights, device, grid)
+    write_json_output(json or "-", facts)

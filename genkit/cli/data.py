@@ -1,0 +1,103 @@
+"""`genkit data`: commands on data sets. Imports no pydantic: `genkit --help` must stay fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from genkit.cli.arguments import JSONPath, ProgressOption
+
+if TYPE_CHECKING:
+    from genkit.data.prepare import Prepared
+
+data = typer.Typer(help="Data sets: prepare a folder of images for fast starts.")
+
+
+@data.callback()
+def group() -> None:
+    """Data sets: prepare a folder of images for fast starts."""
+
+
+@data.command("prepare")
+def prepare_folder(
+    folder: Annotated[Path, typer.Argument(help="folder of PNG, JPEG, WebP or BMP files")],
+    out: Annotated[Path, typer.Option(help="folder for the result; new, or prepared before")],
+    size: Annotated[
+        int,
+        typer.Option(
+            min=8, max=256, help="pixels a side: images are scaled and their centre is cut out"
+        ),
+    ] = 32,
+    channels: Annotated[
+        Literal["auto", "1", "3"],
+        typer.Option(help="1 for grey, 3 for colour; auto takes 1 if all images are grey"),
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="processes that decode; default: one per CPU core"),
+    ] = None,
+    progress: ProgressOption = "auto",
+    json: JSONPath = None,
+) -> None:
+    """Decode a folder of images once; train on the result with --data prepared:OUT.
+
+    Killed at any moment, the same command goes on where it stopped; given again later, it decodes
+    only the files that have changed.
+    """
+    from genkit.data.prepare import prepare
+    from genkit.io.machine import count_cores
+    from genkit.io.progress import new_reporter
+    from genkit.io.signals import signals_raised
+    from genkit.report.tables import write_json_output
+
+    with signals_raised():
+        prepared = prepare(
+            folder.expanduser(),
+            out.expanduser(),
+            size=size,
+            channels=channels,
+            workers=workers or count_cores(),
+            reporter=new_reporter(progress),
+        )
+    if json:
+        write_json_output(json, to_json(prepared))
+    if json != "-" and progress != "json":
+        print_prepared(prepared)
+
+
+def to_json(prepared: Prepared) -> dict[str, Any]:
+    """What `--json` gives."""
+    manifest = prepared.manifest
+    return {
+        "path": str(prepared.path),
+        "data": f"prepared:{prepared.path}",
+        "up_to_date": prepared.up_to_date,
+        "decoded": prepared.decoded,
+        "shape": list(manifest.shape[1:]),
+        "train_images": manifest.train_images,
+        "test_images": manifest.shape[0] - manifest.train_images,
+        "held_out": manifest.held_out,
+        "classes": manifest.classes,
+        "fingerprint": manifest.fingerprint,
+        "left_out": manifest.left_out,
+        "other_files": manifest.other_files,
+    }
+
+
+def print_prepared(prepared: Prepared) -> None:
+    """Say what there is now; the path comes last."""
+    manifest = prepared.manifest
+    count, *shape = manifest.shape
+    test = "held out for testing" if manifest.held_out else "to test on"
+    print(
+        f"{count:,} images of {' x '.join(map(str, shape))}: {manifest.train_images:,} to train "
+        f"on, {count - manifest.train_images:,} {test}"
+    )
+    if manifest.classes:
+        print(f"{len(manifest.classes):,} classes")
+    for note in manifest.notes:
+        print(note)
+    print("up to date" if prepared.up_to_date else f"decoded {prepared.decoded:,} files")
+    print(prepared.path)

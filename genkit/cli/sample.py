@@ -1,0 +1,194 @@
+"""`genkit sample`: samples of a run, and other pictures that its model can give."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from genkit.cli.arguments import Best, Device, RunArgument, Seed
+from genkit.cli.train import is_given, registry
+from genkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genkit.runs.run import Run
+
+Half = Literal["top", "bottom", "left", "right"]
+# What may not stand beside an option; none of these five may stand beside another of them.
+KINDS: dict[str, tuple[str, ...]] = {
+    "grid": ("n", "columns", "hide"),
+    "interpolate": ("columns", "hide"),
+    "complete": ("columns",),
+    "labels": ("columns", "hide"),
+    "film": ("n", "columns", "hide", "seed", "output", "best", "device"),
+}
+NAMES = {"interpolate": "interpolation", "complete": "completion", "labels": "classes"}
+SAMPLES, ROWS, COMPLETIONS, OF_A_CLASS = 64, 8, 6, 8  # defaults of -n
+PANEL = "Other pictures"
+
+
+def sample(
+    context: typer.Context,
+    run: RunArgument,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--samples",
+            min=1,
+            help="images to draw, by default 64; or rows of --interpolate (8), completions of "
+            "each image (6), images of each class (8)",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="grid.png, samples.npz, or a folder of PNG files"),
+    ] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="images in a row of the grid")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="COLUMNSxROWS of a grid, such as 8x8", metavar="CxR")
+    ] = None,
+    interpolate: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            rich_help_panel=PANEL,
+            help="rows of this many images from one sample to another, for models with latents",
+        ),
+    ] = None,
+    complete: Annotated[
+        list[Path] | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="image file whose hidden half is drawn anew, for models that can; repeatable",
+        ),
+    ] = None,
+    hide: Annotated[
+        Half,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="half that --complete hides; models that "
+            "draw pixel by pixel know what lies above and, in the same row, to the left",
+        ),
+    ] = "bottom",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="a row for each class: 0,1,2, or their names, or each; for models that follow "
+            "labels",
+        ),
+    ] = None,
+    film: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=PANEL, help="film.webp of the grids drawn while the run trained"
+        ),
+    ] = None,
+    best: Best = False,
+    device: Device = "auto",
+) -> None:
+    """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
+    from genkit.io.run_directory import RunDir
+
+    kind = choose_kind(context)
+    size = read_grid(grid) if grid is not None else None
+    directory = RunDir.open(run)
+    config = directory.config()
+    if film:
+        from genkit.report.film import make_film
+
+        make_film(directory, film)
+        print(film)
+        return
+    chosen = read_labels(labels, config) if labels is not None else []
+    from genkit.runs.run import load_run
+    from genkit.sampling.completion import draw_classes
+    from genkit.sampling.draw import check_output, save_samples
+
+    path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
+    check_output(path)
+    loaded = load_run(run, registry(), device, best=best)
+    if interpolate:
+        rows = loaded.interpolate(n or ROWS, interpolate, seed)
+    elif complete:
+        rows = complete_files(loaded, complete, hide, n or COMPLETIONS, seed)
+    elif chosen:
+        rows = draw_classes(loaded.model, chosen, n or OF_A_CLASS, seed)
+    else:
+        columns, count = (size[0], size[0] * size[1]) if size else (columns, n or SAMPLES)
+        rows = loaded.sample(count, seed)[:, None]
+    if kind in NAMES:
+        columns = rows.shape[1]
+    save_samples(rows.flatten(0, 1), path, columns)
+    print(path)
+
+
+def choose_kind(context: typer.Context) -> str:
+    """Which picture is asked for, "samples" if none of `KINDS`; UsageError for options that exclude
+    one another."""
+    given = [name for name in context.params if is_given(context, name)]
+    kinds = [name for name in KINDS if name in given]
+    excluded = [*kinds[1:], *(name for name in given if name in KINDS[kinds[0]])] if kinds else []
+    if excluded:
+        first, other = (f"-{'' if name == 'n' else '-'}{name}" for name in (kinds[0], excluded[0]))
+        raise UsageError(f"{first} and {other} exclude one another; leave one of them out")
+    if not kinds and "hide" in given:
+        raise UsageError("--hide is for --complete; give the image to complete as well")
+    return kinds[0] if kinds else "samples"
+
+
+def read_grid(text: str) -> tuple[int, int]:
+    """Columns and rows out of the text of --grid."""
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text, re.ASCII)
+    if not match:
+        raise UsageError(f"--grid {text!r} is no COLUMNSxROWS of 1 to 9999 each; an example is 8x8")
+    return int(match[1]), int(match[2])
+
+
+def read_labels(text: str, config: dict[str, object]) -> list[int]:
+    """Labels out of the text of --labels: classes' names, which config.json tells, or numbers."""
+    shape, data = config.get("image_shape"), config.get("data")
+    count = shape.get("classes", 0) if isinstance(shape, dict) else 0
+    names = data.get("classes") if isinstance(data, dict) else None
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    if not isinstance(count, int) or count < 1:
+        raise UsageError("--labels: the run was trained on images without classes; leave it out")
+    if text == "each":
+        return list(range(count))
+    labels = []
+    for word in (part.strip() for part in text.split(",")):
+        if word in names[:count]:
+            labels.append(names.index(word))
+        elif re.fullmatch(r"\d{1,7}", word, re.ASCII) and int(word) < count:
+            labels.append(int(word))
+        else:
+            raise UsageError(
+                f"--labels: there is no class {word!r}; give each, or some of "
+                f"{', '.join(names[:count]) or f'0 to {count - 1}'}"
+            )
+    return labels
+
+
+def complete_files(loaded: Run, paths: list[Path], hide: Half, n: int, seed: int) -> Tensor:
+    """A row for each image file, fitted to the model's shape: what is given of it, n completions,
+    all of it; uint8, (files, n + 2, C, H, W)."""
+    import numpy as np
+    import torch
+
+    from genkit.data.decode import read_image
+    from genkit.sampling.completion import completion_rows, known_half
+
+    shape = loaded.model.image_shape
+    side = max(shape.height, shape.width)
+    top, left = (side - shape.height) // 2, (side - shape.width) // 2
+    squares = np.stack([read_image(path, side, shape.channels)[0] for path in paths])
+    cut = squares[:, :, top : top + shape.height, left : left + shape.width]
+    images = torch.from_numpy(np.ascontiguousarray(cut))
+    known = known_half(shape, hide)
+    return completion_rows(images, known, loaded.complete(images, known, n, seed))

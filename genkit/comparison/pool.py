@@ -1,0 +1,164 @@
+"""genkit commands run as processes side by side, each with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import TaskID
+
+from genkit.errors import GenkitError
+from genkit.io.progress import in_a_line, new_bars, show_state
+
+
+class Crew:
+    """The processes that are running, and a progress bar for each title, whose processes run one
+    after the other.
+
+    Args:
+        said: what the user has been told already.
+        devices: values of CUDA_VISIBLE_DEVICES; each process gets the one with the fewest others.
+    """
+
+    def __init__(
+        self, console: Console, said: Sequence[str] = (), devices: Sequence[str] = ()
+    ) -> None:
+        self.said = said
+        self.busy = dict.fromkeys(devices, 0)  # processes on each device
+        self.bars = new_bars(console)
+        self.console = console
+        self.live = console.is_terminal
+        self.tasks: dict[str, TaskID] = {}
+        self.scores: dict[str, Mapping[str, float]] = {}  # the last of each title
+        self.lock = threading.Lock()
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.ended = False
+
+    def __enter__(self) -> Crew:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+        if self.live:
+            self.bars.stop()
+
+    def end(self) -> None:
+        """Ask all running processes to stop; trainings save before they do."""
+        with self.lock:
+            self.ended = True
+            for process in self.processes:
+                process.terminate()
+
+    @contextmanager
+    def _device(self) -> Iterator[dict[str, str]]:
+        """The environment of one more process."""
+        if not self.busy:
+            yield dict(os.environ)
+            return
+        with self.lock:
+            device = min(self.busy, key=self.busy.__getitem__)
+            self.busy[device] += 1
+        try:
+            yield {**os.environ, "CUDA_VISIBLE_DEVICES": device}
+        finally:
+            with self.lock:
+                self.busy[device] -= 1
+
+    def expect(self, titles: Sequence[str]) -> None:
+        """Show bars for what will run sooner or later."""
+        for title in titles:
+            self.tasks[title] = self.bars.add_task(title, total=1.0, note="waiting")
+
+    def run(self, command: list[str], title: str, part: str = "") -> None:
+        """Run a genkit command to its end, showing its progress in the title's bar; `part` is what
+        it does of the title's work. GenkitError if it fails."""
+        if title not in self.tasks:
+            self.expect([title])
+        with self._device() as environment:
+            self._run(command, title, part, environment)
+
+    def _run(self, command: list[str], title: str, part: str, environment: dict[str, str]) -> None:
+        task = self.tasks[title]
+        self.bars.reset(task, total=1.0, left="", note=f"{part} starts".strip())
+        whole = f"{title}: {part}" if part else title
+        with tempfile.TemporaryFile("w+") as errors:
+            with self.lock:
+                if self.ended:
+                    raise GenkitError("the comparison was ended")
+                process = subprocess.Popen(
+                    genkit_command([*command, "--progress", "json"]),
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    env=environment,
+                    # Ctrl-C reaches this process alone, which tells the others once: a second
+                    # signal would keep trainings from saving.
+                    process_group=0 if os.name == "posix" else None,
+                )
+                self.processes.add(process)
+            with process:  # closes its pipe
+                self._follow(process, title, part)
+            code = process.returncode
+            with self.lock:
+                self.processes.discard(process)
+            errors.seek(0)
+            words = last_words(errors.read())
+        score = [f"{name} {value:.3g}" for name, value in self.scores.get(title, {}).items()]
+        end = f"{part} {'done' if code == 0 else 'failed'}".strip()
+        self.bars.update(task, completed=1.0, left="", note="  ".join([end, *score]))
+        if code != 0:
+            raise GenkitError(words or f"it ended with code {code}")
+        if not self.live:
+            self._line(f"{whole}: done")
+
+    def _follow(self, process: subprocess.Popen[str], title: str, part: str) -> None:
+        """Show what a process reports, until it reports no more."""
+        said, whole = -1.0, f"{title}: {part}" if part else title
+        for line in process.stdout or ():
+            event = _read_event(line)
+            if event.get("event") == "message" and event["message"] not in self.said:
+                self._line(f"{whole}: {event['message']}")
+            if event.get("event") == "update":
+                share = min(event["fraction"], 1.0)
+                if event.get("score"):
+                    self.scores[title] = event["score"]
+                show_state(self.bars, self.tasks[title], event, part)
+                if not self.live and (share - said >= 0.25 or share < said):  # a few lines each
+                    said = share
+                    self._line(f"{whole}: {in_a_line(event)}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def genkit_command(arguments: list[str]) -> list[str]:
+    """A genkit command as a process of this Python. What lies in the working directory is not
+    imported: a folder there may be called like one of the packages."""
+    return [sys.executable, "-P", "-m", "genkit", *arguments]
+
+
+def _read_event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}  # something that a plugin printed
+    return event if isinstance(event, dict) else {}
+
+
+def last_words(stderr: str) -> str:
+    """The error message in what a process wrote, or its last line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+    return lines[-1] if lines else ""

@@ -1,0 +1,1 @@
+"""Device, processes, random seeds and caches of a computation."""

@@ -1,0 +1,1 @@
+"""A run's configuration: defaults, presets, files and command line. Never imports torch."""

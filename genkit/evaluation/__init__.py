@@ -1,0 +1,1 @@
+"""Scores samples against a data set: reference, metrics, likelihood, memorisation."""

@@ -1,0 +1,106 @@
+"""How likely a model finds images, on one scale for all families: nats and bits per dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.compute.device import seed_generators
+from genkit.errors import PluginError
+from genkit.model import GenerativeModel, LogLikelihood
+from genkit.training.stream import derive_seed, to_unit_range
+
+MOST_IMAGES = 100  # at a time
+MOST_DECODED = 2000  # images times draws at a time
+
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def measure_likelihood(
+    model: GenerativeModel,
+    images: Tensor,
+    *,
+    draws: int = 64,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Mean log-likelihood of images, uint8, (N, C, H, W), or None for a model without one.
+
+    Of a model with `log_weights` it is the importance-weighted bound (Burda et al. 2016, arXiv
+    1509.00519, equation 8): the mean over images of ln(1/k sum_i p(x, z_i) / q(z_i | x)), with
+    k = `draws`, at least 1. It is never below the ELBO, the mean of the same log-weights, and
+    comes closer to ln p(x) the more draws there are. Of other models it is `log_likelihood`.
+
+    All random numbers follow from `seed`; torch's own are left as they were.
+
+    Returns: "nats"; "deviation", the standard error of that mean over the images, None for a
+        single image; "bits_per_dimension", of the negative; "kind", "exact" or "bound"; "of", what
+        the probability is of; "images", their number; with log-weights also "draws" and "elbo",
+        in nats.
+
+    Raises:
+        PluginError: the model answers with wrong shapes or with values that are not finite.
+    """
+    at_once = max(1, min(MOST_IMAGES, MOST_DECODED // draws))
+    devices = [model.device] if model.device.type == "cuda" else []
+    training = model.training
+    try:
+        model.eval()
+        with torch.random.fork_rng(devices=devices):
+            seed_generators(model.device, derive_seed(seed, "likelihood"))
+            weighed = _ask(model, "log_weights", images, at_once, on_progress, draws)
+            found = weighed or _ask(model, "log_likelihood", images, MOST_IMAGES, on_progress)
+    finally:
+        model.train(training)
+    if not found:
+        return None
+    weights = torch.cat([answer.nats.cpu().double() for answer in found], -1)  # (..., N)
+    nats = weights.logsumexp(0) - math.log(draws) if weighed else weights  # (N,)
+    mean, count = nats.mean().item(), len(nats)
+    return {
+        "nats": mean,
+        "deviation": nats.std().item() / math.sqrt(count) if count > 1 else None,
+        "bits_per_dimension": -mean / math.log(2) / images[0].numel(),
+        "kind": found[0].kind,
+        "of": "; ".join(dict.fromkeys(answer.of for answer in found)),
+        "images": count,
+        **({"draws": draws, "elbo": weights.mean().item()} if weighed else {}),
+    }
+
+
+def _ask(
+    model: GenerativeModel,
+    method: str,
+    images: Tensor,
+    at_once: int,
+    on_progress: Progress | None,
+    *arguments: int,
+) -> list[LogLikelihood] | None:
+    """What a model's method answers to the images, so many at once; None if it has no answer."""
+    answers: list[LogLikelihood] = []
+    for start in range(0, len(images), at_once):
+        batch = images[start : start + at_once]
+        answer = getattr(model, method)(to_unit_range(batch.to(model.device)), *arguments)
+        if answer is None:
+            return None
+        _check(answer, (*arguments, len(batch)), f"{type(model).__name__}.{method}()")
+        answers.append(answer)
+        if on_progress:
+            on_progress(start + len(batch), len(images))
+    return answers
+
+
+def _check(answer: object, shape: tuple[int, ...], method: str) -> None:
+    """Raise PluginError unless an answer holds finite numbers of that shape."""
+    nats, got = getattr(answer, "nats", None), f"a {type(answer).__name__}"
+    if isinstance(nats, Tensor):
+        finite = int(nats.isfinite().sum())
+        if nats.shape == shape and finite == nats.numel():
+            return
+        got = f"{tuple(nats.shape)}, {finite} of them finite"
+    raise PluginError(f"{method} must return a LogLikelihood of finite nats {shape}, got {got}")

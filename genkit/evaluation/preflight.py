@@ -1,0 +1,62 @@
+"""What can be found out before hours of training: which data, and whether it can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genkit.compute.device import choose_device, visible_devices
+from genkit.config.run import RunConfig, validate
+from genkit.features import find_features
+from genkit.io.run_directory import RunDir
+from genkit.registry.catalogue import Registry
+from genkit.runs.run import load_data, read_values
+from genkit.sampling.draw import make_grid, save_png
+
+GRID_IMAGES = 64
+
+
+def choose_data(target: str, chosen: Mapping[str, Any]) -> RunConfig:
+    """The data options to score a target by: those chosen, beside the ones a run was trained on.
+    Another data set than the run's takes none of the recorded one's options."""
+    directory = RunDir(Path(target))
+    if not directory.config_path.is_file():
+        return validate(RunConfig, chosen)
+    recorded = directory.config()["run"]
+    if "data" in chosen:
+        recorded = {**recorded, "data_option": ()}
+    config: RunConfig = read_values(RunConfig, {**recorded, **chosen}, directory)
+    return config
+
+
+def inspect_data(
+    registry: Registry,
+    chosen: Mapping[str, Any],
+    features: str | None,
+    weights: str | None,
+    device: str,
+    grid: Path | None,
+) -> dict[str, Any]:
+    """What a comparison has to know before it starts: UsageError if data or features fail it.
+
+    Writes test images to `grid`, if given.
+    """
+    data = load_data(registry, validate(RunConfig, chosen))
+    name = features or data.features
+    if name != "none":
+        target, config = find_features(registry, name, weights)
+        target.check(config, data)
+    if grid:
+        save_png(make_grid(torch.from_numpy(data.test.images[:GRID_IMAGES])), grid)
+    chosen_device = choose_device(device)
+    return {
+        "device": chosen_device.type,
+        "devices": visible_devices(chosen_device),
+        "shape": str(data.shape),
+        "train_images": len(data.train.images),
+        "features": name,
+        "notes": list(data.notes),
+    }

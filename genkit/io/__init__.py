@@ -1,0 +1,1 @@
+"""Files, locks, run directories, processes, signals and progress. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Finds, loads and lists plugins. Never imports torch."""

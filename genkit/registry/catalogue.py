@@ -1,0 +1,216 @@
+"""From names to specs: who provides what, who may keep a contested name, "did you mean".
+
+Built-in names always win; a name that two strangers claim belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from genkit.config.options import check_trainer_options
+from genkit.config.run import suggest
+from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.registry.loader import Plugin, Plugins, load_plugins
+from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Entry(Generic[S]):
+    """A spec and the plugin that provides it."""
+
+    spec: S
+    plugin: Plugin
+
+
+class Catalogue(dict[str, Entry[S]]):
+    """The specs of one kind by name, in the order in which plugins provide them."""
+
+    def __init__(self, kind: str, plugins: Plugins) -> None:
+        super().__init__()
+        self.kind = kind
+        self.plugins = plugins
+        self.contested: dict[str, list[Plugin]] = {}
+
+    def check(self, spec: S) -> None:
+        """Raise PluginError for a name that is built in."""
+        if spec.name in self and self[spec.name].plugin.built_in:
+            raise PluginError(
+                f"{self.kind} {spec.name!r} is built into genkit and cannot be replaced"
+            )
+
+    def add(self, spec: S, plugin: Plugin) -> None:
+        name = spec.name
+        if name in self.contested:
+            self.contested[name].append(plugin)
+        elif name in self:
+            self.contested[name] = [self.pop(name).plugin, plugin]
+        else:
+            self[name] = Entry(spec, plugin)
+
+    def claims(self, name: str) -> str:
+        """Who claims a contested name, and what to do."""
+        owners = " and ".join(f"{p.distribution} {p.version}" for p in self.contested[name])
+        return (
+            f"{self.kind} {name!r} comes from {owners}; "
+            "set GENKIT_DISABLE_PLUGINS to drop one of them"
+        )
+
+    def find(self, name: str) -> S:
+        """The spec of that name; UsageError with the closest name, PluginError if contested."""
+        if name in self:
+            return self[name].spec
+        if name in self.contested:
+            raise PluginError(self.claims(name))
+        hint = suggest(name, self) or f" There are: {', '.join(self)}." * bool(self)
+        broken = self.plugins.failed
+        if broken:
+            hint += f" Plugins that failed to load: {', '.join(p.name for p in broken)}."
+        if not self.plugins.plugins:
+            hint += " No plugins are installed at all: install genkit with pip, as the README says."
+        raise UsageError(f"there is no {self.kind} named {name!r}.{hint}")
+
+
+class Registry:
+    """All specs that the loaded plugins provide."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        self.trainers: Catalogue[TrainerSpec] = Catalogue("model", plugins)
+        self.datasets: Catalogue[DatasetSpec] = Catalogue("data set", plugins)
+        self.metrics: Catalogue[MetricSpec] = Catalogue("metric", plugins)
+        self.features: Catalogue[FeaturesSpec] = Catalogue("feature extractor", plugins)
+        hooks: dict[str, tuple[type[Spec], Catalogue[Any]]] = {
+            "register_trainers": (TrainerSpec, self.trainers),
+            "register_datasets": (DatasetSpec, self.datasets),
+            "register_metrics": (MetricSpec, self.metrics),
+            "register_features": (FeaturesSpec, self.features),
+        }
+        offers: dict[int, list[tuple[Catalogue[Any], Spec]]] = {}  # by the plugin
+        for hook, (kind, catalogue) in hooks.items():
+            for plugin, answer in plugins.call(hook):
+                with noting_faults(plugin):
+                    specs = _checked(hook, kind, answer)
+                    offers.setdefault(id(plugin), []).extend((catalogue, s) for s in specs)
+        for plugin in plugins.plugins:  # all that a plugin offers, or nothing
+            with noting_faults(plugin):
+                offered = [] if plugin.problem else offers.get(id(plugin), [])
+                self._check_names(offered)
+                for catalogue, spec in offered:
+                    catalogue.add(spec, plugin)
+        for _, catalogue in hooks.values():
+            for name, claimants in catalogue.contested.items():
+                for plugin in claimants:
+                    plugin.note(catalogue.claims(name))
+
+    def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
+        """The trainer that a run's config.json names.
+
+        Raises:
+            UsageError: it is not there; names the distribution and version that it came from.
+            PluginError: it is not there, since its plugin fails, or two plugins claim its name.
+        """
+        name, made_with = config["model"], str(config.get("provenance", {}).get("plugin", ""))
+        distribution, _, version = made_with.rpartition(" ")
+        if name in self.trainers or name in self.trainers.contested or not distribution:
+            return self.trainers.find(name)
+        for plugin in self.plugins.failed:
+            if plugin.distribution == distribution:
+                owner = f"{distribution} {plugin.version}"
+                raise PluginError(
+                    f"model {name!r} comes from {owner}, which fails: {plugin.problem}"
+                )
+        if version == "file":
+            raise UsageError(f"model {name!r} comes from a file; give --plugin {distribution}")
+        raise UsageError(
+            f"model {name!r} comes from {made_with}, which is not installed; install it again"
+        )
+
+    @contextmanager
+    def as_made(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Errors about a run that its trainer's plugin made in another version say so."""
+        try:
+            yield
+        except (UsageError, CheckpointError) as error:
+            then = config.get("provenance", {}).get("plugin")
+            plugin = self.trainers[config["model"]].plugin
+            now = f"{plugin.distribution} {plugin.version}"
+            if then in (None, now):
+                raise
+            raise type(error)(f"{error}; it was made with {then}, and {now} is here") from error
+
+    def _check_names(self, offered: list[tuple[Catalogue[Any], Spec]]) -> None:
+        """Raise PluginError for a name that is built in or offered twice, and for a column that is
+        there already: it would hide another metric's."""
+        names = [(catalogue.kind, spec.name) for catalogue, spec in offered]
+        for (catalogue, spec), name in zip(offered, names, strict=True):
+            catalogue.check(spec)
+            if names.count(name) > 1:
+                raise PluginError(f"it provides the {catalogue.kind} {spec.name!r} twice")
+        own = {spec.name: spec for _, spec in offered if isinstance(spec, MetricSpec)}
+        metrics = {name: entry.spec for name, entry in self.metrics.items()} | own
+        owners: dict[str, str] = {}
+        for metric in metrics.values() if own else ():
+            for column in metric.columns:
+                if column.name in owners:
+                    raise PluginError(
+                        f"column {column.name!r} of {metric.name!r} is there already, by "
+                        f"{owners[column.name]!r}"
+                    )
+                owners[column.name] = metric.name
+
+
+@contextmanager
+def noting_faults(plugin: Plugin) -> Iterator[None]:
+    """Whatever goes wrong with what a plugin offers is that plugin's problem."""
+    try:
+        with plugin.contained():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        plugin.fail(error)
+
+
+def _checked(hook: str, kind: type[Spec], answer: Any) -> list[Spec]:
+    """The specs that a hook returned, or PluginError for what are none."""
+    if not isinstance(answer, Iterable):
+        raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
+    specs = list(answer)
+    for spec in specs:
+        if not isinstance(spec, kind):
+            raise PluginError(f"{hook}() returned {spec!r}, not a {kind.__name__}")
+        _check(spec)
+    return specs
+
+
+def _check(spec: Spec) -> None:
+    """Raise PluginError for a spec that would fail later, in a command about something else."""
+    if not isinstance(spec.summary, str) or len(spec.summary.splitlines()) != 1:
+        raise PluginError(f"the summary of {spec.name!r} must be one line of text")
+    if isinstance(spec, TrainerSpec):
+        check_trainer_options(spec)
+    if isinstance(spec, MetricSpec) and not all(isinstance(c, Column) for c in spec.columns):
+        raise PluginError(f"each of the columns of {spec.name!r} must be a genkit.specs.Column")
+
+
+def load_registry(strict: bool | None = None) -> Registry:
+    """Load all installed plugins and collect what they provide.
+
+    Args:
+        strict: raise PluginError if one has a problem; by default if the environment variable
+            GENKIT_STRICT_PLUGINS is 1.
+    """
+    registry = Registry(load_plugins())
+    if strict is None:
+        strict = os.environ.get("GENKIT_STRICT_PLUGINS", "") not in ("", "0")
+    for plugin in registry.plugins.failed if strict else []:
+        raise PluginError(
+            f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}: {plugin.problem}"
+        )
+    return registry

@@ -1,0 +1,277 @@
+"""Plugins: found by entry point, loaded one by one, called one at a time.
+
+A plugin that fails is reported with its reason and hurts nothing else. Never imports torch
+itself; a well-made plugin's entry module does not either.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from genkit import hookspecs
+from genkit.config.run import suggest
+from genkit.errors import PluginError, printable
+from genkit.registry.entry_points import (
+    API_VERSION,
+    DISTRIBUTION,
+    GROUP,
+    VERSIONED,
+    enabled,
+    origin,
+)
+
+SLOW_SECONDS = 1.0  # of an import, beyond which each command suffers
+
+
+@dataclass
+class Plugin:
+    """One plugin and how its loading went. `problem` is one line, None if all is well; `notes` are
+    lines on what it had better not do."""
+
+    name: str
+    distribution: str
+    version: str
+    problem: str | None = None
+    error: BaseException | None = None
+    import_seconds: float = 0.0
+    imported_torch: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def built_in(self) -> bool:
+        return self.distribution == DISTRIBUTION
+
+    def fail(self, error: BaseException) -> None:
+        """Record what went wrong; the first reason stays."""
+        if self.problem is None:
+            words = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+            with suppress(Exception):  # an exception of a stranger's own may have no words
+                words += str(error)
+            self.problem = printable(" ".join(words.split()))
+            self.error = error
+
+    def note(self, line: str) -> None:
+        """Record what is no failure; once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+    @contextmanager
+    def contained(self) -> Iterator[None]:
+        """Run this plugin's code: what it prints goes to stderr, so that it does not mix with
+        results; what it changes of the process as a whole is put back and noted."""
+        before, threads = _process_state(), threading.active_count()
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            for what, (value, put) in _process_state().items():
+                former = before[what][0] if what in before else FRESH_TORCH[what]
+                if value != former:
+                    with suppress(OSError, TypeError):  # a folder that is gone, a handler in C
+                        put(former)
+                    self.note(f"it changed {what}, which was put back")
+            if threading.active_count() > threads:
+                self.note("it started a thread: what that prints may mix with results")
+
+
+# What torch has when it is imported.
+FRESH_TORCH = {"torch's default type": "torch.float32", "torch's gradients": True}
+
+
+def _process_state() -> dict[str, tuple[Any, Callable[[Any], object]]]:
+    """What belongs to the process and not to a plugin: its value now, and what puts it back."""
+    state: dict[str, tuple[Any, Callable[[Any], object]]] = {
+        "sys.argv": (list(sys.argv), partial(setattr, sys, "argv")),
+        "the working directory": ("", os.chdir),
+    }
+    with suppress(OSError):  # the folder may be gone
+        state["the working directory"] = (os.getcwd(), os.chdir)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler, put = signal.getsignal(number), partial(signal.signal, number)
+            state[f"the handler of {number.name}"] = (handler, put)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_default_dtype"):
+        state["torch's default type"] = (str(torch.get_default_dtype()), partial(_set_type, torch))
+        state["torch's gradients"] = (torch.is_grad_enabled(), torch.set_grad_enabled)
+    return state
+
+
+def _set_type(torch: ModuleType, name: str) -> None:
+    torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
+
+
+class Plugins:
+    """The loaded plugins. Hooks are called on one plugin after the other, each on its own."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager("genkit")
+        self.manager.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        self._records: dict[str, Plugin] = {}  # by the names in `manager`, genkit's own first
+        self._muted: set[str] = set()
+
+    def register(self, module: Any, record: Plugin) -> None:
+        """Add a plugin; one whose hooks do not fit is recorded as failed and left out."""
+        self.plugins.append(record)
+        name = f"{record.distribution}:{record.name}"
+        try:
+            self.manager.register(module, name=name)
+            self._check_hook_names(module)
+        except Exception as error:
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            record.fail(error)
+        else:
+            self._records[name] = record
+
+    def _check_hook_names(self, module: Any) -> None:
+        known = {name for name in vars(hookspecs) if name.startswith(("register_", "on_"))}
+        found = [n for n in dir(module) if self.manager.parse_hookimpl_opts(module, n) is not None]
+        for name in found:
+            if name not in known:
+                raise PluginError(f"there is no hook named {name!r}.{suggest(name, known)}")
+        if not found:
+            raise PluginError("no hook in it: decorate register_trainers or another with hookimpl")
+
+    def _implementations(self, hook: str) -> list[Any]:
+        """A hook's implementations, genkit's own first, whatever priority a plugin asks for."""
+        found = getattr(self.manager.hook, hook).get_hookimpls()
+        return sorted(found, key=lambda one: list(self._records).index(one.plugin_name))
+
+    def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
+        """Each plugin's answer to a hook. One that raises is recorded and skipped."""
+        for implementation in self._implementations(hook):
+            record = self._records[implementation.plugin_name]
+            try:
+                values = [arguments[name] for name in implementation.argnames]
+                with record.contained():
+                    answer = implementation.function(*values)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                record.fail(error)
+                continue
+            yield record, answer
+
+    def notify(self, event: str, **arguments: Any) -> list[str]:
+        """Tell listeners of a run event. One that raises is muted from then on; returns a line
+        for each listener muted now."""
+        muted = []
+        for implementation in self._implementations(event):
+            name = implementation.plugin_name
+            if name in self._muted:
+                continue
+            try:
+                values = [arguments[argument] for argument in implementation.argnames]
+                with self._records[name].contained():
+                    implementation.function(*values)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._muted.add(name)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                muted.append(
+                    f"plugin {self._records[name].name} failed in {event} and is muted: {reason}"
+                )
+        return muted
+
+    def events_of(self, plugin: Plugin) -> list[str]:
+        """The run events that a plugin listens to."""
+        events = [name for name in vars(hookspecs) if name.startswith("on_")]
+        return [
+            event
+            for event in events
+            if any(self._records[one.plugin_name] is plugin for one in self._implementations(event))
+        ]
+
+    @property
+    def failed(self) -> list[Plugin]:
+        return [plugin for plugin in self.plugins if plugin.problem]
+
+
+def load_plugins() -> Plugins:
+    """Load every enabled plugin of this API version, and the files that the environment variable
+    GENKIT_PLUGINS names. Plugins of other API versions are reported without being imported."""
+    plugins, found = Plugins(), entry_points()
+    for entry in enabled(found.select(group=GROUP)):
+        _load(plugins, Plugin(entry.name, *origin(entry)), entry.load)
+    for path in plugin_files():
+        _load(plugins, Plugin(path.stem, str(path), "file"), partial(_import_file, path))
+    for group in sorted(found.groups - {GROUP}):
+        other = VERSIONED.fullmatch(group)
+        if other is None:
+            continue
+        for entry in enabled(found.select(group=group)):
+            record = Plugin(entry.name, *origin(entry))
+            record.fail(
+                PluginError(
+                    f"it is written for plugin API v{other[1]}, and this genkit has "
+                    f"v{API_VERSION}: install a version of either that fits"
+                )
+            )
+            plugins.plugins.append(record)
+    return plugins
+
+
+def plugin_files() -> list[Path]:
+    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH."""
+    return [Path(p) for p in os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep) if p]
+
+
+def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
+    """Import and register one plugin; a failure is noted in its record."""
+    start, had_torch, module = time.perf_counter(), "torch" in sys.modules, None
+    try:
+        with record.contained():
+            module = load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and Rust's panics, too
+        record.fail(error)
+    record.import_seconds = time.perf_counter() - start
+    record.imported_torch = not had_torch and "torch" in sys.modules
+    if record.import_seconds > SLOW_SECONDS:
+        record.note(f"each command waits {record.import_seconds:.1f} s for it to be imported")
+    if record.problem:
+        plugins.plugins.append(record)
+    else:
+        plugins.register(module, record)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """A Python file as a module called like it, which targets such as "mine:Model" can name."""
+    name = path.stem
+    if not name.isidentifier():
+        raise PluginError(f"{path.name} cannot be imported: name it with letters, digits and _")
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    found = find_spec(name) if loaded is None else None
+    if loaded is not None or (found and found.origin and not path.samefile(found.origin)):
+        raise PluginError(f"a module {name!r} exists already: give {path.name} another name")
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is no Python file")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,1 @@
+"""Tables, pages, charts and model cards made from scores. Never imports torch."""

@@ -1,0 +1,188 @@
+"""What a ranking says in plain words and in error bars: who won, by how much. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genkit.registry.catalogue import Registry
+from genkit.report.ranking import CALIBRATION, Ranking, Row, tie
+from genkit.report.tables import Field, score_cell
+from genkit.specs import Column
+
+HUGE = 1e150  # what is greater is not drawn
+BETTER = {"lower": "Lower is better.", "higher": "Higher is better."}
+# What newcomers want to know of a column, by its name or, where it is no score, its heading. Other
+# columns are explained by their metric's summary.
+GLOSSARY = {
+    "fid": "Fréchet distance between the features of samples and of real images: how far apart the "
+    "two clouds are as a whole. It counts what looks wrong and what is missing alike.",
+    "kid": "Kernel distance between the features of samples and of real images, free of bias where "
+    "samples are few; about 0 for real images.",
+    "precision": "Share of samples that lie among real images: do they look real?",
+    "recall": "Share of real images that lie among samples: is everything shown?",
+    "density": "How closely real images surround each sample; about 1 for real images.",
+    "coverage": "Share of real images with a sample nearby; like recall, less fooled by outliers.",
+    "class_coverage": "How evenly the classes of the data are shown; 1 if as often as in the data.",
+    "confident": "Share of samples that a classifier is sure of.",
+    "is": "Inception Score: sure and varied answers of a classifier. Blind to much; never ranks.",
+    "NLL nats": "Negative log-likelihood of test images: how surprising they are to the model. "
+    "Lower is better; ≤ marks an upper bound.",
+    "bits /dim": "The same for each pixel and channel, in bits.",
+    "near train": "Share of samples that are closer to a training image than to an unseen one: 0.5 "
+    "for fresh images, 1 for copies.",
+    "parameters": "Numbers that training adjusts.",
+    "images seen": "Images that training took in, repetitions counted.",
+    "train s": "Seconds of training.",
+    "train img/s": "Images a second in training.",
+    "sample img/s": "Images a second when sampling.",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An error bar in a cell 240 wide; `beyond` is 1 or -1 if it lies right or left of that."""
+
+    place: float
+    low: float
+    high: float
+    beyond: int
+
+
+def plain(heading: str) -> str:
+    """A heading on one line."""
+    return heading.replace("-\n", "").replace("\n", " ")
+
+
+def meanings(fields: Sequence[Field], registry: Registry) -> list[tuple[str, str]]:
+    """Each column's heading and what it says, in a sentence or two."""
+    summaries = {
+        column.name: entry.spec.summary
+        for entry in registry.metrics.values()
+        for column in entry.spec.columns
+    }
+    found: dict[str, str] = {}
+    for field in fields:
+        heading = plain(field.heading)
+        if field.column:
+            name = field.column.name
+            text = GLOSSARY.get(name) or f"{summaries.get(name, name).rstrip('.')}."
+            text = f"{text} {BETTER.get(field.column.better or '', '')}".strip()
+        else:
+            heading = "near train" if heading.startswith("near train") else heading
+            text = GLOSSARY.get(heading, "")
+        if text:
+            found[heading] = text
+    return list(found.items())
+
+
+def verdict(ranking: Ranking) -> tuple[str, str]:
+    """The outcome as a headline, and what it rests on in a sentence or two."""
+    models = [row for row in ranking.rows if row["name"] not in CALIBRATION]
+    ranked = [row for row in models if row.get("rank")]
+    column = ranking.column
+    if ranking.refusals:
+        return (
+            "These models cannot be ranked",
+            "Their scores measure different things; the notes under the table say in what.",
+        )
+    if not models:
+        return "No model here", "Only real images and noise were scored."
+    if all(row.get("error") for row in models):
+        return "No model came through", "The warnings below say why."
+    if not ranked or column is None:
+        return _unscored(models)
+    leader, title = ranked[0], plain(column.title)
+    if len(ranked) == 1:
+        return f"{leader['name']}: {title} {score_cell(leader, column)}", _frame(ranking, column)
+    rivals = [row for row in ranked[1:] if tie(leader, row, column)]
+    if rivals:
+        group = [leader, *rivals]
+        scores = ", ".join(f"{score_cell(row, column)} ({row['name']})" for row in group)
+        return (
+            f"{listed([str(row['name']) for row in group])} cannot be told apart",
+            f"{title} {scores}: the differences lie within the error bars, or are too small to "
+            f"outlast another training. {BETTER.get(column.better or '', '')} "
+            f"{_frame(ranking, column)}".strip(),
+        )
+    second = ranked[1]
+    return (
+        f"{leader['name']} made the best samples, {_lead(leader, second, column)}",
+        f"{title} {score_cell(leader, column)} against {score_cell(second, column)}: a difference "
+        f"beyond the error bars. {BETTER.get(column.better or '', '')} {_frame(ranking, column)}",
+    )
+
+
+def _unscored(models: Sequence[Row]) -> tuple[str, str]:
+    names = listed([str(row["name"]) for row in models])
+    if any(row.get("likelihood") for row in models):
+        return f"{names}: likelihoods, no samples scored", "Nothing here ranks samples."
+    runs = " ".join(str(row["run"]) for row in models if row.get("run") and not row.get("error"))
+    return f"{names}: not scored yet", f"To score: genkit evaluate {runs}"
+
+
+def _lead(leader: Row, second: Row, column: Column) -> str:
+    """How far ahead the leader is, in words."""
+    a, b = leader["scores"][column.name], second["scores"][column.name]
+    what, rival = plain(column.title).partition(" ")[0], second["name"]
+    if a > 0 and b > 0 and column.better == "lower":
+        return f"with {what} {1 - a / b:.0%} lower than {rival}"
+    if a > 0 and b > 0:
+        return f"with {what} {a / b - 1:.0%} higher than {rival}"
+    return f"ahead of {rival}"
+
+
+def _frame(ranking: Ranking, column: Column) -> str:
+    """What the best and the worst score would be."""
+    known = {
+        row["name"]: score_cell(row, column)
+        for row in ranking.rows
+        if row["name"] in ("real", "noise") and score_cell(row, column) != "-"
+    }
+    if len(known) < 2:
+        return ""
+    return f"Unseen real images score {known['real']}, noise {known['noise']}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def bars(ranking: Ranking) -> dict[str, Any] | None:
+    """The ranking score of each row, drawn: places in a cell 240 wide. Rows of calibration may lie
+    beyond it. None if nothing ranks."""
+    column = None if ranking.refusals else ranking.column
+    scored = {place: interval(row, column) for place, row in enumerate(ranking.rows) if column}
+    known = {place: found for place, found in scored.items() if found}
+    models = [p for p in known if ranking.rows[p]["name"] not in CALIBRATION]
+    if not models or column is None:
+        return None
+    real = next((known[p] for p in known if ranking.rows[p]["name"] == "real"), None)
+    framed = [known[p] for p in models] + ([real] if real else [])
+    low, high = min(f[1] for f in framed), max(f[2] for f in framed)
+
+    def across(value: float) -> float:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(5 + 216 * min(max(share, 0.0), 1.0), 1)
+
+    rows: list[Bar | None] = []
+    for place in range(len(ranking.rows)):
+        found = known.get(place)
+        value, least, most = found or (0.0, 0.0, 0.0)
+        bar = Bar(across(value), across(least), across(most), (value > high) - (value < low))
+        rows.append(bar if found else None)
+    return {"title": "with error bars", "rows": rows, "floor": across(real[0]) if real else None}
+
+
+def interval(row: Row, column: Column | None) -> tuple[float, float, float] | None:
+    """A row's score, and two standard deviations below and above it, as tables scale them."""
+    value = (row.get("scores") or {}).get(column.name) if column else None
+    if value is None or column is None:
+        return None
+    spread = 2 * ((row.get("deviations") or {}).get(column.name) or 0.0)
+    scale = column.scale
+    if max(abs(value), abs(spread)) > HUGE:
+        return None
+    return value * scale, (value - spread) * scale, (value + spread) * scale

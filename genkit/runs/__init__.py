@@ -1,0 +1,1 @@
+"""Builds models, and reads and writes what a run keeps: weights, training states, exports."""

@@ -1,0 +1,178 @@
+"""A run's model as a folder for others: weights, config, model card, samples, ONNX.
+
+What is written says nothing of the machine it was trained on: no path, no user, no command.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genkit.errors import UsageError, WriteError
+from genkit.io.run_directory import SCHEMA, RunDir, write_atomic
+from genkit.registry.catalogue import Registry
+from genkit.report.model_card import model_card
+from genkit.report.ranking import CALIBRATION, Ranking, rank, score_columns
+from genkit.report.rows import read_rows
+from genkit.runs import checkpoint
+from genkit.runs.onnx import export_network
+from genkit.runs.run import Run, count_parameters
+
+# What follows an absolute path in a text: with a home, a drive, or neither before it.
+_PATH = re.compile(r"(^|[\s:=,;'\"(\[])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?![/\s]).*", re.DOTALL)
+ORIGIN = ("genkit", "plugin", "torch", "python")  # of a run's provenance
+TRAINING = ("step", "images", "seconds", "images_per_second")  # of a run's summary
+
+
+def check_target(to: Path) -> None:
+    """Raise UsageError unless the folder is new or empty."""
+    try:
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise UsageError(f"--to {to} exists and is not empty; choose another folder")
+    except OSError as error:
+        raise UsageError(f"--to {to} cannot be read: {error.strerror or error}") from None
+
+
+def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
+    """Write model.safetensors, config.json, README.md and samples.png, and with `onnx`
+    model.onnx, into a new or empty folder; all of them or none.
+
+    Returns: "path", "files" (bytes by name), "scores" (None if these weights have none) and "onnx"
+    (how it was checked, or None).
+
+    Raises:
+        UsageError: the folder is not empty; or, with `onnx`, a package is missing or the model has
+            no network that ONNX can express.
+        GenkitError: the ONNX network does not do what PyTorch's does.
+        WriteError: a file could not be written.
+    """
+    check_target(to)
+    trainers = run.registry.trainers
+    spec, plugin = trainers.find(run.config["model"]), trainers[run.config["model"]].plugin
+    picture = io.BytesIO()
+    run.grid(64).save(picture, "PNG")
+    network = export_network(run.model.cpu()) if onnx else None
+    config = public_config(run)
+    ranking, features = _scores(run)
+    card = model_card(
+        config,
+        spec.summary,
+        (Path(plugin.distribution).name, plugin.version),
+        ranking,
+        features,
+        network.facts() if network else None,
+    )
+    files = {"samples.png": picture.getvalue()}
+    if network:
+        files["model.onnx"] = network.content
+    files["config.json"] = (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+    files["README.md"] = card.encode()
+    training = config["training"]
+    about = {"model": spec.name, "step": training.get("step"), "weights": training["weights"]}
+    _write(run, to, files, about)
+    return {
+        "path": str(to),
+        "files": {path.name: path.stat().st_size for path in sorted(to.iterdir())},
+        "scores": ranking.rows[0]["scores"] if ranking else None,
+        "onnx": network.facts() if network else None,
+    }
+
+
+def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_weights(RunDir(to).weights_path, run.model, about)
+        for name, content in files.items():
+            write_atomic(to / name, content)
+    except OSError as error:
+        raise WriteError(f"{to} cannot be made: {error.strerror or error}") from error
+    except WriteError:
+        for name in ("model.safetensors", *files):
+            (to / name).unlink(missing_ok=True)
+        raise
+
+
+def public_config(run: Run) -> dict[str, Any]:
+    """A run's config.json for others: all that loading needs, and where it came from, without
+    paths. "training" holds what is known of the training."""
+    config, summary = run.config, run.summary
+    data, options = dict(config.get("data", {})), dict(config["run"])
+    origin = {key: value for key, value in config.get("provenance", {}).items() if key in ORIGIN}
+    plugin, _, version = str(origin.get("plugin", "")).rpartition(" ")
+    if plugin:
+        origin["plugin"] = f"{Path(plugin).name} {version}"
+    if "name" in data:
+        data["name"] = public_data(str(data["name"]), run.registry)
+    if "data" in options:
+        options["data"] = public_data(str(options["data"]), run.registry)
+    options["data_root"] = None
+    training = {key: summary[key] for key in TRAINING if key in summary}
+    average = "raw" if summary.get("weights") == "raw" else "averaged (EMA)"
+    training["weights"] = f"{average}, the last ones"
+    if not summary and isinstance(config.get("training"), dict):  # it was exported before
+        training = dict(config["training"])
+        training.setdefault("weights", "unknown")
+    if run.best and (best := checkpoint.read_best(run.directory.checkpoints)):
+        training["weights"] = (
+            f"{average}, of step {best['step']}: best {best['column']} in training"
+        )
+    public: dict[str, Any] = without_paths(
+        {
+            "schema": SCHEMA,
+            "model": config["model"],
+            "run": options,
+            "options": config["options"],
+            "image_shape": config["image_shape"],
+            "data": data,
+            "precision": config.get("precision", "fp32"),
+            "device": config.get("device", "cpu"),
+            "parameters": config.get("parameters", count_parameters(run.model)),
+            "training": training,
+            "provenance": origin,
+        }
+    )
+    return public
+
+
+def public_data(name: str, registry: Registry) -> str:
+    """A data set's name without the path on this machine: "folder:PATH"."""
+    kind, colon, _ = name.partition(":")
+    known = registry.datasets.get(kind)
+    if colon and (known is None or known.spec.source == "PATH"):
+        return f"{kind}:PATH"
+    return name
+
+
+def without_paths(value: Any) -> Any:
+    """The same value of JSON's types with "PATH" for each absolute path and what follows it."""
+    if isinstance(value, str):
+        return _PATH.sub(r"\1PATH", value)
+    if isinstance(value, Mapping):
+        return {key: without_paths(inner) for key, inner in value.items()}
+    return [without_paths(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _scores(run: Run) -> tuple[Ranking | None, str | None]:
+    """Stored scores of these very weights, with the calibration rows, and their features' name."""
+    try:
+        own, *others = read_rows([run.path])
+    except UsageError:
+        return None, None
+    card = own.get("card") or {}
+    best = str(card.get("weights", "")).endswith("best in training")
+    if best != run.best or own.get("images") != run.summary.get("images") or not card:
+        return None, None  # of other weights, or of an earlier moment
+    rows = []
+    for row in (own, *(row for row in others if row["name"] in CALIBRATION)):
+        told = dict(row.get("card") or {})
+        for key in ("data", "trained_on"):
+            if isinstance(told.get(key), str):
+                told[key] = public_data(told[key], run.registry)
+        rows.append({**without_paths(row), "card": without_paths(told) or None, "run": None})
+    rows[0]["name"] = run.config["model"]
+    features = str(card["features"]).rpartition("-")[0] or None
+    return rank(rows, score_columns(run.registry)), features

@@ -1,0 +1,1 @@
+"""Draws seeded samples, grids, interpolations and completions."""

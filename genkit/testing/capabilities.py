@@ -1,0 +1,74 @@
+"""What a model promises of more than samples, one function each: latents, completions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genkit.sampling.completion import known_half
+from genkit.testing.contract import Faults, difference, drawn_from, random_states, seed_random
+from genkit.testing.samples import REMEDIES, REMEDY, SLACK, image_faults
+from genkit.testing.trial import Trial
+
+__tracebackhide__ = True
+
+
+def samples_are_decoded_latents(trial: Trial) -> Faults:
+    """Where there are latents, they must be standard normal, (n, ...), and what decode_latents()
+    makes of them the same generator's samples, bit for bit, whatever the global generators do.
+    """
+    model, n = trial.trained.average.eval(), 256
+    with torch.no_grad():
+        latents = model.draw_latents(n, generator=torch.Generator().manual_seed(0))
+        if latents is None:
+            return
+        if not isinstance(latents, Tensor) or latents.ndim < 2 or len(latents) != n:
+            found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            yield f"draw_latents({n}) gave {found}"
+        spread, slack = latents.double(), 6 / math.sqrt(latents.numel())  # six standard errors
+        mean, variance = spread.mean().item(), spread.var().item()
+        if abs(mean) > slack or abs(variance - 1) > slack * math.sqrt(2):
+            yield f"{n} latents have mean {mean:.3g} and variance {variance:.3g}"
+        seed_random(0)
+        before = random_states()
+        images = model.decode_latents(latents)
+        if whose := drawn_from(before):
+            yield f"decode_latents() drew from {whose}'s global generator"
+        samples = model.sample(n, generator=torch.Generator().manual_seed(0))
+    yield from image_faults(images, n, trial, "decode_latents()")
+    if fault := difference(images, samples, "an image"):
+        yield f"{fault} from the sample"
+
+
+def completions_keep_what_is_known(trial: Trial) -> Faults:
+    """What complete() gives must be images whose known pixels are as they were if these are black
+    or white, and follow from the generator and from what is known alone.
+    """
+    model = trial.trained.average.eval()
+    images = torch.where(trial.images(5) > 0, 1.0, -1.0)
+    known = known_half(trial.shape).expand(5, -1, -1, -1)
+    hidden = [torch.where(known, images, filling) for filling in (0.0, 1.0)]
+    answers: list[Tensor] = []
+    for given in hidden:
+        seed_random(len(answers))
+        before = random_states()
+        with torch.no_grad():
+            answer = model.complete(given, known, generator=torch.Generator().manual_seed(0))
+        if answer is None:
+            return
+        if whose := drawn_from(before):
+            yield f"it drew from {whose}'s global generator{REMEDIES.get(whose, REMEDY)}"
+        answers.append(answer)
+    yield from image_faults(answers[0], 5, trial, "complete()")
+    gap = ((answers[0] - images) * known).abs().max().item()
+    if gap > SLACK:
+        yield f"known pixels differ by up to {gap:.4g}"
+    if fault := difference(
+        answers[1], answers[0], "with other pixels where none are known, an image"
+    ):
+        yield fault
+
+
+PROMISES = (samples_are_decoded_latents, completions_keep_what_is_known)

@@ -1,0 +1,194 @@
+"""What the test kit stands on: promises and how a broken one is told, and easy images.
+
+`genkit.testing` is what plugin authors import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genkit.data import Split
+from genkit.errors import TRACEBACK_HINT, GenkitError
+from genkit.specs import ImageShape
+
+__tracebackhide__ = True  # pytest ends its traceback at the author's test
+
+Faults = Iterator[str]  # what was seen against a promise, one line each; the first is told
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+PACKAGE = Path(__file__).parents[1]  # genkit itself
+CLASSES = ("upper left", "upper right", "lower left", "lower right")
+
+
+class PromiseBroken(AssertionError):
+    """A plugin does not do what genkit promises its users; the message says what and where."""
+
+
+def check(name: str, promises: Sequence[Callable[..., Faults]], subject: object) -> None:
+    """Hold a subject to promises, in their order.
+
+    A promise is a generator of faults, whose docstring opens with a sentence that says what must
+    hold. What a plugin raises under it is a fault as well.
+
+    Raises:
+        PromiseBroken: "NAME: what must hold; what was seen", of the first fault.
+    """
+    for promise in promises:
+        told = f"{name}: {statement(promise)}"
+        try:
+            seen = next(promise(subject), None)
+        except GenkitError as error:
+            words = str(error).removesuffix(TRACEBACK_HINT)  # a test shows it anyway
+            raise PromiseBroken(f"{told}; {words}") from error
+        except Exception as error:  # whatever a stranger's code raises
+            raise PromiseBroken(f"{told}; {type(error).__name__}: {error}") from error
+        if seen:
+            raise PromiseBroken(f"{told}; {seen}")
+
+
+def statement(promise: Callable[..., Faults]) -> str:
+    """What must hold, as a promise's docstring opens: without full stop, to stand in a sentence."""
+    first = " ".join(inspect.cleandoc(str(promise.__doc__)).partition(".\n")[0].split())
+    return first[0].lower() + first[1:].rstrip(".")
+
+
+def frames_of_plugin(error: BaseException) -> str:
+    """Where an error began, as a traceback from the first line that is neither genkit's nor the
+    standard library's; empty if there is none."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and _is_ours(frames[0].filename):
+        del frames[0]
+    return "".join(traceback.format_list(frames))
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    standard = path.is_relative_to(STANDARD_LIBRARY) and "site-packages" not in path.parts
+    return filename.startswith("<") or standard or path.is_relative_to(PACKAGE)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the global generators of torch, numpy and Python."""
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "Python": random.getstate(),
+    }
+
+
+def unsaved(used: nn.Module, fresh: nn.Module) -> str:
+    """A hint at what a used model keeps where no file of weights and no checkpoint finds it, by
+    comparison with a new one: "; 'masks' holds a tensor that is no buffer", or nothing."""
+    known = {id(tensor) for tensor in [*used.parameters(), *used.buffers()]}
+    for (place, module), (_, other) in zip(
+        used.named_modules(), fresh.named_modules(), strict=False
+    ):
+        for name, value in vars(module).items():
+            where, before = f"{place}.{name}".lstrip("."), vars(other).get(name)
+            if any(isinstance(v, Tensor) and id(v) not in known for v in inside(value)):
+                return f"; {where!r} holds a tensor that is no buffer: use register_buffer()"
+            plain = isinstance(value, int | float | str) and name != "training"
+            if plain and value != before:
+                return f"; {where!r} went from {before!r} to {value!r}: keep it in a buffer"
+    return ""
+
+
+def inside(value: Any) -> list[Any]:
+    """What a list, tuple or dict holds; anything else as it is."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def drawn_from(before: Mapping[str, Any]) -> str | None:
+    """Whose global generator is no longer in its state of before; None if all are."""
+    now = random_states()
+    same = {
+        "torch": torch.equal(now["torch"], before["torch"]),
+        "numpy": all(map(np.array_equal, now["numpy"], before["numpy"])),
+        "Python": now["Python"] == before["Python"],
+    }
+    return next((name for name, unmoved in same.items() if not unmoved), None)
+
+
+def seed_random(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+@contextmanager
+def own_random_numbers() -> Iterator[None]:
+    """Leave the global generators as they were."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states["torch"])
+        np.random.set_state(states["numpy"])
+        random.setstate(states["Python"])
+
+
+def noisy_squares(count: int, shape: ImageShape, seed: int) -> Split:
+    """`white_squares`, each image with grain of its own: no two are alike."""
+    clean = white_squares(count, shape)
+    grain = np.random.RandomState(seed).randint(0, 56, clean.images.shape)
+    return Split((clean.images * 0.75 + grain).astype(np.uint8), clean.labels)
+
+
+def white_squares(count: int, shape: ImageShape) -> Split:
+    """Images that are easy to learn: black, with a white quarter that is their label.
+
+    Labels come in a fixed order: 0, 1, 2, 3, 0, ... Where a side is a single pixel, some quarters
+    are empty.
+    """
+    images = np.zeros((count, shape.channels, shape.height, shape.width), np.uint8)
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    middle = ((shape.height + 1) // 2, (shape.width + 1) // 2)
+    for image, label in zip(images, labels, strict=True):
+        rows, columns = (
+            slice(start, None) if half else slice(start)
+            for half, start in zip(divmod(int(label), 2), middle, strict=True)
+        )
+        image[:, rows, columns] = 255
+    return Split(images, labels)
+
+
+def difference(found: Any, expected: Any, place: str = "it") -> str | None:
+    """Where two nests of mappings, lists, tensors and values first differ by a bit, and by how
+    much; None if they are the same."""
+    if isinstance(found, Tensor) and isinstance(expected, Tensor):
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            return (
+                f"{place} is {found.dtype} {tuple(found.shape)} in place of {expected.dtype} "
+                f"{tuple(expected.shape)}"
+            )
+        if torch.equal(found, expected):
+            return None
+        gap = (found.double() - expected.double()).abs().max().item()
+        return f"{place} differs by up to {gap:.2g}"
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        if found.keys() != expected.keys():
+            return f"{place} holds {sorted(map(str, found))}, not {sorted(map(str, expected))}"
+        pairs = [(key, found[key], expected[key]) for key in expected]
+    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
+        if len(found) != len(expected):
+            return f"{place} has {len(found)} parts, not {len(expected)}"
+        pairs = [(i, *pair) for i, pair in enumerate(zip(found, expected, strict=True))]
+    else:
+        return None if found == expected else f"{place} is {found!r}, not {expected!r}"
+    inside = (difference(a, b, key if place == "it" else f"{place}.{key}") for key, a, b in pairs)
+    return next(filter(None, inside), None)

@@ -1,0 +1,164 @@
+"""What a metric promises, one function each: finite scores that follow from the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genkit.features import FeatureExtractor, ImageSet
+from genkit.metrics import Estimate, Reference
+from genkit.specs import Config, ImageShape, MetricSpec
+from genkit.testing.contract import (
+    CLASSES,
+    Faults,
+    difference,
+    drawn_from,
+    noisy_squares,
+    random_states,
+    seed_random,
+)
+
+__tracebackhide__ = True
+
+SCORED = ImageShape(3, 32, 32, len(CLASSES))
+COUNT, FEWEST = 200, 10  # images; genkit scores no fewer than the latter
+
+
+class Quarters(FeatureExtractor):
+    """The mean of each quarter and channel, and logits that tell which quarter is white."""
+
+    identity = "quarters"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(Config())
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        means = F.adaptive_avg_pool2d(images.float() / 255, 2)  # (N, C, 2, 2)
+        return means.flatten(1), 20 * means.mean(1).flatten(1) if self.classes else None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A metric and what it can be asked to score."""
+
+    spec: MetricSpec
+
+    def sets(self, logits: bool = True) -> tuple[Reference, ImageSet, ImageSet]:
+        """A reference, its training images as samples, and noise as samples."""
+        extractor = Quarters(len(CLASSES) if logits else 0)
+        train, test = (
+            torch.from_numpy(noisy_squares(COUNT, SCORED, seed).images) for seed in (0, 1)
+        )
+        noise = torch.randint(
+            0, 256, train.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
+        split, held_out, same, noisy = (
+            ImageSet(images, extractor) for images in (train, test, train.clone(), noise)
+        )
+        return Reference("squares", COUNT, split, held_out), same, noisy
+
+    def score(self, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
+        """What the metric says, each column as an estimate."""
+        found = self.spec.load()(self.spec.config(), samples, reference)
+        return {
+            name: value if isinstance(value, Estimate) else Estimate(float(value))
+            for name, value in found.items()
+        }
+
+
+def columns_are_answered(scoring: Scoring) -> Faults:
+    """A metric must answer each of its columns, which have names of their own, and no other."""
+    names = [column.name for column in scoring.spec.columns]
+    if not names or len(set(names)) != len(names):
+        yield f"its columns are {names}"
+    reference, same, _ = scoring.sets()
+    found = scoring.score(same, reference)
+    if missing := [name for name in names if name not in found]:
+        yield f"{missing[0]!r} is missing, though there are features, logits and classes"
+    if more := [name for name in found if name not in names]:
+        yield f"{more[0]!r} is none of them"
+
+
+def scores_are_finite(scoring: Scoring) -> Faults:
+    """Scores must be finite, and their deviations finite and not below 0, from 10 samples on."""
+    reference, same, noise = scoring.sets()
+    few = same.take(torch.arange(FEWEST))
+    for samples, of in ((same, "training images"), (noise, "noise"), (few, "10 images")):
+        for name, estimate in scoring.score(samples, reference).items():
+            if not math.isfinite(estimate.value):
+                yield f"{name!r} of {of} is {float(estimate.value)}"
+            deviation = 0.0 if estimate.deviation is None else float(estimate.deviation)
+            if not 0 <= deviation < math.inf:
+                yield f"the deviation of {name!r} of {of} is {deviation}"
+
+
+def scores_follow_from_the_images(scoring: Scoring) -> Faults:
+    """Equal sets must get equal scores, whatever the global generators of torch, numpy and Python
+    do, which scoring must leave alone.
+    """
+    scores = []
+    for seed in (0, 0, 1):
+        reference, _, noise = scoring.sets()
+        seed_random(seed)
+        before = random_states()
+        scores.append({name: vars(one) for name, one in scoring.score(noise, reference).items()})
+        if whose := drawn_from(before):
+            yield f"scoring drew from {whose}'s global generator"
+    for again, when in ((scores[1], "the second time"), (scores[2], "under other global seeds")):
+        if fault := difference(again, scores[0]):
+            yield f"{when}, {fault}"
+
+
+def sets_are_left_as_they_were(scoring: Scoring) -> Faults:
+    """Scoring must not change images, features or logits, which other metrics use after it."""
+    reference, _, noise = scoring.sets()
+    sets = {"samples": noise, "reference": reference.train, "test images": reference.test}
+    before = {name: _copy(images) for name, images in sets.items()}
+    scoring.score(noise, reference)
+    if fault := difference({name: _copy(images) for name, images in sets.items()}, before):
+        yield fault
+
+
+def real_images_beat_noise(scoring: Scoring) -> Faults:
+    """The training images themselves must score at least as well as noise, as `better` says."""
+    reference, same, noise = scoring.sets()
+    good, bad = scoring.score(same, reference), scoring.score(noise, reference)
+    for column in scoring.spec.columns:
+        if column.better is None:
+            continue
+        real, random = (float(scores[column.name].value) for scores in (good, bad))
+        if (real > random) if column.better == "lower" else (real < random):
+            yield (
+                f"{column.name!r} is {real:.4g} for training images and {random:.4g} for noise, "
+                f"where {column.better} is better"
+            )
+
+
+def features_without_logits_will_do(scoring: Scoring) -> Faults:
+    """Where the features tell no classes, a metric must answer or leave columns out."""
+    reference, same, _ = scoring.sets(logits=False)
+    scoring.score(same, reference)
+    yield from ()
+
+
+def _copy(images: ImageSet) -> Mapping[str, Any]:
+    """What a set of images holds."""
+    tensors = {"images": images.images, "features": images.features, "logits": images.logits}
+    return {name: None if one is None else one.clone() for name, one in tensors.items()}
+
+
+PROMISES = (
+    columns_are_answered,
+    scores_are_finite,
+    scores_follow_from_the_images,
+    sets_are_left_as_they_were,
+    real_images_beat_noise,
+    features_without_logits_will_do,
+)

@@ -1,0 +1,266 @@
+"""What a model promises while it trains, one function each: options, phases, losses."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from genkit.compute.device import seed_generators
+from genkit.config.options import check_trainer_options
+from genkit.config.run import resolve, to_json, validate
+from genkit.errors import UsageError
+from genkit.model import Batch, Phase
+from genkit.sampling.draw import draw
+from genkit.specs import ImageShape
+from genkit.testing.contract import Faults, difference, inside, white_squares
+from genkit.testing.specs import SPEC_PROMISES, Subject
+from genkit.testing.trial import BEFORE, CPU, LEARNING_STEPS, Trial, reread, run
+from genkit.training.loop import Loop
+
+__tracebackhide__ = True
+
+ODD_SHAPES = (ImageShape(1, 9, 13), ImageShape(3, 2, 1))
+
+
+def options_fit_the_command_line(subject: Subject) -> Faults:
+    """Every option must be one that the command line can take, beside a run's own."""
+    check_trainer_options(subject.spec)
+    yield from ()
+
+
+def presets_are_valid(trial: Trial) -> Faults:
+    """Every preset must hold values that the config takes."""
+    for preset in {"full", *trial.spec.presets}:
+        resolve(trial.spec, preset=preset)
+    yield from ()
+
+
+def config_survives_files(trial: Trial) -> Faults:
+    """The config must come back unchanged from JSON, as in a run's config.json, and from TOML."""
+    values = to_json(trial.config)
+    table = {name: value for name, value in values.items() if value is not None}
+    lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in table.items()]
+    for kind, read in (
+        ("JSON", json.loads(json.dumps(values))),
+        ("TOML", tomllib.loads("\n".join(lines))),
+    ):
+        back = to_json(validate(type(trial.config), read, f"from {kind}: ", strict=True))
+        if fault := difference(back, values):
+            yield f"after {kind}, {fault}"
+
+
+def odd_shapes_are_refused_or_work(trial: Trial) -> Faults:
+    """A shape that was not refused with a UsageError must train and sample."""
+    for shape in ODD_SHAPES:
+        odd = Trial(trial.spec, trial.config, shape, white_squares(len(trial.split.images), shape))
+        try:
+            loop = odd.loop()
+        except UsageError:
+            continue
+        except Exception as error:
+            yield f"{shape} was neither refused nor built: {type(error).__name__}: {error}"
+        try:
+            draw(run(loop, 1).average, 1, seed=0)
+        except Exception as error:
+            yield f"{shape} was built, and then came {type(error).__name__}: {error}"
+
+
+def shape_is_refused_or_built(trial: Trial) -> Faults:
+    """A shape that the model cannot take must be refused with a UsageError when it is built."""
+    trial.build()
+    yield from ()
+
+
+def layers_are_registered(trial: Trial) -> Faults:
+    """Layers and parameters must be registered: in an nn.ModuleList, say, not in a list."""
+    model = trial.build()
+    known = {id(parameter) for parameter in model.parameters()}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            for part in inside(value):
+                held = part.parameters() if isinstance(part, nn.Module) else [part]
+                for found in held:  # frozen ones may hide from checkpoints
+                    trainable = isinstance(found, nn.Parameter) and found.requires_grad
+                    if trainable and id(found) not in known:
+                        yield f"{name!r} holds a {type(part).__name__} that training never sees"
+
+
+def parameters_are_float32(trial: Trial) -> Faults:
+    """Parameters must be float32: bf16 comes by autocast, and some devices take no float64."""
+    for name, parameter in trial.build().named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            yield f"{name!r} is {parameter.dtype}; call float() on what comes from numpy"
+
+
+def phases_are_well_formed(trial: Trial) -> Faults:
+    """The phases must have names of their own and optimizers that hold all of the model's
+    trainable parameters and nothing else.
+    """
+    model = trial.build()
+    phases = model.phases()
+    if not isinstance(phases, list) or not all(isinstance(phase, Phase) for phase in phases):
+        yield f"phases() returned {phases!r:.80}, not a list of Phase"
+    names = [phase.name for phase in phases]
+    if not phases or len(set(names)) != len(names):
+        yield f"their names are {names}"
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = set()
+    for phase in phases:
+        if phase.repeats < 1 or phase.every < 1:
+            yield f"{phase.name!r} has repeats {phase.repeats}, every {phase.every}: at least 1"
+        for parameter in _held(phase):
+            if id(parameter) not in own:
+                yield f"{phase.name!r} holds a {tuple(parameter.shape)} that is not the model's"
+            held.add(id(parameter))
+        schedule = phase.schedule or float
+        for step in (0, 1, 1000):
+            if not 0 <= schedule(step) < math.inf:
+                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in held:
+            yield f"{name!r} is in none; if nothing trains it, set its requires_grad to False"
+
+
+def losses_are_finite_scalars(trial: Trial) -> Faults:
+    """A loss must return a finite scalar with a gradient, and finite scalar tensors to log, and
+    must leave the batch's images and all gradients as they are.
+    """
+    loop = trial.loop()
+    batch = loop.stream.batch(0)
+    before = batch.images.clone()
+    for phase in loop.phases:
+        answer = phase.loss(batch)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            yield f"{phase.name!r} returned {type(answer).__name__}, not (loss, extras)"
+        loss, extras = answer
+        if not isinstance(extras, Mapping):
+            yield f"{phase.name!r} returned extras of type {type(extras).__name__}, not a mapping"
+        for name, value in {"loss": loss, **extras}.items():
+            if not isinstance(value, Tensor) or value.ndim:
+                what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                yield f"{name!r} of {phase.name!r} is {what}, not a scalar tensor"
+            if not value.isfinite():
+                yield f"{name!r} of {phase.name!r} is {value.item()}"
+        if not loss.requires_grad:
+            yield f"the loss of {phase.name!r} has no gradient"
+        if not torch.equal(batch.images, before):
+            yield f"{phase.name!r} changed the images in place"
+        if any(parameter.grad is not None for parameter in loop.model.parameters()):
+            yield f"{phase.name!r} calls backward(), which the loop does, as it steps optimizers"
+
+
+def state_is_plain(trial: Trial) -> Faults:
+    """The training state must hold only tensors, and plain values beside the model's, which
+    weights_only=True reads.
+    """
+    loop = trial.loop()
+    loop.iterate()
+    state = loop.state_dict()
+    for name, value in state["model"].items():
+        if not isinstance(value, Tensor):
+            yield f"{name!r} of the model is a {type(value).__name__}"
+    if fault := difference(reread(state), state):
+        yield fault
+
+
+def phases_change_only_their_own(trial: Trial) -> Faults:
+    """A phase must change parameters of its optimizer, and none that other phases train."""
+    loop = trial.loop()
+    trainable = {n: p for n, p in loop.model.named_parameters() if p.requires_grad}
+    held = {phase.name: {id(p) for p in _held(phase)} for phase in loop.phases}
+    states: list[tuple[str, dict[str, Tensor]]] = []  # before each call of a loss, and at the end
+
+    def look(phase: str) -> None:
+        states.append((phase, {name: p.detach().clone() for name, p in trainable.items()}))
+
+    def watch(phase: Phase) -> None:
+        loss = phase.loss
+
+        def watched(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            look(phase.name)
+            return loss(batch)
+
+        phase.loss = watched
+
+    for phase in loop.phases:
+        watch(phase)
+    run(loop, BEFORE)
+    look("")
+    idle = dict.fromkeys(held, True)
+    for (name, before), (_, after) in pairwise(states):
+        changed = [own for own in trainable if not torch.equal(before[own], after[own])]
+        for own in changed:
+            if id(trainable[own]) not in held[name]:
+                yield f"{name!r} changed {own!r}, which is not in its optimizer"
+        idle[name] = idle[name] and not changed
+    for name in idle:
+        if idle[name]:
+            yield f"{name!r} changed nothing in {BEFORE} iterations"
+
+
+def training_lowers_the_loss(trial: Trial) -> Faults:
+    """Training on easy images must lower the loss, or keep several losses finite."""
+    trained, fresh = trial.trained, trial.loop()
+    if len(trained.phases) > 1:
+        return
+    before, after = _mean_loss(fresh), _mean_loss(trained)
+    if not after < before:
+        yield f"from {before:.4g} it went to {after:.4g} in {LEARNING_STEPS} iterations"
+
+
+def train_and_eval_return_the_model(trial: Trial) -> Faults:
+    """The model must change between train() and eval() and return itself."""
+    model = trial.build()
+    for mode in (False, True):
+        answer = model.train(mode)
+        if answer is not model or model.training != mode:
+            yield f"train({mode}) returned {type(answer).__name__}, training is {model.training}"
+
+
+def trouble_is_told_in_one_line(trial: Trial) -> Faults:
+    """trouble(history) must answer None, or one line of text, whatever the log holds by then: none
+    of a name's values, one, or many, also when training goes well.
+    """
+    loop = trial.loop()
+    names = list(loop.iterate())
+    for count in (0, 1, 100):
+        history = {name: [0.5] * count for name in names} if count else {}
+        answer = loop.model.trouble(history)
+        if answer is not None and (not isinstance(answer, str) or len(answer.splitlines()) != 1):
+            yield f"of {count} values of each name it answers {answer!r:.80}"
+
+
+def _held(phase: Phase) -> list[Tensor]:
+    """The parameters of a phase's optimizer."""
+    return [p for group in phase.optimizer.param_groups for p in group["params"]]
+
+
+def _mean_loss(loop: Loop) -> float:
+    """The loss of the first phase over a few batches, with noise that depends on them alone."""
+    losses = []
+    for number in range(8):
+        seed_generators(CPU, number)
+        losses.append(loop.phases[0].loss(loop.stream.batch(number))[0].item())
+    return sum(losses) / len(losses)
+
+
+OPTION_PROMISES = (options_fit_the_command_line, *SPEC_PROMISES)
+CONFIG_PROMISES = (presets_are_valid, config_survives_files)
+PROMISES = (
+    shape_is_refused_or_built,
+    train_and_eval_return_the_model,
+    layers_are_registered,
+    parameters_are_float32,
+    phases_are_well_formed,
+    losses_are_finite_scalars,
+    state_is_plain,
+    phases_change_only_their_own,
+    training_lowers_the_loss,
+    trouble_is_told_in_one_line,
+)

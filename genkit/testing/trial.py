@@ -1,0 +1,100 @@
+"""A model on trial: built and trained as a run does it, small, and once for all promises."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.compute.device import place
+from genkit.data import Split
+from genkit.model import GenerativeModel
+from genkit.runs.run import build_model
+from genkit.runs.state_file import read_state
+from genkit.sampling.draw import draw
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+from genkit.testing.contract import CLASSES, seed_random
+from genkit.training.loop import Loop
+from genkit.training.stream import Stream, to_unit_range
+
+__tracebackhide__ = True
+
+CPU = torch.device("cpu")
+LEARNING_STEPS = 40
+BEFORE, AFTER, MOST_AFTER = 3, 3, 20  # iterations before and after a resumption
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trainer with small options on images of one shape, and what was trained so far."""
+
+    spec: TrainerSpec
+    config: TrainerConfig
+    shape: ImageShape
+    split: Split
+
+    def build(self, seed: int = 0, classes: int = 0) -> GenerativeModel:
+        """A new model, as a run makes it."""
+        sides = (self.shape.channels, self.shape.height, self.shape.width)
+        model = build_model(self.spec, self.config, ImageShape(*sides, classes), seed)
+        place(model, CPU)
+        return model
+
+    def loop(self, seed: int = 0, precision: str = "fp32", labelled: bool = False) -> Loop:
+        """A new loop of a new model; `seed` is that of its weights, all else is always the same."""
+        model = self.build(seed, len(CLASSES) if labelled else 0)
+        split = self.split if labelled else Split(self.split.images)
+        stream = Stream(split, batch_size=self.config.batch_size, seed=0, device=CPU)
+        half_life = self.config.ema_half_life or 1000
+        return Loop(model, stream, seed=0, precision=precision, ema_half_life=half_life)
+
+    @cached_property
+    def trained(self) -> Loop:
+        """A loop after some dozens of iterations."""
+        return run(self.loop(), LEARNING_STEPS)
+
+    @property
+    def before_and_after(self) -> tuple[int, int]:
+        """Iterations to do before and after a resumption, such that lazy phases run after it."""
+        lazy = max(phase.every for phase in self.trained.phases)
+        return BEFORE, min(max(AFTER, lazy), MOST_AFTER)
+
+    @cached_property
+    def uninterrupted(self) -> dict[str, Any]:
+        """The state of a loop that ran through."""
+        return run(self.loop(), sum(self.before_and_after)).state_dict()
+
+    def sample(self, n: int, seed: int = 0, others: int = 0) -> Tensor:
+        """Samples of the averaged weights, as floats; `others` seeds the global generators."""
+        seed_random(others)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            return self.trained.average.eval().sample(n, generator=generator)
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """Five samples as genkit draws them, (5, C, H, W) uint8."""
+        return draw(self.trained.average, 5, seed=0)
+
+    def images(self, count: int) -> Tensor:
+        """The first training images, as a model sees them."""
+        return to_unit_range(torch.from_numpy(self.split.images[:count]))
+
+
+def run(loop: Loop, steps: int) -> Loop:
+    """The loop after so many more iterations, all finite."""
+    for _ in range(steps):
+        loop.iterate()
+    loop.check_weights()
+    return loop
+
+
+def reread(state: dict[str, Any]) -> dict[str, Any]:
+    """A training state through a file's bytes, as a resumed run reads it."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return read_state(buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Trains one model: batches, loop, monitor, recorder, run."""

@@ -1,0 +1,116 @@
+"""Batches of training images, endless and seeded: any step's batch follows from (seed, step).
+
+Images lie in memory as bytes; a batch is a gather and a multiplication, without workers. Of data
+that is binarised at random a batch is a draw, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from genkit.compute.ranks import ALONE, Ranks
+from genkit.data import Split
+from genkit.model import Batch
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from a run's seed and what it is for.
+
+    Hashed, because torch's CPU generator ignores the high 32 bits of a seed and because
+    neighbouring seeds should have nothing in common.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    low, high = int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+    return (high & 0x7FFFFFFF) << 32 | low
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]: 0 to -1, 255 to 1."""
+    return images.float().mul_(1 / 127.5).sub_(1)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float images in [-1, 1] to uint8, rounded to the nearest level and clipped."""
+    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def is_black_and_white(images: Tensor) -> bool:
+    """Whether images in [-1, 1], (N, C, H, W), are grey and hold nothing but -1 and 1."""
+    return images.shape[1] == 1 and bool((images.abs() == 1).all())
+
+
+class Stream:
+    """Endless batches over the images of one split, each epoch in an order of its own.
+
+    The order of an epoch is a permutation seeded by (seed, epoch), and batches run across the
+    ends of epochs, so position alone tells what comes next: there is no state to save.
+
+    If the split has intensities, each visit draws an image's pixels anew, white with probability
+    intensity / 255, from a generator seeded by (seed, number of the batch).
+
+    With several ranks a batch is the rank's part of the one that they share.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.binarises = split.intensities is not None
+        pixels = split.images if split.intensities is None else split.intensities
+        self.images = torch.from_numpy(pixels).to(device)  # (count, C, H, W) uint8
+        labels = split.labels
+        self.labels = None if labels is None else torch.from_numpy(labels).to(device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.part = ranks.part(batch_size)
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def indices(self, number: int) -> Tensor:
+        """Which images make up the batch of that number, counted from 0: (N,) int64."""
+        parts, start, wanted = [], number * self.batch_size, self.batch_size
+        while wanted:
+            epoch, offset = divmod(start, len(self))
+            part = self._permutation(epoch)[offset : offset + wanted]
+            parts.append(part)
+            start, wanted = start + len(part), wanted - len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+            self._order = torch.randperm(len(self), generator=generator)
+            self._epoch = epoch
+        return self._order
+
+    def batch(self, number: int) -> Batch:
+        """The batch of that number, or this rank's part of it."""
+        indices = self.indices(number)
+        if not self.binarises:
+            indices = indices[self.part]
+        indices = indices.to(self.device)
+        labels = None if self.labels is None else self.labels[indices]
+        images = self.images[indices]
+        if self.binarises:  # the draw is of the whole batch, whatever the number of ranks
+            images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]
+            labels = None if labels is None else labels[self.part]
+        return Batch(to_unit_range(images), labels)
+
+    def _draw(self, intensities: Tensor, seed: int) -> Tensor:
+        """Black-and-white images, 0 or 255. Below an intensity lie as many of 0 to 254 as its
+        share of 255, so the probability is exact."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        dice = torch.empty_like(intensities).random_(0, 255, generator=generator)
+        return (dice < intensities).to(torch.uint8).mul_(255)
