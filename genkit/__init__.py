@@ -73,7 +73,7 @@ def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
     """
     from genkit.io.progress import new_reporter
     from genkit.registry.catalogue import load_registry
-    from genkit.training.train import resume as go_on
+    from genkit.training.resume import resume as go_on
 
     return go_on(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
 

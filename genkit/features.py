@@ -5,25 +5,19 @@ What the numbers mean, metrics know; which images are compared, `genkit.evaluati
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from genkit.compute.cache import cache_folder, keep, read_kept
 from genkit.data import ImageData
-from genkit.errors import GenkitError, PluginError, plugin_code
+from genkit.errors import PluginError, plugin_code
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import write_atomic
-from genkit.registry.catalogue import Registry
 from genkit.specs import Config, ImageShape
 
 BATCH_SIZE = 64  # images at a time: faster on a CPU than more, with small networks
@@ -83,33 +77,6 @@ class FeatureExtractor(nn.Module):
     def shipped_statistics(self, reference: str) -> Statistics | None:
         """Statistics of the named reference images that come with the extractor, if any."""
         return None
-
-
-def find_features(
-    registry: Registry, name: str, weights: str | None
-) -> tuple[type[FeatureExtractor], Config]:
-    """The class and the config of the extractor of that name."""
-    spec = registry.features.find(name)
-    values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
-    target = spec.load()
-    if not (isinstance(target, type) and issubclass(target, FeatureExtractor)):
-        raise PluginError(f"{spec.target} is no FeatureExtractor")
-    return target, spec.config(**values)
-
-
-def open_features(
-    registry: Registry,
-    name: str,
-    weights: str | None,
-    data: ImageData,
-    reporter: Reporter | None = None,
-) -> FeatureExtractor:
-    """The feature extractor of that name for a data set; UsageError if it cannot score it."""
-    target, config = find_features(registry, name, weights)
-    with plugin_code(f"opening features {name!r}"):
-        extractor = target.open(config, data, reporter)
-        extractor.check_shape(data.shape)
-    return extractor.eval()
 
 
 def extract(
@@ -228,38 +195,3 @@ class ImageSet:
         if path:
             keep(path, {"features": features} | ({} if logits is None else {"logits": logits}))
         return features, logits
-
-
-def cache_folder(kind: str) -> Path:
-    """Where things are kept that can be computed anew: $GENKIT_CACHE, else ~/.cache/genkit."""
-    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
-    return Path(root) / kind
-
-
-def read_kept(path: Path) -> dict[str, Tensor] | None:
-    """Tensors out of the cache; None if they are not there, damaged or cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            recorded = file.metadata()["sha256"]
-            found = {name: file.get_tensor(name) for name in file.keys()}
-        return found if digest(found) == recorded else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-
-
-def keep(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Keep tensors for the next time; a cache that cannot be written is only slower."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save(tensors, {"sha256": digest(tensors)}))
-    except (OSError, GenkitError):
-        pass
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
-    hashed = hashlib.sha256()
-    for name in sorted(tensors):
-        hashed.update(f"{name} {tuple(tensors[name].shape)};".encode())
-        hashed.update(tensors[name].contiguous().numpy().tobytes())
-    return hashed.hexdigest()

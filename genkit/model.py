@@ -166,3 +166,18 @@ def diverged(values: Sequence[float], lines: int = 5) -> bool:
     lines against the lowest mean of as many."""
     means = [sum(values[i : i + lines]) / lines for i in range(0, len(values) - lines + 1)]
     return bool(means) and means[-1] > min(means) + abs(min(means)) / 2
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]: 0 to -1, 255 to 1."""
+    return images.float().mul_(1 / 127.5).sub_(1)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float images in [-1, 1] to uint8, rounded to the nearest level and clipped."""
+    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def is_black_and_white(images: Tensor) -> bool:
+    """Whether images in [-1, 1], (N, C, H, W), are grey and hold nothing but -1 and 1."""
+    return images.shape[1] == 1 and bool((images.abs() == 1).all())

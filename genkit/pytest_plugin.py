@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from genkit.registry.catalogue import Registry
-    from genkit.registry.loader import Plugin
+    from genkit.registry.plugin import Plugin
 
 CHECKS = {
     "check_trainer": "trainers",
@@ -92,7 +92,7 @@ class Check(pytest.Item):
 
 def _find(registry: Registry, name: str) -> list[Plugin]:
     """The plugins of a distribution, or those of that entry point; UsageError if there are none."""
-    from genkit.config.run import suggest
+    from genkit.config.validation import suggest
     from genkit.errors import UsageError
 
     plugins, name = registry.plugins.plugins, name.lower().replace("_", "-")
@@ -117,7 +117,7 @@ def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[st
     UsageError for one that is of nothing installed."""
     import tomllib
 
-    from genkit.config.run import suggest
+    from genkit.config.validation import suggest
     from genkit.errors import UsageError
 
     path = config.rootpath / "pyproject.toml"

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from toys import Denoiser, bright_squares, make_loop, registry, train_tiny, write_npz
 
-from genkit.config.run import resolve
+from genkit.config.resolve import resolve
 from genkit.errors import GenkitError
 from genkit.io.run_directory import RunDir
 from genkit.runs.checkpoint import load_state, load_weights, save_state, save_weights

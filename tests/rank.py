@@ -10,9 +10,9 @@ from toys import TINY, Denoiser, bright_squares, random_images, registry
 
 from genkit.compute.device import place
 from genkit.compute.ranks import joined
-from genkit.config.run import resolve
+from genkit.config.resolve import resolve
 from genkit.data import Split
-from genkit.runs.run import build_model
+from genkit.runs.build import build_model
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
 from genkit.training.loop import Loop

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from toys import bright_squares, registry, train_tiny, write_npz
 
 from genkit.cli import main
-from genkit.config.run import RunConfig, resolve, to_json
+from genkit.config.resolve import resolve
+from genkit.config.run import RunConfig
+from genkit.config.validation import to_json
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.runs.run import MOST_PIXELS, load_run, read_values

@@ -10,14 +10,9 @@ import pytest
 from pydantic import Field
 
 from genkit.config.options import check_trainer_options, escape, option_parameters
-from genkit.config.run import (
-    Budget,
-    RunConfig,
-    read_config_file,
-    resolve,
-    suggest,
-    to_json,
-)
+from genkit.config.resolve import read_config_file, resolve
+from genkit.config.run import Budget, RunConfig
+from genkit.config.validation import suggest, to_json
 from genkit.errors import PluginError, UsageError
 from genkit.registry.catalogue import load_registry
 from genkit.specs import Config, TrainerConfig, TrainerSpec

@@ -21,7 +21,7 @@ import torch
 from conftest import CommandLines
 
 from genkit import hookspecs, model, specs, testing
-from genkit.config.run import resolve
+from genkit.config.resolve import resolve
 from genkit.registry.catalogue import load_registry
 
 torch.set_num_threads(1)

@@ -21,13 +21,15 @@ from toys import (
 
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
+from genkit.evaluation.reference import reference_for
 from genkit.features import FeatureExtractor, Statistics
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
-from genkit.metrics import Estimate, choice, reference_for
+from genkit.metrics import Estimate, choice
 from genkit.report.protocol_card import differences
-from genkit.runs.run import Run, load_data
-from genkit.sampling import draw as sampling
+from genkit.runs.build import load_data
+from genkit.runs.run import Run
+from genkit.sampling.files import save_samples
 from genkit.specs import Column, Config, FeaturesSpec, ImageShape, MetricSpec
 from genkit.version import __version__
 
@@ -255,8 +257,8 @@ def test_statistics_that_an_extractor_ships_are_used(toys, tmp_path):
 def test_samples_in_files_score_as_the_run_they_came_from(yardstick, tmp_path):
     run = train_tiny("vae", write_npz(tmp_path / "d.npz"), tmp_path / "run", budget="5steps")
     images = run.sample(30)
-    sampling.save_samples(images, tmp_path / "samples.npz")
-    sampling.save_samples(images, tmp_path / "samples")
+    save_samples(images, tmp_path / "samples.npz")
+    save_samples(images, tmp_path / "samples")
     targets = [str(tmp_path / name) for name in ("run", "samples.npz", "samples")]
     rows = evaluate(targets, yardstick, load=lambda path: run)
     assert [row["name"] for row in rows] == ["vae", *targets[1:]]
@@ -273,14 +275,14 @@ def test_images_of_another_shape_are_refused(yardstick, tmp_path, shape):
     message = f"{' x '.join(map(str, shape))}.*1 x 8 x 8"
     with pytest.raises(UsageError, match=message):
         yardstick.evaluate_run(run)
-    sampling.save_samples(torch.zeros(30, *shape, dtype=torch.uint8), tmp_path / "samples.npz")
+    save_samples(torch.zeros(30, *shape, dtype=torch.uint8), tmp_path / "samples.npz")
     with pytest.raises(UsageError, match=message):
         evaluate([str(tmp_path / "samples.npz")], yardstick, load=None)
 
 
 def test_files_are_scored_whole_or_by_as_many_as_are_asked_for(yardstick, tmp_path):
     images = torch.from_numpy(random_images(50, seed=3))
-    sampling.save_samples(images, tmp_path / "samples.npz")
+    save_samples(images, tmp_path / "samples.npz")
     target = str(tmp_path / "samples.npz")
     (some,) = evaluate([target], yardstick, load=None)
     assert some["card"]["samples"] == 30

@@ -21,11 +21,13 @@ from toys import (
 
 from genkit.errors import Interrupted, PluginError, UsageError
 from genkit.io.progress import Reporter
+from genkit.model import to_unit_range
 from genkit.runs.run import load_run
 from genkit.sampling import completion as exhibits
-from genkit.sampling.draw import draw
+from genkit.sampling.completion import complete, known_half
+from genkit.sampling.draw import draw, draw_classes
+from genkit.sampling.latents import between, interpolate
 from genkit.specs import ImageShape
-from genkit.training.stream import to_unit_range
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_pixelcnn import PixelCNNConfig
@@ -63,21 +65,21 @@ def generator(seed=0):
 
 def test_way_between_orthogonal_latents_turns_by_equal_angles_at_constant_length():
     start, end = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
-    points = exhibits.between(start, end, torch.linspace(0, 1, 7))
+    points = between(start, end, torch.linspace(0, 1, 7))
     angles = torch.arange(7) * math.pi / 12
     torch.testing.assert_close(points, 3 * torch.stack([angles.cos(), angles.sin()], 1))
 
 
 def test_way_begins_and_ends_at_the_latents_themselves_whatever_their_shape():
     start, end = torch.randn(2, 3, 5, 4, generator=generator())
-    points = exhibits.between(start, end, torch.tensor([0, 0.3, 1]))
+    points = between(start, end, torch.tensor([0, 0.3, 1]))
     assert points.shape == (3, 3, 5, 4) and points.dtype == torch.float32
     assert torch.equal(points[0], start) and torch.equal(points[-1], end)
 
 
 def test_way_between_normal_latents_stays_where_normal_latents_lie():
     start, end = torch.randn(2, 1000, generator=generator())
-    lengths = exhibits.between(start, end, torch.linspace(0, 1, 9)).norm(dim=1)
+    lengths = between(start, end, torch.linspace(0, 1, 9)).norm(dim=1)
     assert (lengths / 1000**0.5 - 1).abs().max() < 0.05
     assert torch.lerp(start, end, 0.5).norm() < 0.75 * 1000**0.5  # a straight line leaves it
 
@@ -85,14 +87,14 @@ def test_way_between_normal_latents_stays_where_normal_latents_lie():
 @pytest.mark.parametrize("factor", [1.0, 2.0, -1.0])
 def test_latents_without_one_great_circle_are_joined_by_a_straight_line(factor):
     start = torch.randn(6, generator=generator())
-    points = exhibits.between(start, factor * start, torch.linspace(0, 1, 5))
+    points = between(start, factor * start, torch.linspace(0, 1, 5))
     expected = torch.stack([torch.lerp(start, factor * start, k / 4) for k in range(5)])
     torch.testing.assert_close(points, expected)
 
 
 @pytest.mark.parametrize("model", with_latents(), ids=lambda model: type(model).__name__)
 def test_rows_lead_from_one_sample_of_the_seed_to_the_next(model):
-    rows = exhibits.interpolate(model, rows=40, steps=4, seed=3)
+    rows = interpolate(model, rows=40, steps=4, seed=3)
     samples = draw(model, 80, seed=3).int()  # in two chunks
     assert rows.shape == (40, 4, *SHAPE) and rows.dtype == torch.uint8
     assert (rows[:, 0].int() - samples[0::2]).abs().max() <= 1
@@ -104,12 +106,12 @@ def test_rows_lead_from_one_sample_of_the_seed_to_the_next(model):
 @pytest.mark.parametrize("model", with_latents(), ids=lambda model: type(model).__name__)
 def test_row_is_the_same_whatever_the_number_of_rows_and_the_global_seed(model):
     model.train()
-    many = exhibits.interpolate(model, rows=33, steps=3, seed=1)
+    many = interpolate(model, rows=33, steps=3, seed=1)
     state = torch.get_rng_state()
     for count in (1, 5, 32):
-        assert torch.equal(exhibits.interpolate(model, count, 3, seed=1), many[:count])
+        assert torch.equal(interpolate(model, count, 3, seed=1), many[:count])
     assert torch.equal(torch.get_rng_state(), state) and model.training
-    assert not torch.equal(exhibits.interpolate(model, 5, 3, seed=2), many[:5])
+    assert not torch.equal(interpolate(model, 5, 3, seed=2), many[:5])
 
 
 @pytest.mark.parametrize("model", with_latents(), ids=lambda model: type(model).__name__)
@@ -122,11 +124,11 @@ def test_samples_are_what_the_latents_decode_to(model):
 
 
 def test_models_without_latents_or_completions_answer_none():
-    assert exhibits.interpolate(Constant()) is None
-    assert exhibits.interpolate(pixelcnn()) is None
+    assert interpolate(Constant()) is None
+    assert interpolate(pixelcnn()) is None
     images = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    known = exhibits.known_half(ImageShape(*SHAPE))
-    assert exhibits.complete(Constant(), images, known) is None
+    known = known_half(ImageShape(*SHAPE))
+    assert complete(Constant(), images, known) is None
     with pytest.raises(NotImplementedError, match="neither sample"):
         super(Constant, Constant()).sample(1, generator=generator())
 
@@ -134,7 +136,7 @@ def test_models_without_latents_or_completions_answer_none():
 @pytest.mark.parametrize("rows, steps", [(0, 9), (8, 1)])
 def test_too_few_rows_or_steps_are_refused(rows, steps):
     with pytest.raises(UsageError, match=f"{rows} rows of {steps} images"):
-        exhibits.interpolate(with_latents()[0], rows, steps)
+        interpolate(with_latents()[0], rows, steps)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_wrong_latents_or_images_of_them_are_a_plugin_error(latents, images, see
     model.draw_latents = lambda n, *, generator: latents
     model.decode_latents = lambda latents, labels=None: images
     with pytest.raises(PluginError, match=seen):
-        exhibits.interpolate(model)
+        interpolate(model)
     assert model.training
 
 
@@ -188,7 +190,7 @@ def test_cached_completion_equals_one_forward_pass_per_value(shape, values, mask
     levels = torch.randint(model.config.levels, (3, *shape), generator=generator(2))
     given, known = model.scale(levels), torch.zeros(3, 1, *shape[1:], dtype=torch.bool)
     if mask in ("bottom", "right", "top"):
-        known = exhibits.known_half(ImageShape(*shape), mask).expand(3, -1, -1, -1)
+        known = known_half(ImageShape(*shape), mask).expand(3, -1, -1, -1)
     elif mask == "random":  # other pixels of each image
         known = torch.rand(known.shape, generator=generator(3)) < 0.5
     elif mask == "everything":
@@ -208,7 +210,7 @@ def test_completions_have_the_frequencies_that_follow_from_the_likelihood():
     worlds = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
     chances = model.log_likelihood(worlds).nats.double().exp()
     given = torch.tensor([[1.0, -1.0], [0.0, 0.0]]).view(1, 1, 2, 2)
-    known = exhibits.known_half(model.image_shape)
+    known = known_half(model.image_shape)
     possible = ((worlds == given) | ~known).flatten(1).all(1)
     expected = chances * possible / chances[possible].sum()
     n = 20_000
@@ -224,15 +226,15 @@ def test_completions_have_the_frequencies_that_follow_from_the_likelihood():
 def test_with_two_levels_known_pixels_are_black_up_to_127_and_white_from_128():
     images = torch.arange(64, dtype=torch.uint8).view(1, *SHAPE) * 4
     images[0, 0, 3, 6:] = torch.tensor([127, 128])
-    known = exhibits.known_half(pixelcnn().image_shape)
-    upper = exhibits.complete(pixelcnn(), images, known)[0, 0, :4]
+    known = known_half(pixelcnn().image_shape)
+    upper = complete(pixelcnn(), images, known)[0, 0, :4]
     assert torch.equal(upper, torch.where(images[0, 0, :4] > 127, 255, 0).to(torch.uint8))
 
 
 def test_with_256_levels_known_pixels_are_as_they_were():
     images = torch.from_numpy(random_images(2))
     known = torch.rand(2, 1, 8, 8, generator=generator()) < 0.5
-    answer = exhibits.complete(pixelcnn(levels=256), images, known)
+    answer = complete(pixelcnn(levels=256), images, known)
     assert torch.equal(answer[known], images[known])
     assert not torch.equal(answer, images)
 
@@ -240,34 +242,34 @@ def test_with_256_levels_known_pixels_are_as_they_were():
 def test_completion_i_depends_on_the_seed_image_i_and_i_alone():
     model, images = pixelcnn().train(), torch.from_numpy(random_images(100))
     known = torch.rand(100, 1, 8, 8, generator=generator()) < 0.5
-    many = exhibits.complete(model, images, known, seed=4)
+    many = complete(model, images, known, seed=4)
     state = torch.get_rng_state()
     for count in (1, 64, 65):
-        alone = exhibits.complete(model, images[:count], known[:count], seed=4)
+        alone = complete(model, images[:count], known[:count], seed=4)
         assert torch.equal(alone, many[:count])
     others = torch.from_numpy(random_images(100, seed=1))
     others[70], hidden = images[70], ~known[70]
     others[70][hidden] = 255 - others[70][hidden]  # what is hidden does not matter
     masks = ~known
     masks[70] = known[70]
-    assert torch.equal(exhibits.complete(model, others, masks, seed=4)[70], many[70])
-    assert not torch.equal(exhibits.complete(model, images, known, seed=5), many)
+    assert torch.equal(complete(model, others, masks, seed=4)[70], many[70])
+    assert not torch.equal(complete(model, images, known, seed=5), many)
     assert torch.equal(torch.get_rng_state(), state) and model.training
 
 
 def test_images_of_another_shape_are_refused():
-    known = exhibits.known_half(ImageShape(1, 8, 8))
+    known = known_half(ImageShape(1, 8, 8))
     with pytest.raises(UsageError, match=r"images to complete are \(1, 1, 8, 9\)"):
-        exhibits.complete(pixelcnn(), torch.zeros(1, 1, 8, 9, dtype=torch.uint8), known)
+        complete(pixelcnn(), torch.zeros(1, 1, 8, 9, dtype=torch.uint8), known)
 
 
 def test_half_is_hidden_and_the_middle_of_an_odd_side_with_it():
     shape = ImageShape(1, 5, 4)
-    known = {side: exhibits.known_half(shape, side)[0] for side in ("top", "bottom", "left")}
+    known = {side: known_half(shape, side)[0] for side in ("top", "bottom", "left")}
     assert known["bottom"].all(1).tolist() == [True, True, False, False, False]
     assert known["top"].all(1).tolist() == [False, False, False, True, True]
     assert known["left"].all(0).tolist() == [False, False, True, True]
-    assert torch.equal(exhibits.known_half(shape, "right"), ~known["left"][None])
+    assert torch.equal(known_half(shape, "right"), ~known["left"][None])
 
 
 # ---- classes
@@ -286,12 +288,12 @@ class Conditional(Constant):
 
 
 def test_image_of_a_class_depends_neither_on_the_other_classes_nor_on_the_number_of_images():
-    many = exhibits.draw_classes(Conditional(), [0, 1, 2, 3], 70, seed=2)
+    many = draw_classes(Conditional(), [0, 1, 2, 3], 70, seed=2)
     assert many.shape == (4, 70, *SHAPE)
-    some = exhibits.draw_classes(Conditional(), [3, 1, 1], 5, seed=2)
+    some = draw_classes(Conditional(), [3, 1, 1], 5, seed=2)
     assert torch.equal(some, many[[3, 1, 1], :5])
     assert (many[1].int() - many[0].int() - 127.5 / 5).abs().max() <= 1  # the same noise
-    assert not torch.equal(exhibits.draw_classes(Conditional(), [0], 5, seed=3)[0], many[0, :5])
+    assert not torch.equal(draw_classes(Conditional(), [0], 5, seed=3)[0], many[0, :5])
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_image_of_a_class_depends_neither_on_the_other_classes_nor_on_the_number
 )
 def test_classes_that_are_not_there_and_models_that_ignore_them_are_refused(model, labels, seen):
     with pytest.raises(UsageError, match=seen):
-        exhibits.draw_classes(model, labels, 3)
+        draw_classes(model, labels, 3)
 
 
 # ---- at the end of a training
@@ -376,7 +378,7 @@ def test_training_ends_with_completions_of_test_images(tmp_path):
 def test_completions_of_a_loaded_run_are_the_same_beside_other_images(tmp_path, data):
     run = train_tiny("pixelcnn", data, tmp_path / "run", budget="2steps")
     images = torch.from_numpy(random_images(3))
-    known = exhibits.known_half(run.model.image_shape)
+    known = known_half(run.model.image_shape)
     many = run.complete(images, known, n=5, seed=1)
     assert many.shape == (3, 5, *SHAPE)
     alone = load_run(run.path, registry()).complete(images[2:], known, n=2, seed=1)
@@ -413,7 +415,7 @@ def test_no_exhibits_are_made_where_no_grids_are_wanted_or_training_is_not_at_it
 
 def test_exhibits_change_nothing_of_a_training_that_goes_on(tmp_path, data):
     """A run that ended, showed its exhibits and went on equals one that went through."""
-    from genkit.training.train import resume
+    from genkit.training.resume import resume
 
     train_tiny("vae", data, tmp_path / "parts", budget="3steps", grids=1)
     before = read(tmp_path / "parts" / "samples" / "interpolation.png")

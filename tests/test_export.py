@@ -19,7 +19,7 @@ from torch import nn
 import genkit
 from genkit.cli import main
 from genkit.errors import GenkitError, UsageError, WriteError
-from genkit.io.run_directory import read_json, write_json
+from genkit.io.files import read_json, write_json
 from genkit.model import GenerativeModel
 from genkit.report.model_card import code, escape
 from genkit.runs import export

@@ -8,8 +8,9 @@ import pytest
 
 from genkit.errors import WriteError
 from genkit.io import run_directory as rundir
+from genkit.io.files import write_json
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import RunDir, write_json
+from genkit.io.run_directory import RunDir
 from genkit.training.metrics_log import KEPT, Journal
 
 

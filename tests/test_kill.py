@@ -23,7 +23,7 @@ from genkit.io import run_directory as rundir
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.runs.checkpoint import load_state, read_best
-from genkit.training.train import resume
+from genkit.training.resume import resume
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")

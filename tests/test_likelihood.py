@@ -12,9 +12,8 @@ from toys import SHAPE, TINY, Constant, LinearVAE, bright_squares, make_loop, ra
 from genkit.errors import PluginError
 from genkit.evaluation import likelihood
 from genkit.evaluation.likelihood import measure_likelihood
-from genkit.model import GenerativeModel, LogLikelihood
+from genkit.model import GenerativeModel, LogLikelihood, to_unit_range
 from genkit.specs import ImageShape, TrainerConfig
-from genkit.training.stream import to_unit_range
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 from genkit_vae import VAEConfig

@@ -22,13 +22,15 @@ from genkit.errors import TrainingError, WriteError
 from genkit.hookspecs import hookimpl
 from genkit.io import locks
 from genkit.io import run_directory as rundir
+from genkit.io.files import write_atomic
 from genkit.io.progress import Bar, JSONLines, Reporter
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
-from genkit.registry.loader import Plugin
+from genkit.registry.plugin import Plugin
 from genkit.runs.checkpoint import load_state
 from genkit.training import train as training
 from genkit.training.loop import Loop
+from genkit.training.resume import resume
 
 torch.set_num_threads(1)
 TIMES = ("seconds", "images_per_second")
@@ -137,7 +139,7 @@ def test_the_checkpoint_from_before_the_disk_was_full_stays_whole(tmp_path, data
     assert load_state(path / "checkpoints")[0]["loop"]["step"] == 3
     disk.clear()
     whole = train_tiny("vae", data, tmp_path / "whole", **options)
-    resumed = training.resume(path, registry())
+    resumed = resume(path, registry())
     assert metrics_of(path) == metrics_of(whole.path)
     assert same_bits(resumed.model.state_dict(), whole.model.state_dict())
 
@@ -203,7 +205,7 @@ def test_a_run_directory_that_may_not_be_changed_is_one_sentence(tmp_path, data,
 
     monkeypatch.setattr(locks.FileLock, "acquire", denied)
     with pytest.raises(WriteError, match="cannot be locked: Permission denied"):
-        training.resume(run.path, registry(), budget="4steps")
+        resume(run.path, registry(), budget="4steps")
 
 
 def test_folders_that_cannot_be_synced_are_no_failure(tmp_path, monkeypatch):
@@ -216,11 +218,11 @@ def test_folders_that_cannot_be_synced_are_no_failure(tmp_path, monkeypatch):
         plain(number)
 
     monkeypatch.setattr(os, "fsync", lambda number: failing(number, errno.EINVAL))
-    rundir.write_atomic(tmp_path / "file", b"content")
+    write_atomic(tmp_path / "file", b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
     monkeypatch.setattr(os, "fsync", lambda number: failing(number, errno.EIO))
     with pytest.raises(WriteError, match="Input/output error"):
-        rundir.write_atomic(tmp_path / "file", b"other")
+        write_atomic(tmp_path / "file", b"other")
 
 
 # ---- memory
@@ -257,7 +259,7 @@ def test_memory_that_runs_out_names_the_options_to_change(
         "out of memory; train with a smaller --batch-size or a larger --accumulate. "
         f"The last checkpoint is of step 3; to go on from there: genkit resume {tmp_path / 'run'}"
     )
-    assert training.resume(tmp_path / "run", registry()).summary["step"] == 9
+    assert resume(tmp_path / "run", registry()).summary["step"] == 9
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, data, monkeypatch):

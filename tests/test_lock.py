@@ -14,10 +14,10 @@ import torch
 from toys import QUIET, TINY, child_environment, registry, train_tiny, write_npz
 
 from genkit.errors import UsageError
-from genkit.io import run_directory as rundir
+from genkit.io.files import write_json
 from genkit.io.run_directory import RunDir
 from genkit.runs.run import load_run
-from genkit.training.train import resume
+from genkit.training.resume import resume
 
 torch.set_num_threads(1)
 # Holds the lock of a run directory until it is killed; says so first.
@@ -78,7 +78,7 @@ def test_a_run_that_is_being_trained_is_refused_and_undisturbed(run, holder):
 
 def test_samples_and_scores_do_not_wait_for_the_training(run, holder):
     assert torch.equal(load_run(run.path, registry()).sample(3), run.sample(3))
-    rundir.write_json(run.directory.evaluation_path, [])
+    write_json(run.directory.evaluation_path, [])
     assert RunDir.open(run.path).read_metrics()
 
 

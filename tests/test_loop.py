@@ -20,11 +20,11 @@ from toys import (
 )
 
 from genkit.compute.device import place
+from genkit.compute.seeds import derive_seed
 from genkit.errors import PluginError, TrainingError, UsageError
 from genkit.model import Phase
 from genkit.sampling import draw as sampling
 from genkit.specs import ImageShape
-from genkit.training.stream import derive_seed
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_vae import VAEConfig

@@ -18,10 +18,10 @@ import torch
 from conftest import CommandLines, install_plugin, trainer_source
 
 from genkit.cli.new_plugin import SORTS, Kind, new_plugin, next_commands, write_plugin
-from genkit.config.run import resolve
+from genkit.config.resolve import resolve
 from genkit.data import Split
 from genkit.errors import UsageError
-from genkit.runs.run import build_model
+from genkit.runs.build import build_model
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
 from genkit.training.loop import Loop

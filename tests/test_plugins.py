@@ -15,7 +15,8 @@ from conftest import Answer, CommandLines, install_plugin, trainer_source
 
 from genkit.errors import PluginError
 from genkit.hookspecs import hookimpl
-from genkit.registry.loader import Plugin, Plugins
+from genkit.registry.loader import Plugins
+from genkit.registry.plugin import Plugin
 
 
 def metric_source(*columns: str) -> str:

@@ -19,15 +19,15 @@ import torchvision.datasets
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genkit.compute.device import seed_generators
-from genkit.config.run import resolve
+from genkit.compute.seeds import derive_seed, seed_generators
+from genkit.config.resolve import resolve
 from genkit.data import Split
 from genkit.model import Batch, GenerativeModel
-from genkit.runs.run import build_model
+from genkit.runs.build import build_model
 from genkit.specs import ImageShape
 from genkit.testing import PromiseBroken, check_trainer
 from genkit.training.loop import Loop
-from genkit.training.stream import Stream, derive_seed
+from genkit.training.stream import Stream
 
 torch.set_num_threads(1)
 

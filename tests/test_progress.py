@@ -14,7 +14,7 @@ from genkit.comparison.pool import Crew
 from genkit.io import progress
 from genkit.io.preview import Preview
 from genkit.io.progress import Bar, JSONLines, Lines, Reporter, new_bars, new_reporter, show_state
-from genkit.training.train import resume
+from genkit.training.resume import resume
 
 STATE = {
     "fraction": 0.25,

@@ -21,7 +21,7 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
 from genkit.runs.checkpoint import load_state
-from genkit.training.train import CHANGEABLE, resume
+from genkit.training.resume import CHANGEABLE, resume
 
 TIMES = ("seconds", "images_per_second")
 OFTEN = {"checkpoint_seconds": 1e-9}  # a checkpoint after each step

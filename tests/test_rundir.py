@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from genkit.errors import GenkitError, UsageError
-from genkit.io.run_directory import RunDir, new_run_path, read_json, write_atomic, write_json
+from genkit.io.files import read_json, write_atomic, write_json
+from genkit.io.run_directory import RunDir, new_run_path
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 CONFIG: dict[str, Any] = {"model": "vae", "run": {}, "options": {}, "image_shape": {}}

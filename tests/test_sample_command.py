@@ -17,8 +17,9 @@ from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
 from genkit.report import film
 from genkit.runs.run import Run, load_run
-from genkit.sampling import completion as exhibits
-from genkit.sampling.draw import make_grid, save_png
+from genkit.sampling.completion import known_half
+from genkit.sampling.draw import draw_classes
+from genkit.sampling.grids import make_grid, save_png
 
 torch.set_num_threads(1)
 
@@ -96,7 +97,7 @@ def test_completion_is_a_row_for_each_file_with_what_was_given_and_all_of_it(fol
         middle = np.asarray(photo.convert("L").crop((0, 5, 20, 25)).resize((8, 8), 1)).astype(int)
     assert abs(cells[1, -1] - middle).mean() < 12
     images = torch.from_numpy(cells[:, -1:].copy())
-    known = exhibits.known_half(run_of("pixelcnn").model.image_shape)
+    known = known_half(run_of("pixelcnn").model.image_shape)
     again = run_of("pixelcnn").complete(images, known, n=3, seed=4)
     assert np.array_equal(cells[:, 1:4], again[:, :, 0])
     assert main("sample pixelcnn --complete exact.png --hide left".split()) == 0
@@ -146,7 +147,7 @@ def test_labels_give_a_row_for_each_class(
     monkeypatch.setattr(genkit.runs.run, "load_run", load)
     assert main(["sample", "named", "--labels", text, "-n", "4", "--seed", "3"]) == 0
     model = load("named", registry()).model
-    expected = exhibits.draw_classes(model, [0, 1, 2], 4, seed=3)[classes]
+    expected = draw_classes(model, [0, 1, 2], 4, seed=3)[classes]
     assert np.array_equal(read("named-classes.png"), grid(expected.flatten(0, 1), 4))
 
 

@@ -10,6 +10,8 @@ from toys import SHAPE, TINY, Constant, registry
 
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.sampling import draw as sampling
+from genkit.sampling.files import check_output, load_samples, save_samples
+from genkit.sampling.grids import make_grid
 from genkit.specs import ImageShape
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
@@ -93,7 +95,7 @@ def images(request):
 
 
 def test_a_grid_holds_every_image_in_reading_order(images):
-    grid = np.asarray(sampling.make_grid(images, columns=3, gap=2)).reshape(35, 23, -1)
+    grid = np.asarray(make_grid(images, columns=3, gap=2)).reshape(35, 23, -1)
     assert grid.shape[2] == images.shape[1]
     for i, image in enumerate(images):
         top, left = 2 + (i // 3) * 11, 2 + (i % 3) * 7
@@ -105,23 +107,23 @@ def test_a_grid_holds_every_image_in_reading_order(images):
 
 @pytest.mark.parametrize("count, size", [(1, 1), (4, 2), (5, 3), (64, 8)])
 def test_a_grid_without_columns_is_nearly_square(count, size):
-    grid = sampling.make_grid(torch.zeros(count, 1, 8, 8, dtype=torch.uint8))
+    grid = make_grid(torch.zeros(count, 1, 8, 8, dtype=torch.uint8))
     assert grid.width == 2 + size * 10
 
 
 @pytest.mark.parametrize("name", ["grid.png", "new/folder/grid.png"])
 def test_a_png_is_the_grid(tmp_path, images, name):
-    sampling.save_samples(images, tmp_path / name, columns=4)
+    save_samples(images, tmp_path / name, columns=4)
     with Image.open(tmp_path / name) as found:
-        assert np.array_equal(np.asarray(found), np.asarray(sampling.make_grid(images, 4)))
+        assert np.array_equal(np.asarray(found), np.asarray(make_grid(images, 4)))
 
 
 def test_an_archive_and_a_folder_read_back_as_the_same_samples(tmp_path, images):
     shape = ImageShape(*images.shape[1:])
     for path in (tmp_path / "samples.npz", tmp_path / "new" / "folder"):
-        sampling.check_output(path)
-        sampling.save_samples(images, path)
-        assert torch.equal(sampling.load_samples(registry(), path, shape), images)
+        check_output(path)
+        save_samples(images, path)
+        assert torch.equal(load_samples(registry(), path, shape), images)
     with np.load(tmp_path / "samples.npz") as archive:
         assert archive["images"].shape == (7, 9, 5, images.shape[1])
     files = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
@@ -137,24 +139,24 @@ def test_existing_output_is_refused(tmp_path, name):
     else:
         path.write_text("mine")
     with pytest.raises(UsageError, match="nothing was overwritten"):
-        sampling.check_output(path)
+        check_output(path)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt", "a.PNG.zip"])
 def test_output_of_another_kind_is_refused(tmp_path, name):
     with pytest.raises(UsageError, match=r"\.png \(a grid\), \.npz, or a folder"):
-        sampling.check_output(tmp_path / name)
+        check_output(tmp_path / name)
 
 
 def test_an_empty_folder_may_be_written_to(tmp_path):
-    sampling.check_output(tmp_path)
+    check_output(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["file/grid.png", "file/folder", "file/samples.npz"])
 def test_output_below_a_file_is_a_usage_error(tmp_path, images, name):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(GenkitError, match="file"):
-        sampling.save_samples(images, tmp_path / name)
+        save_samples(images, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -162,52 +164,52 @@ def test_output_below_a_file_is_a_usage_error(tmp_path, images, name):
 
 
 def test_samples_of_another_shape_are_refused_not_scaled(tmp_path, images):
-    sampling.save_samples(images, tmp_path / "folder")
-    sampling.save_samples(images, tmp_path / "samples.npz")
+    save_samples(images, tmp_path / "folder")
+    save_samples(images, tmp_path / "samples.npz")
     channels = images.shape[1]
     for path in (tmp_path / "folder", tmp_path / "samples.npz"):
         with pytest.raises(UsageError, match=rf"9 x 5.* {channels} x 8 x 8"):
-            sampling.load_samples(registry(), path, ImageShape(channels, 8, 8))
+            load_samples(registry(), path, ImageShape(channels, 8, 8))
 
 
 def test_colour_samples_are_refused_for_grey_data_and_grey_ones_taken_for_colour(tmp_path):
     grey = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8)
     colour = torch.stack([grey[0, 0], grey[0, 0], 255 - grey[0, 0]])[None]
-    sampling.save_samples(grey, tmp_path / "grey")
-    sampling.save_samples(colour, tmp_path / "colour")
+    save_samples(grey, tmp_path / "grey")
+    save_samples(colour, tmp_path / "colour")
     with pytest.raises(UsageError, match="colour"):
-        sampling.load_samples(registry(), tmp_path / "colour", ImageShape(1, 8, 8))
-    loaded = sampling.load_samples(registry(), tmp_path / "grey", ImageShape(3, 8, 8))
+        load_samples(registry(), tmp_path / "colour", ImageShape(1, 8, 8))
+    loaded = load_samples(registry(), tmp_path / "grey", ImageShape(3, 8, 8))
     assert torch.equal(loaded, grey.expand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_a_damaged_sample_is_named(tmp_path, content):
-    sampling.save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), tmp_path / "s")
+    save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), tmp_path / "s")
     (tmp_path / "s" / "000001.png").write_bytes(content)
     with pytest.raises(UsageError, match=r"000001\.png"):
-        sampling.load_samples(registry(), tmp_path / "s", ImageShape(*SHAPE))
+        load_samples(registry(), tmp_path / "s", ImageShape(*SHAPE))
 
 
 def test_transparent_samples_are_refused(tmp_path):
     Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="RGBA"):
-        sampling.load_samples(registry(), tmp_path, ImageShape(3, 8, 8))
+        load_samples(registry(), tmp_path, ImageShape(3, 8, 8))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_what_looks_like_a_sample_and_is_none_is_refused_at_once(tmp_path):
     for name, make in (("pipe", os.mkfifo), ("link", lambda path: path.symlink_to("/etc/passwd"))):
         folder = tmp_path / name
-        sampling.save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), folder)
+        save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), folder)
         make(folder / "x.png")
         with pytest.raises(UsageError, match=r"x\.png.*(no regular file|symbolic link)"):
-            sampling.load_samples(registry(), folder, ImageShape(*SHAPE))
+            load_samples(registry(), folder, ImageShape(*SHAPE))
 
 
 def test_a_folder_without_images_and_a_file_of_another_kind_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no image"):
-        sampling.load_samples(registry(), tmp_path, ImageShape(*SHAPE))
+        load_samples(registry(), tmp_path, ImageShape(*SHAPE))
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UsageError, match=r"a\.txt"):
-        sampling.load_samples(registry(), tmp_path / "a.txt", ImageShape(*SHAPE))
+        load_samples(registry(), tmp_path / "a.txt", ImageShape(*SHAPE))

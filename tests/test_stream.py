@@ -5,7 +5,8 @@ import pytest
 import torch
 from toys import make_stream, random_images
 
-from genkit.training.stream import derive_seed, to_bytes, to_unit_range
+from genkit.compute.seeds import derive_seed
+from genkit.model import to_bytes, to_unit_range
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 64])

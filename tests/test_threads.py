@@ -15,12 +15,13 @@ from toys import TINY, child_environment, make_loop, registry, same_bits, train_
 
 from genkit.cli import main
 from genkit.compute.device import cpu_threads
-from genkit.config.run import RunConfig, resolve
+from genkit.config.resolve import resolve
+from genkit.config.run import RunConfig
+from genkit.runs.build import build_model
 from genkit.runs.checkpoint import load_state
-from genkit.runs.run import build_model
 from genkit.specs import ImageShape
 from genkit.training import autothreads as threads
-from genkit.training.train import resume
+from genkit.training.resume import resume
 
 
 @pytest.fixture

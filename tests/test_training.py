@@ -17,12 +17,13 @@ from genkit.hookspecs import hookimpl
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
-from genkit.registry.loader import Plugin
+from genkit.registry.plugin import Plugin
 from genkit.sampling import draw as sampling
-from genkit.sampling.draw import make_grid
+from genkit.sampling.grids import make_grid
 from genkit.training import runner
 from genkit.training import train as training
 from genkit.training.loop import Loop
+from genkit.training.resume import resume
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_as_many_grids_are_written_as_promised(tmp_path, data, count, steps):
 
 def test_a_resumed_run_writes_the_grids_of_its_new_budget(tmp_path, data):
     run = train_tiny("dcgan", data, tmp_path / "run", budget="2steps", grids=3)
-    training.resume(run.path, registry(), budget="6steps")
+    resume(run.path, registry(), budget="6steps")
     names = sorted(path.name for path in (run.path / "samples").glob("step-*"))
     assert names == [f"step-{step:09d}.png" for step in (0, 1, 2, 3, 6)]
 
@@ -403,10 +404,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, data, monkeypatch)
 
     monkeypatch.setattr(training.checkpoint, "write_atomic", full)
     with pytest.raises(GenkitError, match="No space left"):
-        training.resume(run.path, registry(), budget="5steps")
+        resume(run.path, registry(), budget="5steps")
     monkeypatch.undo()
     assert before == {p: p.read_bytes() for p in run.path.rglob("*.pt")}
-    assert training.resume(run.path, registry(), budget="5steps").summary["step"] == 5
+    assert resume(run.path, registry(), budget="5steps").summary["step"] == 5
 
 
 def test_labels_reach_the_loss(tmp_path, monkeypatch):

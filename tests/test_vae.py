@@ -11,9 +11,8 @@ from toys import SHAPE, TINY, bright_squares, make_loop
 
 from genkit.compute.device import place
 from genkit.errors import UsageError
-from genkit.model import Batch
+from genkit.model import Batch, to_unit_range
 from genkit.specs import ImageShape
-from genkit.training.stream import to_unit_range
 from genkit_vae import VAEConfig
 from genkit_vae.model import VAE, discretised_logistic
 

@@ -18,11 +18,12 @@ from torchmetrics.image.kid import poly_mmd
 
 from genkit.config.run import RunConfig
 from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
+from genkit.evaluation.reference import reference_for
 from genkit.features import ImageSet
-from genkit.metrics import Reference, choice, reference_for
+from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import load_registry
-from genkit.runs.run import load_data
-from genkit.sampling.draw import save_samples
+from genkit.runs.build import load_data
+from genkit.sampling.files import save_samples
 from genkit.specs import Config
 from genkit_fidelity import kernel, scores
 from genkit_fidelity.features import Digits

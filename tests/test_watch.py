@@ -16,7 +16,8 @@ from genkit.model import diverged
 from genkit.runs import checkpoint
 from genkit.runs.run import load_run
 from genkit.training.monitor import Look, Watch, nearest_distance
-from genkit.training.train import resume, train_by_name
+from genkit.training.resume import resume
+from genkit.training.train import train_by_name
 
 WATCHED = {"grids": 5, "watch": 64, "log_every": 1}
 

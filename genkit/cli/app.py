@@ -9,19 +9,22 @@ import traceback
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from genkit.cli.arguments import JSONPath
 from genkit.cli.compare import compare, inspect
 from genkit.cli.data import data
-from genkit.cli.evaluate import evaluate, report
+from genkit.cli.evaluate import evaluate
 from genkit.cli.export import export
+from genkit.cli.listings import info, list_, plugins
 from genkit.cli.new_plugin import new_plugin
 from genkit.cli.plugin_commands import RootGroup
+from genkit.cli.report import report
+from genkit.cli.resume import resume
 from genkit.cli.sample import sample
-from genkit.cli.train import TrainGroup, registry, resume
+from genkit.cli.streams import complain, complain_of_output, let_go, occupy_closed_streams
+from genkit.cli.train import TrainGroup
 from genkit.errors import GenkitError, UsageError, printable
 
 app = typer.Typer(
@@ -48,49 +51,10 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(new_plugin)
+app.command("list")(list_)
+app.command()(info)
+app.command()(plugins)
 app.command("inspect", hidden=True)(inspect)
-
-
-@app.command("list")
-def list_(json: JSONPath = None) -> None:
-    """List all models, data sets, metrics and feature extractors."""
-    from genkit.cli.catalogue import catalogue, print_catalogue
-    from genkit.report.tables import write_json_output
-
-    found = registry()
-    if json:
-        write_json_output(json, catalogue(found))
-    if json != "-":
-        print_catalogue(found)
-
-
-@app.command()
-def info(
-    name: Annotated[str, typer.Argument(help="a model, data set, metric or feature extractor")],
-    channels: Annotated[int, typer.Option(min=1, max=3, help="of the images to count for")] = 1,
-    size: Annotated[int, typer.Option(min=1, help="pixels a side of these images")] = 28,
-) -> None:
-    """Show one thing in full: options, presets and, for a model, its parameters."""
-    from genkit.cli.catalogue import print_info
-
-    print_info(registry(), name, channels, size)
-
-
-@app.command()
-def plugins(
-    full: Annotated[bool, typer.Option("--traceback", help="show errors in full")] = False,
-    json: JSONPath = None,
-) -> None:
-    """Show each plugin: where it comes from, what it provides and what is wrong with it."""
-    from genkit.cli.catalogue import health, print_plugins
-    from genkit.registry.catalogue import load_registry
-    from genkit.report.tables import write_json_output
-
-    found = load_registry(strict=False)
-    if json:
-        write_json_output(json, health(found))
-    if json != "-":
-        print_plugins(found, full)
 
 
 @app.callback(invoke_without_command=True)
@@ -186,37 +150,6 @@ def run(arguments: list[str]) -> int:
             raise
         return complain_of_output(error)
     return 0
-
-
-def complain_of_output(error: OSError) -> int:
-    complain(f"the output could not be written: {error.strerror or error}")
-    return 1
-
-
-def complain(message: str) -> None:
-    """Say what went wrong, if there is still somebody who listens."""
-    with suppress(OSError):
-        print(f"Error: {message}", file=sys.stderr)
-
-
-def occupy_closed_streams() -> None:
-    """Give closed standard streams to the null device, lest a file of a run be opened in their
-    place and what something prints end up in it."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
-
-
-def let_go(stream: Any) -> None:
-    """Send what a stream still holds to the null device: Python would complain of it at the end."""
-    with suppress(OSError, ValueError):  # ValueError: it is no file
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
 
 
 if __name__ == "__main__":

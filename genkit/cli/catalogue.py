@@ -12,10 +12,10 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from genkit.config.run import suggest
+from genkit.config.validation import suggest
 from genkit.errors import UsageError, printable
 from genkit.registry.catalogue import Entry, Registry
-from genkit.registry.loader import Plugin
+from genkit.registry.plugin import Plugin
 from genkit.report.tables import print_table
 from genkit.specs import ImageShape, MetricSpec, TrainerSpec
 
@@ -102,8 +102,8 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
     """What the model's class says of itself, and its parameters part by part."""
     import inspect
 
-    from genkit.config.run import resolve
-    from genkit.runs.run import build_model, count_parameters
+    from genkit.config.resolve import resolve
+    from genkit.runs.build import build_model, count_parameters
 
     model = build_model(spec, resolve(spec).options, shape, seed=0)
     console.print()

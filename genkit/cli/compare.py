@@ -20,7 +20,7 @@ from genkit.cli.arguments import (
     Samples,
     Weights,
 )
-from genkit.cli.train import registry
+from genkit.cli.common import registry
 from genkit.errors import GenkitError
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,10 +22,10 @@ from genkit.cli.arguments import (
     Seed,
     Weights,
 )
-from genkit.cli.train import is_given, registry
+from genkit.cli.common import is_given, registry, show
 
 if TYPE_CHECKING:
-    from genkit.registry.catalogue import Registry
+    pass
 
 
 def evaluate(
@@ -70,13 +69,15 @@ def evaluate(
     from genkit.evaluation.evaluator import Protocol, Yardstick
     from genkit.evaluation.evaluator import evaluate as score
     from genkit.evaluation.preflight import choose_data
+    from genkit.io.files import write_json
     from genkit.io.machine import count_cores
     from genkit.io.progress import new_reporter
-    from genkit.io.run_directory import RunDir, write_json
+    from genkit.io.run_directory import RunDir
     from genkit.report.page import refresh_page
     from genkit.report.ranking import CALIBRATION, choose_column, score_columns
     from genkit.report.tables import write_json_output
-    from genkit.runs.run import load_data, load_run
+    from genkit.runs.build import load_data
+    from genkit.runs.run import load_run
 
     torch.set_num_threads(threads or count_cores())
     found = registry()
@@ -111,62 +112,3 @@ def evaluate(
         write_json_output(json, rows)
     if json != "-" and progress != "json":
         show(rows, found, features or opened.features, rank_by, cards)
-
-
-def report(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(help="runs, or folders of comparisons"),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="the page; default: report.html, in the source if there is one"
-        ),
-    ] = None,
-    rank_by: RankBy = None,
-    cards: Cards = False,
-    json: JSONPath = None,
-) -> None:
-    """Show stored scores side by side and write a page with samples and curves, report.html."""
-    from genkit.errors import UsageError, printable
-    from genkit.report.page import REPORT, write_page
-    from genkit.report.rows import read_rows
-    from genkit.report.run_view import unscored
-    from genkit.report.tables import write_json_output
-
-    if output and output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {output} is no name of a page; give one that ends in .html")
-    waiting = unscored(sources)
-    found = registry()
-    rows = read_rows(sources if json else [s for s in sources if s not in waiting])
-    if json:
-        write_json_output(json, rows)
-    if json != "-" and rows:
-        features = next((row["card"]["features"] for row in rows if row.get("card")), None)
-        show(rows, found, str(features).rpartition("-")[0] or None, rank_by, cards)
-    for source in waiting:
-        line = f"{source} has not been scored; to do so: genkit evaluate {source}"
-        print(printable(line), file=sys.stderr)
-    if json != "-" or output:
-        page = output or (sources[0] / REPORT if len(sources) == 1 else Path(REPORT))
-        write_page(sources, page, found, rank_by)
-        if json != "-":
-            print(printable(page))
-
-
-def show(
-    rows: list[dict[str, Any]],
-    found: Registry,
-    features: str | None,
-    rank_by: str | None,
-    cards: bool,
-) -> None:
-    """Print rows, ranked if they may be, and their cards if these are asked for."""
-    from genkit.report.ranking import footnotes, rank, score_columns
-    from genkit.report.tables import print_cards, print_ranking
-
-    ranking = rank(rows, score_columns(found), rank_by)
-    print_ranking(ranking, features, footnotes(ranking))
-    if cards:
-        print_cards(ranking.rows)

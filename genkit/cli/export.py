@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from genkit.cli.arguments import Best, Device, JSONPath, RunArgument
-from genkit.cli.train import registry
+from genkit.cli.common import registry
 
 
 def export(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from genkit.cli.arguments import Best, Device, RunArgument, Seed
-from genkit.cli.train import is_given, registry
+from genkit.cli.common import is_given, registry
 from genkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def sample(
         return
     chosen = read_labels(labels, config) if labels is not None else []
     from genkit.runs.run import load_run
-    from genkit.sampling.completion import draw_classes
-    from genkit.sampling.draw import check_output, save_samples
+    from genkit.sampling.draw import draw_classes
+    from genkit.sampling.files import check_output, save_samples
 
     path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
     check_output(path)

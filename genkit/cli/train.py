@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Iterator, MutableMapping
 from functools import cached_property
 from pathlib import Path
@@ -14,35 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from genkit.cli.arguments import (
-    DataOption,
-    DataRoot,
     Devices,
     Preview,
     ProgressOption,
-    RunArgument,
-    check_budget,
 )
-from genkit.errors import UsageError
-from genkit.io.machine import count_cores, keep_freed_memory
+from genkit.cli.common import is_given, make_reporter, registry
+from genkit.io.machine import keep_freed_memory
 from genkit.io.processes import is_first, is_launched, launch
 
 if TYPE_CHECKING:
-    from genkit.io.progress import Reporter
-    from genkit.io.run_directory import RunDir
     from genkit.registry.catalogue import Registry
     from genkit.specs import TrainerSpec
-
-
-def registry() -> Registry:
-    """All plugins loaded; one line on stderr if some failed, except while a shell completes."""
-    from genkit.registry.catalogue import load_registry
-
-    loaded = load_registry()
-    failed = loaded.plugins.failed
-    if failed and "_GENKIT_COMPLETE" not in os.environ:
-        names = ", ".join(plugin.name for plugin in failed)
-        print(f"Plugins with problems: {names}; see: genkit plugins", file=sys.stderr)
-    return loaded
 
 
 class TrainCommands(MutableMapping[str, Any]):
@@ -124,7 +104,7 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     from genkit.config.run import RunConfig
 
     def train(**values: Any) -> None:
-        from genkit.config.run import resolve
+        from genkit.config.resolve import resolve
 
         context = values.pop("context")
         devices, preview = values.pop("devices"), values.pop("preview")
@@ -141,7 +121,7 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
 
         keep_freed_memory()  # not what importing torch has freed
 
-        reporter = _reporter(progress, preview)
+        reporter = make_reporter(progress, preview)
         run = train_by_name(loaded, spec.name, reporter=reporter, given=given, **extra)
         if is_first():
             refresh_page(run.path, loaded)
@@ -175,93 +155,3 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name=spec.name, help=escape(spec.summary))(train)
     return typer.main.get_command(single)
-
-
-def _reporter(progress: str, preview: bool) -> Reporter:
-    """The reporter of that kind; of several ranks only the first reports."""
-    from genkit.io.progress import new_reporter
-
-    return new_reporter(progress if is_first() else "none", preview)
-
-
-def _recorded_devices(run: RunDir) -> int:
-    """How many processes trained a run, if so many can run here: its files may be a stranger's."""
-    count: int = run.config().get("ranks", 1)
-    most = max(count_cores(), 8)  # as many as there are GPUs in a machine
-    if not 1 <= count <= most:
-        raise UsageError(
-            f"{run.config_path} says that {count} processes trained it, here are {count_cores()} "
-            "CPU cores; say with --devices how many to go on with"
-        )
-    return count
-
-
-def is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option was typed, rather than left at its default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
-def resume(
-    context: typer.Context,
-    run: RunArgument,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="train up to this budget instead of the recorded one", callback=check_budget
-        ),
-    ] = None,
-    log_every: Annotated[int | None, typer.Option(help="iterations between log lines")] = None,
-    grids: Annotated[int | None, typer.Option(help="sample grids over the run")] = None,
-    watch: Annotated[int | None, typer.Option(help="samples looked at with each grid")] = None,
-    checkpoint_seconds: Annotated[
-        float | None, typer.Option(help="seconds between checkpoints")
-    ] = None,
-    threads: Annotated[
-        str | None,
-        typer.Option(help="CPU threads or auto; others than before change the last bits"),
-    ] = None,
-    compile: Annotated[
-        bool | None, typer.Option(help="compile the losses; changes the last bits")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="where the data set lies now; it must be the same one")
-    ] = None,
-    data_root: DataRoot = None,
-    data_option: DataOption = None,
-    devices: Annotated[
-        int | None, typer.Option(min=1, help="processes that train together; default: as before")
-    ] = None,
-    progress: ProgressOption = "auto",
-    preview: Preview = False,
-) -> None:
-    """Go on with a run from its last checkpoint, bit for bit. What is not given stays as it was."""
-    from genkit.io.run_directory import RunDir
-
-    if not is_launched():
-        devices = devices or _recorded_devices(RunDir.open(run))
-        if devices > 1:
-            raise typer.Exit(launch(devices, context.find_root().obj))
-    from genkit.report.page import refresh_page
-    from genkit.training.train import resume as go_on
-
-    keep_freed_memory()
-
-    changes = {
-        "budget": budget,
-        "log_every": log_every,
-        "grids": grids,
-        "watch": watch,
-        "checkpoint_seconds": checkpoint_seconds,
-        "threads": threads,
-        "compile": compile,
-        "data": data,
-        "data_root": data_root,
-        "data_option": tuple(data_option) if data_option else None,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    found = registry()
-    done = go_on(run, found, reporter=_reporter(progress, preview), **changes)
-    if is_first():
-        refresh_page(done.path, found)
-        print(done.path)

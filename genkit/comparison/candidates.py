@@ -11,7 +11,8 @@ from typing import Any
 
 from genkit.comparison.options import Options
 from genkit.config.budget import Budget
-from genkit.config.run import resolve, suggest
+from genkit.config.resolve import resolve
+from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry

@@ -19,12 +19,14 @@ from rich.console import Console
 from genkit.comparison.candidates import Entrant, announce, choose_entrants, choose_presets
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import Options
-from genkit.comparison.pool import Crew, genkit_command, last_words
+from genkit.comparison.pool import Crew
 from genkit.config.budget import Budget
 from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.io.files import read_json, write_atomic, write_json
 from genkit.io.machine import count_cores
+from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import error_console
-from genkit.io.run_directory import RunDir, new_run_path, read_json, write_atomic, write_json
+from genkit.io.run_directory import RunDir, new_run_path
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
 from genkit.report.page import refresh_page

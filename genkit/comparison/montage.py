@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from genkit.io.run_directory import write_atomic
+from genkit.io.files import write_atomic
 
 
 def join_grids(pictures: list[tuple[str, Path]], path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from genkit.errors import GenkitError
+from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import in_a_line, new_bars, show_state
 
 
@@ -141,24 +141,9 @@ class Crew:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def genkit_command(arguments: list[str]) -> list[str]:
-    """A genkit command as a process of this Python. What lies in the working directory is not
-    imported: a folder there may be called like one of the packages."""
-    return [sys.executable, "-P", "-m", "genkit", *arguments]
-
-
 def _read_event(line: str) -> dict[str, Any]:
     try:
         event = json.loads(line)
     except ValueError:
         return {}  # something that a plugin printed
     return event if isinstance(event, dict) else {}
-
-
-def last_words(stderr: str) -> str:
-    """The error message in what a process wrote, or its last line."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("Error: "):
-            return line.removeprefix("Error: ")
-    return lines[-1] if lines else ""

@@ -93,19 +93,6 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def seed_generators(device: torch.device, seed: int) -> None:
-    """Seed torch's generators for the CPU and for a device.
-
-    `torch.manual_seed` also looks for every other kind of device, at up to 0.3 ms a call.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from genkit.config.run import RunConfig, quoted
+from genkit.config.run import RunConfig
+from genkit.config.validation import quoted
 from genkit.errors import PluginError
 from genkit.specs import Config, TrainerSpec
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from genkit.config.run import explain, suggest
+from genkit.config.validation import explain, suggest
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.specs import Config, DatasetSpec, ImageShape

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genkit.errors import UsageError
-from genkit.io.run_directory import read_file
+from genkit.io.files import read_file
 
 # Without this list Pillow tries some forty parsers on any bytes, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")

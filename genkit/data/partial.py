@@ -23,8 +23,8 @@ from genkit.data.datasets import fingerprint_header
 from genkit.data.prepared import ARRAY, CHUNK_BYTES, npy_header
 from genkit.data.walk import ImageFile
 from genkit.errors import WriteError
+from genkit.io.files import sync_directory
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import sync_directory
 
 ROWS, ENTRIES = "rows.partial", "entries.partial"
 

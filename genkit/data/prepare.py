@@ -31,9 +31,9 @@ from genkit.data.prepared import (
 from genkit.data.walk import Found, ImageFile, find_images, hold_out, label, split_images
 from genkit.data.workers import Decoded, decoders
 from genkit.errors import UsageError, printable
+from genkit.io.files import write_atomic
 from genkit.io.locks import LOCK_FILES, locked
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import write_atomic
 
 FEWEST_SHARED_BYTES = 2**24  # below, starting processes takes longer than decoding
 

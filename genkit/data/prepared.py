@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from genkit.data import Split, Splits
 from genkit.data.walk import Found, describe_left_out
 from genkit.errors import UsageError
-from genkit.io.run_directory import parse_json, read_file
+from genkit.io.files import parse_json, read_file
 
 ARRAY, MANIFEST = "images.npy", "manifest.json"
 FORMAT = 1

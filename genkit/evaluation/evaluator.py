@@ -19,17 +19,20 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import choose_device
+from genkit.compute.seeds import derive_seed
 from genkit.data import ImageData
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.evaluation.likelihood import measure_likelihood
+from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
-from genkit.features import FeatureExtractor, ImageSet, open_features
+from genkit.evaluation.reference import open_features, reference_for
+from genkit.features import FeatureExtractor, ImageSet
 from genkit.io.progress import Reporter
-from genkit.metrics import Reference, choice, measure, reference_for
+from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import Registry
 from genkit.runs.run import Run
 from genkit.sampling import draw as sampling
-from genkit.training.stream import derive_seed
+from genkit.sampling.files import load_samples
 from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
@@ -269,7 +272,7 @@ def evaluate(
         if target not in WORDS and not (path / "config.json").exists():
             if not path.exists():
                 raise UsageError(f"{target} does not exist; give a run, a folder or an .npz file")
-            images = sampling.load_samples(yardstick.registry, path, shape)
+            images = load_samples(yardstick.registry, path, shape)
             chosen = choice(len(images), protocol.samples or len(images), protocol.seed)
             files[target] = images[chosen.sort().values]
     if files and protocol.samples is None:

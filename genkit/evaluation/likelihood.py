@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.compute.device import seed_generators
+from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import PluginError
-from genkit.model import GenerativeModel, LogLikelihood
-from genkit.training.stream import derive_seed, to_unit_range
+from genkit.model import GenerativeModel, LogLikelihood, to_unit_range
 
 MOST_IMAGES = 100  # at a time
 MOST_DECODED = 2000  # images times draws at a time

@@ -15,7 +15,7 @@ from genkit.evaluation.nearest import Nearest, closer_to_train
 from genkit.features import ImageSet
 from genkit.metrics import Reference, choice
 from genkit.report.protocol_card import FLAGGED
-from genkit.sampling.draw import make_grid, save_png
+from genkit.sampling.grids import make_grid, save_png
 
 MOST_IMAGES, FEWEST_IMAGES = 2000, 200
 PIXEL_WORK = 2e11  # products of two pixels that a search may take: some seconds on one core

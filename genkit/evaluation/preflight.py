@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from genkit.compute.device import choose_device, visible_devices
-from genkit.config.run import RunConfig, validate
-from genkit.features import find_features
+from genkit.config.run import RunConfig
+from genkit.config.validation import validate
+from genkit.evaluation.reference import find_features
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
-from genkit.runs.run import load_data, read_values
-from genkit.sampling.draw import make_grid, save_png
+from genkit.runs.build import load_data
+from genkit.runs.run import read_values
+from genkit.sampling.grids import make_grid, save_png
 
 GRID_IMAGES = 64
 

@@ -111,3 +111,18 @@ def _show(log: IO[bytes], rank: int) -> None:
     log.seek(0)
     for line in log.read().decode(errors="replace").splitlines()[-20:]:
         print(f"rank {rank}: {line}", file=sys.stderr)
+
+
+def genkit_command(arguments: list[str]) -> list[str]:
+    """A genkit command as a process of this Python. What lies in the working directory is not
+    imported: a folder there may be called like one of the packages."""
+    return [sys.executable, "-P", "-m", "genkit", *arguments]
+
+
+def last_words(stderr: str) -> str:
+    """The error message in what a process wrote, or its last line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+    return lines[-1] if lines else ""

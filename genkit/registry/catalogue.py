@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from genkit.config.options import check_trainer_options
-from genkit.config.run import suggest
+from genkit.config.validation import suggest
 from genkit.errors import CheckpointError, PluginError, UsageError
-from genkit.registry.loader import Plugin, Plugins, load_plugins
+from genkit.registry.loader import Plugins, load_plugins
+from genkit.registry.plugin import Plugin
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
 
 S = TypeVar("S", bound=Spec)

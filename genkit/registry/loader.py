@@ -7,13 +7,9 @@ itself; a well-made plugin's entry module does not either.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -24,96 +20,18 @@ from typing import Any
 import pluggy
 
 from genkit import hookspecs
-from genkit.config.run import suggest
-from genkit.errors import PluginError, printable
+from genkit.config.validation import suggest
+from genkit.errors import PluginError
 from genkit.registry.entry_points import (
     API_VERSION,
-    DISTRIBUTION,
     GROUP,
     VERSIONED,
     enabled,
     origin,
 )
+from genkit.registry.plugin import Plugin
 
 SLOW_SECONDS = 1.0  # of an import, beyond which each command suffers
-
-
-@dataclass
-class Plugin:
-    """One plugin and how its loading went. `problem` is one line, None if all is well; `notes` are
-    lines on what it had better not do."""
-
-    name: str
-    distribution: str
-    version: str
-    problem: str | None = None
-    error: BaseException | None = None
-    import_seconds: float = 0.0
-    imported_torch: bool = False
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def built_in(self) -> bool:
-        return self.distribution == DISTRIBUTION
-
-    def fail(self, error: BaseException) -> None:
-        """Record what went wrong; the first reason stays."""
-        if self.problem is None:
-            words = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
-            with suppress(Exception):  # an exception of a stranger's own may have no words
-                words += str(error)
-            self.problem = printable(" ".join(words.split()))
-            self.error = error
-
-    def note(self, line: str) -> None:
-        """Record what is no failure; once."""
-        if line not in self.notes:
-            self.notes.append(line)
-
-    @contextmanager
-    def contained(self) -> Iterator[None]:
-        """Run this plugin's code: what it prints goes to stderr, so that it does not mix with
-        results; what it changes of the process as a whole is put back and noted."""
-        before, threads = _process_state(), threading.active_count()
-        try:
-            with redirect_stdout(sys.stderr):
-                yield
-        finally:
-            for what, (value, put) in _process_state().items():
-                former = before[what][0] if what in before else FRESH_TORCH[what]
-                if value != former:
-                    with suppress(OSError, TypeError):  # a folder that is gone, a handler in C
-                        put(former)
-                    self.note(f"it changed {what}, which was put back")
-            if threading.active_count() > threads:
-                self.note("it started a thread: what that prints may mix with results")
-
-
-# What torch has when it is imported.
-FRESH_TORCH = {"torch's default type": "torch.float32", "torch's gradients": True}
-
-
-def _process_state() -> dict[str, tuple[Any, Callable[[Any], object]]]:
-    """What belongs to the process and not to a plugin: its value now, and what puts it back."""
-    state: dict[str, tuple[Any, Callable[[Any], object]]] = {
-        "sys.argv": (list(sys.argv), partial(setattr, sys, "argv")),
-        "the working directory": ("", os.chdir),
-    }
-    with suppress(OSError):  # the folder may be gone
-        state["the working directory"] = (os.getcwd(), os.chdir)
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler, put = signal.getsignal(number), partial(signal.signal, number)
-            state[f"the handler of {number.name}"] = (handler, put)
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_default_dtype"):
-        state["torch's default type"] = (str(torch.get_default_dtype()), partial(_set_type, torch))
-        state["torch's gradients"] = (torch.is_grad_enabled(), torch.set_grad_enabled)
-    return state
-
-
-def _set_type(torch: ModuleType, name: str) -> None:
-    torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
 
 
 class Plugins:

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from genkit.data.decode import BadImage, opened, read_content
 from genkit.errors import UsageError
-from genkit.io.run_directory import RunDir, write_atomic
+from genkit.io.files import write_atomic
+from genkit.io.run_directory import RunDir
 
 TITLE = 32  # pixels above each grid
 BAR = 4  # pixels of them that show how far the training is

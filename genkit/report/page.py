@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genkit.errors import GenkitError, one_line, printable
-from genkit.io.run_directory import read_json, write_atomic
+from genkit.io.files import read_json, write_atomic
 from genkit.report.headline import bars, meanings, verdict
 from genkit.report.ranking import CALIBRATION, Ranking, Row, footnotes, rank, score_columns
 from genkit.report.run_view import gather, views

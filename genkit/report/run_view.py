@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import GenkitError, UsageError
-from genkit.io.run_directory import RunDir, read_json
+from genkit.io.files import read_json
+from genkit.io.run_directory import RunDir
 from genkit.report.charts import Point
 from genkit.report.headline import HUGE
 from genkit.report.ranking import CALIBRATION

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from genkit.errors import CheckpointError, GenkitError, PluginError, printable
-from genkit.io.run_directory import parse_json, read_file, read_json, write_atomic, write_json
+from genkit.io.files import parse_json, read_file, read_json, write_atomic, write_json
 from genkit.runs.state_file import compare_shapes, compare_types, read_state
 
 # What `load_state` reads again.

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.run_directory import SCHEMA, RunDir, write_atomic
+from genkit.io.files import write_atomic
+from genkit.io.run_directory import SCHEMA, RunDir
 from genkit.registry.catalogue import Registry
 from genkit.report.model_card import model_card
 from genkit.report.ranking import CALIBRATION, Ranking, rank, score_columns
 from genkit.report.rows import read_rows
 from genkit.runs import checkpoint
+from genkit.runs.build import count_parameters
 from genkit.runs.onnx import export_network
-from genkit.runs.run import Run, count_parameters
+from genkit.runs.run import Run
 
 # What follows an absolute path in a text: with a home, a drive, or neither before it.
 _PATH = re.compile(r"(^|[\s:=,;'\"(\[])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?![/\s]).*", re.DOTALL)

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import choose_device, place
-from genkit.config.run import RunConfig, quoted, validate
-from genkit.data import ImageData
-from genkit.data.datasets import data_root, open_data, parse_data_name
-from genkit.errors import PluginError, UsageError, plugin_code, printable
-from genkit.io.run_directory import RunDir, read_json
+from genkit.config.validation import quoted, validate
+from genkit.errors import PluginError, UsageError, printable
+from genkit.io.files import read_json
+from genkit.io.run_directory import RunDir
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs import checkpoint
-from genkit.sampling import completion as exhibits
+from genkit.runs.build import build_model
 from genkit.sampling import draw as sampling
-from genkit.specs import Config, ImageShape, TrainerConfig, TrainerSpec
-from genkit.training.stream import derive_seed
+from genkit.sampling.completion import complete
+from genkit.sampling.grids import make_grid
+from genkit.sampling.latents import interpolate
+from genkit.specs import Config, ImageShape
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,50 +31,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Config)
 MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
 MOST_CLASSES = 1_000_000
-
-
-def load_data(registry: Registry, config: RunConfig) -> ImageData:
-    """The data set that a run's config names."""
-    name, source = parse_data_name(config.data)
-    spec = registry.datasets.find(name)
-    return open_data(spec, config.data, source, config.data_options, data_root(config.data_root))
-
-
-def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
-    """The same options, naming data so that they can be used from any folder."""
-    changes: dict[str, Any] = {}
-    name, source = parse_data_name(config.data)
-    if source and registry.datasets.find(name).source == "PATH":
-        changes["data"] = f"{name}:{Path(source).expanduser().absolute()}"
-    if config.data_root:
-        changes["data_root"] = config.data_root.expanduser().absolute()
-    return config.model_copy(update=changes)
-
-
-def build_model(
-    spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
-) -> GenerativeModel:
-    """A new model, on the CPU; its weights follow from the seed. torch's random numbers are left
-    as they were."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "weights"))
-        with plugin_code(f"{spec.name}: building the model for images of {shape}"):
-            model = spec.load()(config, shape)
-    if not isinstance(model, GenerativeModel):
-        raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
-    with plugin_code(f"{type(model).__name__}.state_dict()"):
-        for name, value in model.state_dict().items():
-            if not isinstance(value, Tensor):
-                raise PluginError(
-                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, no "
-                    "tensor; make it a buffer"
-                )
-    return model
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @dataclass
@@ -96,12 +53,12 @@ class Run:
 
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:
         """n samples side by side."""
-        return sampling.make_grid(self.sample(n, seed))
+        return make_grid(self.sample(n, seed))
 
     def interpolate(self, rows: int = 8, steps: int = 9, seed: int = 0) -> Tensor:
         """Ways from sample 2j of a seed to 2j + 1, a row each: uint8, (rows, steps, C, H, W);
         UsageError for models without latents."""
-        images = exhibits.interpolate(self.model, rows, steps, seed)
+        images = interpolate(self.model, rows, steps, seed)
         if images is None:
             raise UsageError(
                 f"{self.config['model']} has no latents to interpolate between; models that make "
@@ -120,7 +77,7 @@ class Run:
         """
         rows = []
         for image in images:
-            row = exhibits.complete(self.model, image.expand(n, *image.shape), known, seed)
+            row = complete(self.model, image.expand(n, *image.shape), known, seed)
             if row is None:
                 raise UsageError(
                     f"{self.config['model']} cannot complete images; models that draw pixel by "

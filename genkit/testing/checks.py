@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.compute.device import cpu_threads
-from genkit.config.run import validate
+from genkit.config.validation import validate
 from genkit.data import Split
 from genkit.errors import UsageError
 from genkit.specs import DatasetSpec, FeaturesSpec, ImageShape, MetricSpec, TrainerSpec

@@ -11,9 +11,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.device import seed_generators
+from genkit.compute.seeds import seed_generators
 from genkit.config.options import check_trainer_options
-from genkit.config.run import resolve, to_json, validate
+from genkit.config.resolve import resolve
+from genkit.config.validation import to_json, validate
 from genkit.errors import UsageError
 from genkit.model import Batch, Phase
 from genkit.sampling.draw import draw

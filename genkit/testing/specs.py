@@ -10,12 +10,13 @@ from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
 
-from genkit.config.run import suggest
+from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.hookspecs import hookimpl
 from genkit.registry.catalogue import Catalogue, Registry, load_registry
 from genkit.registry.entry_points import GROUP
-from genkit.registry.loader import Plugin, Plugins
+from genkit.registry.loader import Plugins
+from genkit.registry.plugin import Plugin
 from genkit.specs import Spec
 from genkit.testing.contract import Faults
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from genkit.compute.device import place
 from genkit.data import Split
-from genkit.model import GenerativeModel
-from genkit.runs.run import build_model
+from genkit.model import GenerativeModel, to_unit_range
+from genkit.runs.build import build_model
 from genkit.runs.state_file import read_state
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 from genkit.testing.contract import CLASSES, seed_random
 from genkit.training.loop import Loop
-from genkit.training.stream import Stream, to_unit_range
+from genkit.training.stream import Stream
 
 __tracebackhide__ = True
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.device import autocast, seed_generators
+from genkit.compute.device import autocast
 from genkit.compute.ranks import ALONE, Ranks
+from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import PluginError, TrainingError, plugin_code
 from genkit.model import Batch, GenerativeModel, Phase
-from genkit.training.stream import Stream, derive_seed
+from genkit.training.stream import Stream
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
 

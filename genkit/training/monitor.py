@@ -13,8 +13,10 @@ from torch import Tensor
 
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, plugin_code
-from genkit.features import FeatureExtractor, ImageSet, open_features
-from genkit.metrics import Reference, choice, measure, reference_for
+from genkit.evaluation.measure import measure
+from genkit.evaluation.reference import open_features, reference_for
+from genkit.features import FeatureExtractor, ImageSet
+from genkit.metrics import Reference, choice
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from genkit.data import ImageData
 from genkit.errors import GenkitError, plugin_code, printable
+from genkit.io.files import write_json
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import RunDir, write_json
+from genkit.io.run_directory import RunDir
+from genkit.model import to_bytes, to_unit_range
 from genkit.registry.loader import Plugins
 from genkit.runs import checkpoint
-from genkit.sampling import completion as exhibits
-from genkit.sampling import draw as sampling
+from genkit.sampling.completion import complete, completion_rows, known_half
+from genkit.sampling.grids import make_grid, save_png
+from genkit.sampling.latents import interpolate
 from genkit.training.loop import Loop
 from genkit.training.metrics_log import Journal
 from genkit.training.monitor import Look, Watch
-from genkit.training.stream import to_bytes, to_unit_range
 
 GRID_IMAGES = 64
 EXHIBITS = 8  # rows of an exhibit
@@ -116,8 +118,8 @@ class Record:
         return None if again is None else to_bytes(again).cpu()
 
     def _write_grid(self, path: Path, images: Tensor, columns: int | None = None) -> None:
-        grid = sampling.make_grid(images, columns)
-        self.journal.attempt("grid", lambda: sampling.save_png(grid, path))
+        grid = make_grid(images, columns)
+        self.journal.attempt("grid", lambda: save_png(grid, path))
 
     def add_exhibits(self) -> None:
         """Write what the model can show at the end of a training: ways from one of the samples to
@@ -133,17 +135,17 @@ class Record:
                 self.reporter.say(f"{path} was not made: {printable(error)}")
 
     def _interpolate(self) -> Tensor | None:
-        return exhibits.interpolate(self.loop.average, EXHIBITS)
+        return interpolate(self.loop.average, EXHIBITS)
 
     def _complete(self) -> Tensor | None:
         model, shape = self.loop.average, self.data.shape
         images = torch.from_numpy(self.data.test.images[:EXHIBITS])
-        known = exhibits.known_half(shape)
-        found = exhibits.complete(model, images.repeat_interleave(COMPLETIONS, 0), known)
+        known = known_half(shape)
+        found = complete(model, images.repeat_interleave(COMPLETIONS, 0), known)
         if found is None:
             return None
         completions = found.view(-1, COMPLETIONS, *images.shape[1:])
-        return exhibits.completion_rows(images, known, completions)
+        return completion_rows(images, known, completions)
 
     def _look(self, watch: Watch, images: Tensor, spent: float) -> None:
         """Keep the weights if their samples are the best so far, warn of a collapse."""

@@ -6,40 +6,13 @@ that is binarised at random a batch is a draw, too.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from genkit.compute.ranks import ALONE, Ranks
+from genkit.compute.seeds import derive_seed
 from genkit.data import Split
-from genkit.model import Batch
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from a run's seed and what it is for.
-
-    Hashed, because torch's CPU generator ignores the high 32 bits of a seed and because
-    neighbouring seeds should have nothing in common.
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    low, high = int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
-    return (high & 0x7FFFFFFF) << 32 | low
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]: 0 to -1, 255 to 1."""
-    return images.float().mul_(1 / 127.5).sub_(1)
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] to uint8, rounded to the nearest level and clipped."""
-    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def is_black_and_white(images: Tensor) -> bool:
-    """Whether images in [-1, 1], (N, C, H, W), are grey and hold nothing but -1 and 1."""
-    return images.shape[1] == 1 and bool((images.abs() == 1).all())
+from genkit.model import Batch, to_unit_range
 
 
 class Stream:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genkit.compute.cache import cache_folder, digest, keep, read_kept
 from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
 from genkit.errors import TrainingError, UsageError
-from genkit.features import FeatureExtractor, cache_folder, digest, keep, read_kept
+from genkit.features import FeatureExtractor
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 

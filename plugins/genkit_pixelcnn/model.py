@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import UsageError
-from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged
+from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged, is_black_and_white
 from genkit.specs import ImageShape
-from genkit.training.stream import is_black_and_white
 from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.cached import draw_images
 from genkit_pixelcnn.layers import GatedLayer

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genkit.errors import UsageError
-from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged
+from genkit.model import Batch, GenerativeModel, LogLikelihood, Phase, diverged, is_black_and_white
 from genkit.specs import ImageShape
-from genkit.training.stream import is_black_and_white
 from genkit_vae import VAEConfig
 
 SMALLEST, LARGEST = 8, 128

@@ -20,7 +20,8 @@ from genkit.evaluation.preflight import choose_data
 from genkit.io.progress import Lines
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import score_columns
-from genkit.runs.run import load_data, load_run
+from genkit.runs.build import load_data
+from genkit.runs.run import load_run
 
 
 def main() -> None:

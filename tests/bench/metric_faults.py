@@ -27,7 +27,7 @@ from genkit.metrics import choice
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import score_columns
 from genkit.report.tables import estimate
-from genkit.runs.run import load_data
+from genkit.runs.build import load_data
 from genkit.specs import Column
 
 BEGIN, END = "<!-- made by tests/bench/metric_faults.py -->", "<!-- end -->"

@@ -22,7 +22,7 @@ from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_fea
 
 from genkit.config.run import RunConfig
 from genkit.evaluation.evaluator import Protocol, Yardstick
-from genkit.runs.run import load_data
+from genkit.runs.build import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
 from genkit_fidelity.scores import Vectors
 

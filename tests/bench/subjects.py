@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from genkit.compute.device import choose_precision, place
 from genkit.compute.ranks import ALONE, Ranks
-from genkit.config.run import RunConfig, resolve
+from genkit.config.resolve import resolve
+from genkit.config.run import RunConfig
 from genkit.data import Split
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry, load_registry
-from genkit.runs.run import build_model, load_data
+from genkit.runs.build import build_model, load_data
 from genkit.specs import ImageShape
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream

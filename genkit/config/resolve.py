@@ -1,0 +1,118 @@
+"""Puts a run's options together: defaults, preset, file, command line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genkit.config.run import RunConfig
+from genkit.config.validation import quoted, suggest, validate
+from genkit.errors import PluginError, UsageError
+from genkit.specs import Config, TrainerSpec
+
+
+def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables "run" and "options" of a TOML file or of a run's config.json.
+
+    Raises UsageError for a file that cannot be read or holds anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UsageError(f"--config {path} is no valid {kind}: {error}") from None
+    known = {"model", "run", "options"}
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: a table was expected, not {type(content).__name__}")
+    extra = [key for key in content if key not in known]
+    if extra and "schema" not in content:  # a run's config.json also says where it came from
+        raise UsageError(
+            f"--config {path}: unknown key {extra[0]!r}; write 'model' and the tables [run] and "
+            f"[options].{suggest(extra[0], known)}"
+        )
+    tables = {key: content.get(key, {}) for key in ("run", "options")}
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"--config {path}: {key!r} must be a table, not {quoted(table)}")
+    return {**tables, "model": content.get("model")}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run's options after defaults, preset, file and command line, and where each came from."""
+
+    run: RunConfig
+    options: Any
+    sources: dict[str, str]
+
+
+def resolve(
+    spec: TrainerSpec,
+    *,
+    preset: str = "full",
+    file: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Merge default < preset < file < given into checked configs; UsageError names the culprit.
+
+    `given` mixes the run's and the model's options by field name, as the command line does.
+    """
+    presets: dict[str, Mapping[str, Any]] = {"full": {}, **spec.presets}
+    if preset not in presets:
+        raise UsageError(
+            f"{spec.name} has no preset {preset!r}; it has {', '.join(sorted(presets))}."
+            f"{suggest(preset, presets)}"
+        )
+    content: dict[str, Any] = read_config_file(file) if file else {"run": {}, "options": {}}
+    if content.get("model", spec.name) not in (None, spec.name):
+        raise UsageError(f"--config {file} is for {content['model']!r}, not {spec.name!r}")
+    own = {k: v for k, v in (given or {}).items() if k in RunConfig.model_fields}
+    rest = {k: v for k, v in (given or {}).items() if k not in RunConfig.model_fields}
+    fields = {*RunConfig.model_fields, *spec.config.model_fields}
+    for key in rest:
+        if key not in fields:
+            raise UsageError(f"{spec.name} has no option {key!r}.{suggest(key, fields)}")
+
+    def build(config: type[Config], table: str, layers: list[tuple[str, Mapping[str, Any]]]) -> Any:
+        values: dict[str, Any] = {}
+        for label, layer in layers:
+            for key in layer:
+                sources[f"{table}.{key}"] = label
+                if key not in config.model_fields:
+                    raise UsageError(
+                        f"{label}: {table} has no {key!r}.{suggest(key, config.model_fields)}"
+                    )
+            values.update(layer)
+            if label == file_label:
+                built = validate(config, values, f"{file}: {table}.", strict=True)
+            elif label == "given":
+                built = validate(config, values)
+            else:
+                try:
+                    built = validate(config, values, f"{label} of {spec.name}: ")
+                except UsageError as error:
+                    raise PluginError(str(error)) from None
+        return built
+
+    sources = {f"run.{name}": "default" for name in RunConfig.model_fields}
+    sources |= {f"options.{name}": "default" for name in spec.config.model_fields}
+    file_label = f"file {file}"
+    run = build(RunConfig, "run", [(file_label, content["run"]), ("given", own)])
+    options = build(
+        spec.config,
+        "options",
+        [
+            (f"preset {preset}", presets[preset]),
+            (file_label, content["options"]),
+            ("given", rest),
+        ],
+    )
+    sources["preset"] = preset
+    return Resolved(run, options, sources)

@@ -1,0 +1,69 @@
+"""Values checked against a config class, with an error message that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from genkit.errors import GenkitError, PluginError, UsageError, one_line, printable
+from genkit.specs import Config
+
+C = TypeVar("C", bound=Config)
+
+
+def explain(error: ValidationError, where: str = "--") -> str:
+    """The first fault of a validation error in one line, with its field and value."""
+    fault = error.errors()[0]
+    path = printable(".".join(str(part) for part in fault["loc"]))
+    name = path.replace("_", "-") if where == "--" else path
+    subject = f"{where}{name}: " if path else f"{where.rstrip('. :-')}: ".removeprefix(": ")
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{where}{name} is no option here"
+    if fault["type"] == "value_error":
+        return f"{subject}{message if len(message) < 1000 else f'{message[:1000]}...'}"
+    return f"{subject}{message[0].lower()}{message[1:]} (got {quoted(fault['input'])})"
+
+
+def quoted(value: object, most: int = 100) -> str:
+    """A value as Python would write it, cut where that is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of 5,000 digits
+        text = f"{type(value).__name__} too large to be written"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def validate(
+    config: type[C], values: Mapping[str, Any], where: str = "--", *, strict: bool = False
+) -> C:
+    """The values as a checked config; UsageError names the first that cannot be used. With
+    `strict`, as for files, `true` and "3" are no numbers."""
+    try:
+        if strict:  # JSON's lists, unlike Python's, fit tuples; dates become text
+            text = json.dumps(dict(values), default=str)
+            return config.model_validate_json(text, strict=True)
+        return config.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError(explain(error, where)) from None
+    except (ValueError, RecursionError):  # of json: a number or a nest too large for it
+        raise UsageError(f"{where}{quoted(dict(values))} holds what is too large") from None
+    except GenkitError:
+        raise
+    except Exception as error:  # a validator of a plugin's may raise what it likes
+        raise PluginError(f"{config.__name__}'s own check failed: {one_line(error)}") from error
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the closest of some words, or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """A config's values as JSON types."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,62 @@
+"""Opens feature extractors by name, and real images as the reference of scores."""
+
+from __future__ import annotations
+
+import torch
+
+from genkit.data import ImageData
+from genkit.errors import PluginError, plugin_code
+from genkit.features import FeatureExtractor, ImageSet
+from genkit.io.progress import Reporter
+from genkit.metrics import Reference
+from genkit.registry.catalogue import Registry
+from genkit.specs import Config
+
+
+def find_features(
+    registry: Registry, name: str, weights: str | None
+) -> tuple[type[FeatureExtractor], Config]:
+    """The class and the config of the extractor of that name."""
+    spec = registry.features.find(name)
+    values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
+    target = spec.load()
+    if not (isinstance(target, type) and issubclass(target, FeatureExtractor)):
+        raise PluginError(f"{spec.target} is no FeatureExtractor")
+    return target, spec.config(**values)
+
+
+def open_features(
+    registry: Registry,
+    name: str,
+    weights: str | None,
+    data: ImageData,
+    reporter: Reporter | None = None,
+) -> FeatureExtractor:
+    """The feature extractor of that name for a data set; UsageError if it cannot score it."""
+    target, config = find_features(registry, name, weights)
+    with plugin_code(f"opening features {name!r}"):
+        extractor = target.open(config, data, reporter)
+        extractor.check_shape(data.shape)
+    return extractor.eval()
+
+
+def reference_for(
+    data: ImageData, extractor: FeatureExtractor, reporter: Reporter | None = None
+) -> Reference:
+    """What samples of a data set are compared with. Statistics are of the images that the
+    extractor ships them of, if these are this data set's reference; else of its training split."""
+
+    def split(part: str) -> ImageSet:
+        return ImageSet(
+            torch.from_numpy(getattr(data, part).images),
+            extractor,
+            name=f"{data.name} {part}",
+            keep=f"{extractor.identity}-{data.fingerprint[:32]}-{part}",
+            reporter=reporter,
+        )
+
+    train, test = split("train"), split("test")
+    shipped = extractor.shipped_statistics(data.reference) if data.reference else None
+    if shipped is not None:
+        return Reference(str(data.reference), shipped.count, train, test, shipped)
+    return Reference(train.name, len(train), train, test)

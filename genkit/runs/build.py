@@ -1,0 +1,65 @@
+"""Data sets and models made from a run's options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genkit.compute.seeds import derive_seed
+from genkit.config.run import RunConfig
+from genkit.data import ImageData
+from genkit.data.datasets import data_root, open_data, parse_data_name
+from genkit.errors import PluginError, plugin_code
+from genkit.model import GenerativeModel
+from genkit.registry.catalogue import Registry
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+
+if TYPE_CHECKING:
+    pass
+
+
+def load_data(registry: Registry, config: RunConfig) -> ImageData:
+    """The data set that a run's config names."""
+    name, source = parse_data_name(config.data)
+    spec = registry.datasets.find(name)
+    return open_data(spec, config.data, source, config.data_options, data_root(config.data_root))
+
+
+def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
+    """The same options, naming data so that they can be used from any folder."""
+    changes: dict[str, Any] = {}
+    name, source = parse_data_name(config.data)
+    if source and registry.datasets.find(name).source == "PATH":
+        changes["data"] = f"{name}:{Path(source).expanduser().absolute()}"
+    if config.data_root:
+        changes["data_root"] = config.data_root.expanduser().absolute()
+    return config.model_copy(update=changes)
+
+
+def build_model(
+    spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
+) -> GenerativeModel:
+    """A new model, on the CPU; its weights follow from the seed. torch's random numbers are left
+    as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "weights"))
+        with plugin_code(f"{spec.name}: building the model for images of {shape}"):
+            model = spec.load()(config, shape)
+    if not isinstance(model, GenerativeModel):
+        raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
+    with plugin_code(f"{type(model).__name__}.state_dict()"):
+        for name, value in model.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise PluginError(
+                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, no "
+                    "tensor; make it a buffer"
+                )
+    return model
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
