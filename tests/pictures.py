@@ -43,3 +43,8 @@ def save_images(place: Path, count: int = 4, side: int = 32) -> np.ndarray:
 
 def all_images(data: ImageData) -> np.ndarray:
     return np.concatenate([data.train.images, data.test.images])
+
+
+def result(out: Path) -> dict[str, bytes]:
+    """All that a prepared folder holds."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from conftest import install_plugin, trainer_source
+from command_lines import install_plugin, trainer_source
 
 from genkit import testing
 from genkit.pytest_plugin import CHECKS
@@ -85,7 +85,7 @@ def test_module_imports_nothing_but_pytest():
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["genkit", "genkit.pytest_plugin"], done.stderr
+    assert done.stdout.split() == ["genkit", "genkit.pytest_plugin", "genkit.version"], done.stderr
 
 
 def test_sessions_without_the_option_are_as_they_were(run, pytester):

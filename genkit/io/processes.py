@@ -35,7 +35,6 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     Returns 0, or the exit code of the first that failed, whose words are then shown; the others
     are ended if they do not notice. Signals to this process go to all of them.
     """
-    from genkit.comparison.pool import genkit_command  # which imports rich
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,242 @@
+"""Comparisons: what they refuse beforehand, and a real one in which a model fails."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genkit.comparison.compare import choose_entrants, compare
+from genkit.comparison.options import Options
+from genkit.errors import UsageError
+from genkit.registry.catalogue import load_registry
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+def genkit(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "genkit", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_model_given_twice_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="'vae' is there twice"):
+        choose_entrants(["vae", "dcgan", "vae"], registry, tmp_path)
+
+
+def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
+    with pytest.raises(UsageError, match="Did you mean 'vae'"):
+        choose_entrants(["dcgan", "vea"], registry, tmp_path)
+
+
+def test_path_that_is_no_run_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="is no run directory"):
+        choose_entrants([str(tmp_path)], registry, tmp_path)
+
+
+def test_bad_budget_is_refused(registry, tmp_path):
+    with pytest.raises(UsageError, match="'abc' is no budget"):
+        compare(["vae"], Options(budget="abc"), registry, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("vae", "cannot be read; write MODEL.OPTION=VALUE"),
+        ("dcgan.latent=5", "is for none of the models"),
+        ("vae.latnet=5", "Did you mean 'latent'"),
+        ("vae.latent=0", "--latent"),
+        ("vae.seed=1", "vae has no option 'seed'"),
+    ],
+)
+def test_option_for_one_model_is_checked_before_training(registry, tmp_path, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        compare(["vae"], Options(set=(text,)), registry, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_with_files_in_it_is_refused_and_left_alone(registry, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        compare(["vae"], Options(), registry, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, images=np.zeros((40, 16, 16), np.uint8))
+    with pytest.raises(UsageError, match="1 x 28 x 28, not 1 x 16 x 16"):
+        compare(["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.thorough
+def test_comparison_goes_on_when_a_model_fails(tmp_path):
+    made = genkit(
+        "train", "vae", "--preset", "quick", "--budget", "3steps", "--run-dir", "old", cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == "old"
+    weights = tmp_path / "old" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    done = genkit(
+        *("compare", "vae", "dcgan", "old", "--budget", "3steps", "--samples", 64, "--out", "out"),
+        *("--set", "vae.latent=3"),
+        cwd=tmp_path,
+        COLUMNS="80",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training vae, dcgan for 3steps each on mnist-mini" in done.stderr
+    assert "old failed: " in done.stdout and "model.safetensors" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if " ±" in line) <= 90
+
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    trained = json.loads((tmp_path / "out" / "vae" / "config.json").read_text())
+    assert trained["options"]["latent"] == 3
+    rows = {row["name"]: row for row in content["rows"]}
+    assert [row["name"] for row in content["rows"]][2:] == ["old", "real", "copy", "noise"]
+    assert content["ranked_by"] == "kid"  # 64 samples are few
+    ranked = sorted(("vae", "dcgan"), key=lambda name: rows[name]["scores"]["kid"])
+    assert rows[ranked[0]]["rank"] == 1 and rows[ranked[1]]["rank"] in (1, 2)
+    assert rows["real"]["scores"]["fid"] < rows[ranked[0]]["scores"]["fid"]
+    cards = [rows[name]["card"] for name in ("vae", "dcgan", "noise")]
+    assert len({(c["features"], c["reference"], c["samples"]) for c in cards}) == 1
+    for name in ("vae", "dcgan"):
+        assert rows[name]["parameters"] > 100_000 and rows[name]["sample_rate"] > 0
+        assert (tmp_path / "out" / name / "evaluation.json").exists()
+    assert rows["vae"]["likelihood"]["kind"] == "bound" and rows["dcgan"]["likelihood"] is None
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.width > 4 * 2 * 8 * 28  # real, vae, dcgan and old, twice their size
+    assert done.stdout.splitlines()[-2].startswith("out/report.html ")
+    pages = [tmp_path / "out" / name / "report.html" for name in ("", "vae", "dcgan")]
+    assert all("<h1>" in page.read_text(encoding="utf-8") for page in pages)
+    assert "old failed: " in pages[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.thorough
+def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_trainings(tmp_path):
+    done = genkit(
+        *("compare", "vae", "--seeds", 2, "--seed", 5, "--budget", "2steps", "--samples", 64),
+        *("--out", "out", "--rank-by", "fid", "--cards"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training vae, 2 times each for 2steps each" in done.stderr
+    assert "± is two standard deviations over 2 trainings" in done.stdout
+    assert "quantisation and resizing: uint8, rounded, no resizing" in done.stdout
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["vae", "real", "copy", "noise"]
+    trainings = [row["scores"]["fid"] for row in content["trainings"]]
+    assert trainings[0] != trainings[1]
+    row = content["rows"][0]
+    assert row["scores"]["fid"] == pytest.approx(statistics.fmean(trainings))
+    assert row["deviations"]["fid"] == pytest.approx(statistics.stdev(trainings))
+    for seed in (5, 6):
+        config = json.loads((tmp_path / "out" / f"vae-s{seed}" / "config.json").read_text())
+        assert config["run"]["seed"] == seed
+    again = genkit("report", "out/vae-s5", "out/vae-s6", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "1= out/vae-s" in again.stdout or "1 out/vae-s" in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
+def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
+    command = [sys.executable, "-P", "-m", "genkit", "compare", "vae", "--preset", "quick"]
+    command += ["--budget", "10m", "--out", "out"]
+    # Where these tests run in a shell's background, SIGINT is ignored, which would be inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+        signal.signal(signal.SIGINT, before)
+        for line in process.stderr:
+            if "training: " in line:  # it has begun
+                break
+        os.killpg(process.pid, number)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    done = genkit("resume", tmp_path / "out" / "vae", "--budget", "1steps", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the budget of 1steps is spent" in done.stderr
+
+
+@pytest.mark.slow
+def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
+    np.savez(tmp_path / "tiny.npz", images=np.zeros((40, 4, 4), np.uint8))
+    (tmp_path / "torch.py").write_text("raise SystemExit('not the real one')")
+    done = genkit(
+        *("compare", "vae", "dcgan", "--data", "npz:tiny.npz", "--features", "none"),
+        *("--budget", "2steps", "--out", "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "vae failed: vae takes images of 8 to 128 pixels a side, not 1 x 4 x 4" in done.stdout
+    assert done.stderr.strip().endswith("Error: no model came through; the table says why")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(), ("npz:/sprites.npz", ("size=8",))),
+        (Options(data="mnist"), ("mnist", ())),
+        (Options(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
+    ],
+)
+def test_data_is_that_of_a_run_unless_named(options, expected):
+    recorded = {"data": "npz:/sprites.npz", "data_root": None, "data_option": ["size=8"]}
+    chosen = options.with_data(recorded)
+    assert (chosen.data, chosen.data_option) == expected
+    assert Options().with_data(None).data == "mnist-mini"
+
+
+@pytest.mark.thorough
+def test_run_on_own_data_is_compared_on_its_data(tmp_path):
+    np.savez(tmp_path / "own.npz", images=np.zeros((60, 16, 16, 3), np.uint8))
+    made = genkit(
+        *("train", "vae", "--preset", "quick", "--data", "npz:own.npz", "--budget", "1steps"),
+        *("--run-dir", "old"),
+        cwd=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    done = genkit(
+        "compare", "old", "--features", "none", "--samples", 64, "--out", "out", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert content["data"] == f"npz:{tmp_path / 'own.npz'}"
+
+
+def test_command_and_python_have_the_same_defaults():
+    import inspect
+
+    from genkit.cli.compare import compare
+
+    parameters = inspect.signature(compare).parameters
+    for name, value in vars(Options()).items():
+        assert (parameters[name].default or None) == (value or None), name

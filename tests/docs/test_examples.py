@@ -1,0 +1,194 @@
+"""The packages under examples/ are installed by pip into an environment of their own and used
+through the command line, as by a stranger."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import site
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("examples")
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch-genkit-flow", "torch-genkit-sprites")
+FEW_SPRITES = ["size=16", "train_images=200", "test_images=64"]
+TINY_FLOW = ["--width", "8", "--blocks", "1", "--steps", "2", "--batch-size", "8"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment that sees what is installed beside these tests, and an empty folder to
+    work in."""
+
+    python: Path
+    work: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> Environment:
+        venv.create(folder / "environment", symlinks=os.name != "nt")
+        scripts = folder / "environment" / ("Scripts" if os.name == "nt" else "bin")
+        made = cls(scripts / Path(sys.executable).name, folder / "work")
+        made.work.mkdir()
+        # Unlike a plain path, addsitedir() follows .pth files in there: editable installations.
+        lines = [f"import site; site.addsitedir({one!r})" for one in site.getsitepackages()]
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        own = Path(made.run("-c", code).strip())
+        (own / "beside_these_tests.pth").write_text("\n".join(lines), encoding="utf-8")
+        return made
+
+    def run(self, *arguments: object, code: int = 0) -> str:
+        """What its Python prints; with an exit code other than 0, what it says on stderr."""
+        done = _run([self.python, *arguments], self.work)
+        assert done.returncode == code, done.stdout[-4000:] + done.stderr
+        return done.stderr if code else done.stdout
+
+    def genkit(self, *arguments: object, code: int = 0) -> str:
+        """What a command line of genkit prints, or says on stderr."""
+        return self.run("-W", "error", "-m", "genkit", *arguments, code=code)
+
+    def pip(self, command: str, *arguments: object) -> None:
+        """Run the pip of these tests' environment on this one."""
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check"]
+        done = _run([*pip, command, *arguments], self.work)
+        assert done.returncode == 0, done.stderr
+
+    def install(self, *packages: str) -> None:
+        """Build packages of examples/ from their sources and install them."""
+        options = ["--no-deps", "--no-build-isolation", "--no-index"]
+        self.pip("install", *options, *(ROOT / "examples" / package for package in packages))
+
+
+def _run(command: list[object], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        list(map(str, command)),
+        env={**environment, "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with both packages."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling, which builds the packages, is not installed")
+    made = Environment.create(tmp_path_factory.mktemp("examples"))
+    made.install(*PACKAGES)
+    return made
+
+
+def scored(environment: Environment, out: Path, *arguments: object) -> dict[str, dict[str, Any]]:
+    """The rows of a small comparison that wrote into a folder, by name."""
+    table = out.with_suffix(".json")
+    environment.genkit(
+        *("compare", *arguments, "--budget", "3steps", "--samples", "64", "--device", "cpu"),
+        *("--out", out, "--json", table),
+    )
+    return {row["name"]: row for row in json.loads(table.read_text(encoding="utf-8"))}
+
+
+def test_both_packages_are_listed_without_importing_torch(environment: Environment) -> None:
+    code = (
+        "import sys; from genkit.cli import main; assert main(sys.argv[1:]) == 0;"
+        "assert not {'torch', 'torchvision', 'torch_fidelity'} & set(sys.modules)"
+    )
+    found = environment.run("-W", "error", "-c", code, "list")
+    for name in ("flow", "sprites", "palette", "sprite-features"):
+        assert name in found.split(), found
+
+
+def test_both_packages_are_without_problems(environment: Environment) -> None:
+    rows = [line.split() for line in environment.genkit("plugins").splitlines() if line.strip()]
+    last = {row[0]: " ".join(row[-2:]) for row in rows}
+    assert "problem" in rows[0]
+    for name in ("flow", "sprites"):  # the cells for torch and for the problem are empty
+        assert re.fullmatch(r"\d+ ms", last[name]), rows
+
+
+def test_options_of_a_stranger_are_in_its_help(environment: Environment) -> None:
+    found = environment.genkit("train", "flow", "--help")
+    for option in ("--steps", "--solver", "--width", "--ema-half-life"):
+        assert option in found
+
+
+@pytest.mark.thorough
+def test_flow_is_compared_with_a_built_in_model(environment: Environment, tmp_path: Path) -> None:
+    rows = scored(environment, tmp_path / "comparison", "vae", "flow")
+    assert {"vae", "flow", "real", "noise"} <= set(rows)
+    assert rows["flow"]["scores"]["fid"] > rows["real"]["scores"]["fid"]
+    assert rows["flow"]["card"]["features"].startswith("digits-")
+    assert (tmp_path / "comparison" / "flow" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_sprites_are_scored_by_their_own_features_and_palette(
+    environment: Environment, tmp_path: Path
+) -> None:
+    options = [part for option in FEW_SPRITES for part in ("--data-option", option)]
+    rows = scored(environment, tmp_path / "comparison", "vae", "--data", "sprites", *options)
+    scores = {name: rows[name]["scores"] for name in ("vae", "real", "noise")}
+    for metric in ("fid", "kid", "palette_distance"):
+        assert scores["real"][metric] < min(scores["vae"][metric], scores["noise"][metric])
+    assert 0 < scores["real"]["palette_distance"] < 1
+    assert rows["vae"]["deviations"]["palette_distance"] > 0
+    assert rows["vae"]["card"]["features"].startswith("sprite-features-")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tests_of_the_package_pass_where_it_is_installed(
+    environment: Environment, package: str
+) -> None:
+    folder = ROOT / "examples" / package
+    command = [
+        "-B",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",  # of an editable genkit, whose finder is loaded before pytest
+        "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+        "-c",
+        folder / "pyproject.toml",
+    ]
+    assert " passed" in environment.run(*command, folder / "tests")
+
+
+@pytest.mark.thorough
+def test_uninstalling_takes_the_model_away_and_leaves_everything_else(
+    environment: Environment, tmp_path: Path
+) -> None:
+    flow, vae = tmp_path / "flow", tmp_path / "vae"
+    common = ["--budget", "1steps", "--device", "cpu", "--run-dir"]
+    environment.genkit("train", "flow", *TINY_FLOW, *common, flow)
+    environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "flow.png")
+    environment.pip("uninstall", "--yes", "torch-genkit-flow")
+    try:
+        told = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
+        assert told == (
+            "Error: model 'flow' comes from torch-genkit-flow 0.1.0, which is not installed; "
+            "install it again\n"
+        )
+        assert "flow" not in environment.genkit("list").split()
+        assert "No such command 'flow'" in environment.genkit("train", "flow", code=2)
+        environment.genkit("train", "vae", *common, vae)
+        environment.genkit("sample", vae, "-n", 2, "-o", tmp_path / "vae.png")
+    finally:
+        environment.install("torch-genkit-flow")
+    environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "flow.png").read_bytes()

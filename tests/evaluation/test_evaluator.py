@@ -1,0 +1,431 @@
+"""Scoring: rows, their cards, likelihoods, and the cache of the reference."""
+
+import math
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from toys import (
+    SHAPE,
+    Constant,
+    bright_squares,
+    random_images,
+    registry,
+    train_tiny,
+    write_npz,
+)
+
+from genkit.errors import PluginError, UsageError
+from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
+from genkit.evaluation.reference import reference_for
+from genkit.features import FeatureExtractor, Statistics
+from genkit.io.progress import Reporter
+from genkit.io.run_directory import RunDir
+from genkit.metrics import Estimate, choice
+from genkit.report.protocol_card import differences
+from genkit.runs.build import load_data
+from genkit.runs.run import Run
+from genkit.sampling.files import save_samples
+from genkit.specs import Column, Config, FeaturesSpec, ImageShape, MetricSpec
+from genkit.version import __version__
+
+
+class Brightness(FeatureExtractor):
+    """Mean and deviation of an image's pixels."""
+
+    identity = "brightness-00000000"
+    calls = 0
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def check_shape(self, shape):
+        if shape.height > 100:
+            raise UsageError(f"brightness takes small images, not {shape}")
+
+    def forward(self, images):
+        type(self).calls += len(images)
+        pixels = images.flatten(1).float()
+        features = torch.stack([pixels.mean(1), pixels.std(1)], 1) * self.weight
+        return features.detach(), features.detach()
+
+
+def distance(config, samples, reference):
+    """How far the mean features of samples are from the reference's, and their number."""
+    value = (samples.features.mean(0) - reference.statistics.mean).norm()
+    return {"distance": Estimate(value, torch.tensor(0.25)), "count": len(samples)}
+
+
+class Heard(Reporter):
+    """A reporter that keeps what it is told to say."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path):
+    """A registry with the toy metric and features only, and a cache of the test's own."""
+    from genkit.registry.catalogue import Entry, load_registry
+
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Brightness, "calls", 0)
+    found = load_registry()
+    plugin = next(iter(found.metrics.values())).plugin
+    columns = tuple(Column(name=name, title=name, better="lower") for name in ("distance", "count"))
+    found.metrics.clear()
+    spec = MetricSpec(
+        name="distance",
+        summary="",
+        target=f"{__name__}:distance",
+        columns=columns,
+        definition="of means",
+    )
+    found.metrics["distance"] = Entry(spec, plugin)
+    spec = FeaturesSpec(name="brightness", summary="", target=f"{__name__}:Brightness")
+    found.features["brightness"] = Entry(spec, plugin)
+    return found
+
+
+def open_npz(tmp_path, registry_, images, **options):
+    from genkit.config.run import RunConfig
+
+    data = write_npz(tmp_path / "evaluated.npz", images)
+    return load_data(registry_, RunConfig(data=data, **options))
+
+
+@pytest.fixture
+def yardstick(toys, tmp_path):
+    data = open_npz(tmp_path, toys, random_images(200))
+    return Yardstick.choose(toys, data, protocol(samples=30))
+
+
+def protocol(**options):
+    return Protocol(**{"features": "brightness", "device": "cpu", **options})
+
+
+def as_run(model, path, registry_):
+    return Run(RunDir(path), {"model": "constant"}, model.eval(), registry_)
+
+
+# ---- rows and cards
+
+
+def scored_images(yardstick, monkeypatch, *words):
+    """The images that words stand for, and where they say that these are from."""
+    scored = {}
+
+    def keep(self, name, images, places=None):
+        scored[name] = (images, places)
+        return {"name": name, "scores": {}}
+
+    monkeypatch.setattr(Yardstick, "evaluate_images", keep)
+    evaluate(list(words), yardstick, load=None)
+    return scored
+
+
+def test_real_is_test_images_copy_is_training_images_and_noise_is_uniform(yardstick, monkeypatch):
+    scored = scored_images(yardstick, monkeypatch, "real", "copy", "noise")
+    test, train = yardstick.data.test.images, yardstick.data.train.images
+    real, places = scored["real"]
+    assert len(real) == 20  # all there are, of the 30 asked for
+    assert {image.tobytes() for image in real.numpy()} == {image.tobytes() for image in test}
+    assert np.array_equal(real.numpy(), test[places])
+    copies, places = scored["copy"]
+    assert len(copies) == 30 and places is None
+    assert {image.tobytes() for image in copies.numpy()} < {image.tobytes() for image in train}
+    noise, _ = scored["noise"]
+    assert noise.shape == (30, *SHAPE) and noise.dtype == torch.uint8
+    assert noise.float().mean().item() == pytest.approx(127.5, abs=6)
+    assert noise.min() <= 2 and noise.max() >= 253
+
+
+def test_scores_are_those_of_the_metric(yardstick):
+    images = torch.full((30, *SHAPE), 200, dtype=torch.uint8)
+    row = yardstick.evaluate_images("mine", images)
+    mean = yardstick.data.train.images.reshape(180, 64).astype(float)
+    expected = math.hypot(200 - mean.mean(1).mean(), mean.std(1, ddof=1).mean())
+    assert row["scores"]["distance"] == pytest.approx(expected, rel=1e-5)
+    assert row["scores"]["count"] == 30 and row["deviations"] == {"distance": 0.25}
+
+
+def test_the_card_says_how_a_score_came_about(yardstick, tmp_path):
+    (row,) = evaluate(["noise"], yardstick, load=None)
+    card = row["card"]
+    assert card["features"] == "brightness-00000000"
+    assert card["reference"] == f"{yardstick.data.name} train" and card["reference_images"] == 180
+    assert card["data_fingerprint"] == yardstick.data.fingerprint
+    assert card["samples"] == 30 and card["quantisation"] == "uint8, rounded, no resizing"
+    assert {"genkit", "torch", "torch-fidelity", "numpy"} == card["versions"].keys()
+
+    row = yardstick.evaluate_run(as_run(Constant(), tmp_path, yardstick.registry))
+    assert row["card"] | card == row["card"]
+    assert row["card"]["sample_seed"] == 0 and row["card"]["precision"] == "fp32"
+    assert row["card"]["metrics"] == {"distance": "of means"}
+    assert row["card"]["train_images"] == 180 and row["card"]["test_images"] == 20
+    assert not differences({"noise": card, "run": row["card"]})
+    assert row["sample_rate"] > 0 and row["likelihood"] is None
+
+
+def test_scores_follow_from_the_seed(yardstick, tmp_path, toys):
+    rows = [evaluate(["real", "noise"], yardstick, load=None) for _ in range(2)]
+    assert rows[0] == rows[1]
+
+
+def test_features_of_none_leave_likelihoods_only(toys, tmp_path):
+    data = open_npz(tmp_path, toys, random_images(60))
+    yardstick = Yardstick.choose(toys, data, protocol(samples=20, features="none"))
+    run = as_run(Constant(nats=lambda images: images.flatten(1).sum(1)), tmp_path, toys)
+    row = yardstick.evaluate_run(run)
+    assert row["scores"] == {} and row["card"]["features"] is None
+    assert row["likelihood"]["images"] == 6
+    assert set(row["memorisation"]) == {"images", "pixels", "pixels_deviation", "flagged"}
+
+
+def test_likelihood_is_of_as_many_test_images_as_the_protocol_says(toys, tmp_path):
+    data = open_npz(tmp_path, toys, random_images(200))
+    yardstick = Yardstick.choose(toys, data, protocol(samples=20, likelihood_images=7))
+    model = Constant(nats=lambda images: -images.flatten(1).square().sum(1))
+    found = yardstick.likelihood(as_run(model, tmp_path, toys))
+    chosen = data.test.images[choice(20, 7, 0)].astype(float) / 127.5 - 1
+    assert found["nats"] == pytest.approx(-(chosen**2).sum((1, 2, 3)).mean(), rel=1e-6)
+    assert found["images"] == 7
+
+
+def test_too_few_real_images_cost_their_row_only(tmp_path, monkeypatch):
+    """Scores need ten; of forty images four are held out."""
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "cache"))
+    data = open_npz(tmp_path, registry(), bright_squares(40, (1, 28, 28)))
+    yardstick = Yardstick.choose(registry(), data, protocol(samples=12, features="digits"))
+    real, noise = evaluate(["real", "noise"], yardstick, load=None)
+    assert real["scores"] == {} and "4 samples are too few" in real["error"]
+    assert noise["scores"]["fid"] > 0
+
+
+# ---- the reference
+
+
+def test_the_reference_is_the_training_split_computed_once(toys, tmp_path):
+    data = open_npz(tmp_path, toys, random_images(200))
+    extractor = Brightness(Config())
+    first = reference_for(data, extractor)
+    assert (first.name, first.count) == (f"{data.name} train", 180)
+    features = Brightness(Config())(torch.from_numpy(data.train.images))[0].double()
+    Brightness.calls = 0
+    torch.testing.assert_close(first.statistics.mean.double(), features.mean(0))
+    torch.testing.assert_close(first.statistics.covariance, features.T.cov())
+    assert Brightness.calls == 180
+    again = reference_for(data, extractor)
+    assert torch.equal(again.statistics.covariance, first.statistics.covariance)
+    assert len(again.test.features) == 20 and Brightness.calls == 200
+
+
+def test_other_data_has_a_reference_of_its_own(toys, tmp_path):
+    extractor = Brightness(Config())
+    first = reference_for(open_npz(tmp_path, toys, random_images(200)), extractor)
+    second = reference_for(open_npz(tmp_path, toys, random_images(200, seed=1)), extractor)
+    assert first.name == second.name
+    assert not torch.equal(first.statistics.mean, second.statistics.mean)
+
+
+def test_statistics_that_an_extractor_ships_are_used(toys, tmp_path):
+    shipped = Statistics(torch.zeros(2), torch.eye(2, dtype=torch.float64), 60_000)
+
+    class Shipping(Brightness):
+        def shipped_statistics(self, reference):
+            return shipped if reference == "mnist-train" else None
+
+    extractor = Shipping(Config())
+    data = open_npz(tmp_path, toys, random_images(200))
+    assert reference_for(data, extractor).count == 180
+    reference = reference_for(replace(data, reference="mnist-train"), extractor)
+    assert (reference.name, reference.count) == ("mnist-train", 60_000)
+    assert reference.statistics is shipped and Brightness.calls == 0
+
+
+# ---- targets
+
+
+def test_samples_in_files_score_as_the_run_they_came_from(yardstick, tmp_path):
+    run = train_tiny("vae", write_npz(tmp_path / "d.npz"), tmp_path / "run", budget="5steps")
+    images = run.sample(30)
+    save_samples(images, tmp_path / "samples.npz")
+    save_samples(images, tmp_path / "samples")
+    targets = [str(tmp_path / name) for name in ("run", "samples.npz", "samples")]
+    rows = evaluate(targets, yardstick, load=lambda path: run)
+    assert [row["name"] for row in rows] == ["vae", *targets[1:]]
+    assert rows[0]["scores"] == rows[1]["scores"] == rows[2]["scores"]
+    assert rows[0]["parameters"] > 0 and rows[0]["images"] == 40 and rows[0]["seconds"] > 0
+    assert rows[0]["likelihood"]["kind"] == "bound"
+    assert rows[0]["card"]["weights"] == "ema"
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 16), (1, 16, 4), (1, 8, 9), (1, 7, 8)])
+def test_images_of_another_shape_are_refused(yardstick, tmp_path, shape):
+    """Also of as many pixels in another arrangement."""
+    run = as_run(Constant(shape=shape), tmp_path, yardstick.registry)
+    message = f"{' x '.join(map(str, shape))}.*1 x 8 x 8"
+    with pytest.raises(UsageError, match=message):
+        yardstick.evaluate_run(run)
+    save_samples(torch.zeros(30, *shape, dtype=torch.uint8), tmp_path / "samples.npz")
+    with pytest.raises(UsageError, match=message):
+        evaluate([str(tmp_path / "samples.npz")], yardstick, load=None)
+
+
+def test_files_are_scored_whole_or_by_as_many_as_are_asked_for(yardstick, tmp_path):
+    images = torch.from_numpy(random_images(50, seed=3))
+    save_samples(images, tmp_path / "samples.npz")
+    target = str(tmp_path / "samples.npz")
+    (some,) = evaluate([target], yardstick, load=None)
+    assert some["card"]["samples"] == 30
+    whole = replace(yardstick, protocol=protocol())
+    rows = evaluate([target, "noise"], whole, load=None)
+    assert [row["card"]["samples"] for row in rows] == [50, 50]  # the noise, too
+
+
+def test_scoring_a_run_leaves_a_picture_of_the_nearest_neighbours(yardstick, tmp_path):
+    yardstick.evaluate_run(as_run(Constant(), tmp_path, yardstick.registry))
+    with Image.open(tmp_path / "neighbours.png") as panel:
+        assert panel.size == (16 * 10 + 2, 3 * 10 + 2)  # samples, by pixels, by features
+
+
+def test_copies_are_flagged_and_real_images_are_not(yardstick):
+    yardstick = replace(yardstick, protocol=protocol(samples=300))
+    real, copy = evaluate(["real", "copy"], yardstick, load=None)
+    assert copy["memorisation"]["pixels"] == copy["memorisation"]["features"] == 1
+    assert copy["memorisation"]["flagged"]
+    assert not real["memorisation"]["flagged"]
+
+
+def test_classes_do_not_matter_to_the_shape(yardstick, tmp_path):
+    model = Constant()
+    model.image_shape = ImageShape(*SHAPE, classes=10)
+    assert yardstick.evaluate_run(as_run(model, tmp_path, yardstick.registry))["scores"]
+
+
+def test_a_target_that_does_not_exist_is_refused(yardstick, tmp_path):
+    with pytest.raises(UsageError, match="nothing does not exist"):
+        evaluate([str(tmp_path / "nothing")], yardstick, load=None)
+
+
+def test_features_that_cannot_take_the_images_are_refused_at_once(toys, tmp_path):
+    data = open_npz(tmp_path, toys, random_images(20, (1, 101, 8)))
+    with pytest.raises(UsageError, match="brightness takes small images"):
+        Yardstick.choose(toys, data, protocol())
+    with pytest.raises(UsageError, match="Did you mean 'brightness'"):
+        Yardstick.choose(toys, data, protocol(features="brightnes"))
+
+
+# ---- metrics
+
+
+@pytest.mark.parametrize(
+    "answer, kept, complaint",
+    [
+        ({"distance": 1.0, "distence": 2.0}, {"distance": 1}, "'distence' = 2.0, which is none of"),
+        ({"distance": Estimate(1.0, torch.inf)}, {}, "'distance' = Estimate.*inf.*not a finite"),
+        ({"distance": torch.nan, "count": 1}, {"count": 1}, "'distance' = nan, not a finite"),
+        ({"distance": "far", "count": 1}, {"count": 1}, "'distance' = 'far', not a finite"),
+        ({"distance": torch.ones(2), "count": True}, {"count": 1}, "not a finite number"),
+        (None, {}, "returned NoneType, not a dict"),
+        (3.5, {}, "returned float, not a dict"),
+    ],
+)
+def test_a_metrics_wrong_answer_costs_that_column_and_is_a_line_in_the_row(
+    yardstick, monkeypatch, answer, kept, complaint
+):
+    here = sys.modules[__name__]
+
+    monkeypatch.setattr(here, "distance", lambda *arguments: answer)
+    row = yardstick.score(yardstick.image_set(torch.zeros(30, *SHAPE, dtype=torch.uint8)))
+    assert row["scores"] == kept and row["deviations"] == {}
+    (problem,) = row["problems"]
+    assert re.search(f"metric 'distance' of torch-genkit {__version__} returned.*", problem)
+    assert re.search(complaint, problem) and f"({__name__}:distance)" in problem
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nroom"), SystemExit(0), MemoryError()])
+def test_a_metric_that_raises_is_told_of_once_and_the_others_score(yardstick, monkeypatch, error):
+    here = sys.modules[__name__]
+
+    def fail(*arguments):
+        raise error
+
+    heard = Heard()
+    yardstick = replace(yardstick, reporter=heard)
+    metrics = yardstick.registry.metrics
+    spec = replace(metrics["distance"].spec, target=f"{__name__}:fail", name="fails")
+    spec = replace(spec, columns=(Column(name="failing", title="F", better="lower"),))
+    monkeypatch.setattr(here, "fail", fail, raising=False)
+    metrics["fails"] = replace(metrics["distance"], spec=spec)
+    rows = evaluate(["real", "noise"], yardstick, load=None)
+    for row in rows:
+        assert set(row["scores"]) == {"distance", "count"}
+        (problem,) = row["problems"]
+        assert f"'fails' of torch-genkit {__version__} failed: {type(error).__name__}" in problem
+        assert "test_evaluator.py:" in problem and "\n" not in problem
+    assert heard.said == [problem]
+
+
+def test_nothing_scored_at_all_is_a_plugin_error(yardstick, monkeypatch):
+    here = sys.modules[__name__]
+
+    monkeypatch.setattr(here, "distance", lambda *arguments: None)
+    with pytest.raises(PluginError, match="nothing could be scored: metric 'distance' of torch"):
+        evaluate(["noise"], yardstick, load=None)
+
+
+def test_likelihood_that_fails_costs_no_score(yardstick, tmp_path):
+    def nats(images):
+        raise RuntimeError("no room")
+
+    row = yardstick.evaluate_run(as_run(Constant(nats=nats), tmp_path, yardstick.registry))
+    assert row["likelihood"] is None and row["scores"]["count"] == 30
+    (problem,) = row["problems"]
+    assert problem.startswith("the likelihood of constant failed: RuntimeError: no room (")
+
+
+def test_slow_metric_is_named(yardstick, monkeypatch):
+    import genkit.evaluation.evaluator
+
+    heard = Heard()
+    evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
+    assert heard.said == []
+    monkeypatch.setattr(genkit.evaluation.evaluator, "SLOW_SECONDS", -1.0)
+    evaluate(["noise"], replace(yardstick, reporter=heard), load=None)
+    assert heard.said == ["metric 'distance' took 0 s"]
+
+
+def test_what_a_metric_says_to_its_user_reaches_them(yardstick, monkeypatch):
+    here = sys.modules[__name__]
+
+    def refuse(*arguments):
+        raise UsageError("too few samples")
+
+    monkeypatch.setattr(here, "distance", refuse)
+    with pytest.raises(UsageError, match="too few samples"):
+        yardstick.score(yardstick.image_set(torch.zeros(30, *SHAPE, dtype=torch.uint8)))
+
+
+def test_digits_are_scored_with_the_features_that_come_with_genkit(tmp_path, monkeypatch):
+    """Real digits score better than noise, and shipped statistics stand for the reference."""
+    from genkit.config.run import RunConfig
+
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "cache"))
+    data = load_data(registry(), RunConfig(data="mnist-mini"))
+    yardstick = Yardstick.choose(registry(), data, protocol(samples=100, features=None))
+    real, noise = evaluate(["real", "noise"], yardstick, load=None)
+    assert real["card"]["reference"] == "mnist-train"
+    assert real["card"]["features"].startswith("digits-")
+    assert real["scores"]["fid"] < noise["scores"]["fid"] / 5
+    assert 1 <= noise["scores"]["is"] < real["scores"]["is"] <= 10
+    assert np.isfinite(list(real["scores"].values())).all()

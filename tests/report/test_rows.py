@@ -1,0 +1,140 @@
+"""Stored scores side by side: what `genkit report` reads, ranks and refuses to rank."""
+
+import json
+
+import pytest
+from command_lines import error_of
+
+from genkit.cli import main
+from genkit.errors import GenkitError, UsageError
+from genkit.report.rows import read_rows
+
+CARD = {
+    "features": "digits-0123abcd",
+    "features_note": "",
+    "reference": "mnist-train",
+    "reference_images": 60_000,
+    "data_fingerprint": "aa",
+    "samples": 10_000,
+    "quantisation": "uint8",
+    "metrics": {"fid": "Gaussians"},
+}
+
+
+def row(name, fid, **card):
+    scores = {"scores": {"fid": fid}, "deviations": {"fid": 0.01}}
+    return {"name": name, "run": "elsewhere", **scores, "card": {**CARD, **card}}
+
+
+def write_run(folder, rows):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "evaluation.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Reports on several sources are written into the working directory."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs that were scored by one protocol."""
+    first = write_run(tmp_path / "a", [row("dcgan", 5.0), row("real", 0.1)])
+    second = write_run(tmp_path / "b", [row("vae", 7.0), row("real", 0.2), row("noise", 80.0)])
+    return [first, second]
+
+
+def test_runs_are_ranked_by_their_stored_scores(runs, capsys):
+    assert main(["report", *map(str, runs)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ranked = [line.split()[:2] for line in lines if line.startswith(("1 ", "2 "))]
+    assert ranked == [["1", "dcgan"], ["2", "vae"]]
+    assert "Ranked by FID." in lines
+
+
+def test_calibration_rows_are_there_once_and_models_know_their_run(runs):
+    rows = read_rows(runs)
+    assert [r["name"] for r in rows] == ["dcgan", "vae", "real", "noise"]
+    assert rows[2]["scores"]["fid"] == 0.1  # of the first source
+    assert [r["run"] for r in rows[:2]] == list(map(str, runs))
+
+
+def test_calibration_rows_are_of_the_models_protocol_whichever_source_they_come_from(tmp_path):
+    """Also where *real* has fewer images than the models, as small test splits make it."""
+    other = {"features": "inception-0123abcd", "samples": 500}
+    few = row("real", 0.3, samples=1000)
+    first = write_run(tmp_path / "a", [row("dcgan", 5.0)])
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    noise = {"name": "noise", "error": "no memory"}
+    rows = [row("real", 9.0, **other), row("copy", 8.0, **other), noise]
+    (strange / "compare.json").write_text(json.dumps({"rows": rows}))
+    last = write_run(tmp_path / "b", [row("vae", 7.0), few, row("noise", 80.0)])
+    found = {r["name"]: r for r in read_rows([strange, first, last])}
+    assert found["real"]["scores"]["fid"] == 0.3 and found["noise"]["scores"]["fid"] == 80.0
+    assert found["copy"]["scores"]["fid"] == 8.0  # the only one
+
+
+def test_runs_of_one_model_are_told_apart_by_their_paths(tmp_path):
+    runs = [write_run(tmp_path / name, [row("dcgan", 1.0)]) for name in ("a", "b")]
+    assert [r["name"] for r in read_rows(runs)] == list(map(str, runs))
+
+
+def test_scores_by_other_protocols_are_shown_but_not_ranked(tmp_path, capsys):
+    first = write_run(tmp_path / "a", [row("dcgan", 5.0)])
+    second = write_run(tmp_path / "b", [row("vae", 7.0, samples=500)])
+    assert main(["report", str(first), str(second), "--json", "-"]) == 0
+    assert {r["name"] for r in json.loads(capsys.readouterr().out)} == {"dcgan", "vae"}
+    assert main(["report", str(first), str(second)]) == 0
+    text = capsys.readouterr().out
+    assert "number of samples: 10,000 (dcgan); 500 (vae)" in text
+    assert "5.00" in text and "7.00" in text and "\n1 " not in text
+
+
+def test_comparison_is_shown_again(tmp_path, capsys):
+    rows = [row("dcgan", 5.0), row("vae", 7.0), row("noise", 80.0)]
+    (tmp_path / "compare.json").write_text(json.dumps({"rows": rows}))
+    assert main(["report", str(tmp_path), "--cards", "--rank-by", "fid"]) == 0
+    text = capsys.readouterr().out
+    assert "1 dcgan" in text and "2 vae" in text
+    assert "number of reference images: 60,000" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "holds no rows of scores"),
+        ("{}", "holds no rows of scores"),
+        ('["dcgan"]', "something else than rows"),
+        ('[{"name": 3}]', "something else than rows"),
+        ('[{"name": "a", "scores": {"fid": "low"}}]', "something else than rows"),
+        ('[{"name": "a", "scores": {}, "card": {"samples": 3}}]', "something else than rows"),
+        ("not json", "cannot be read"),
+    ],
+)
+def test_damaged_scores_are_one_clear_error(tmp_path, content, words):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(GenkitError, match=words):
+        read_rows([tmp_path])
+
+
+def test_run_that_was_not_scored_says_how_to(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"has not been scored; run: genkit evaluate {tmp_path}"):
+        read_rows([tmp_path])
+
+
+def test_path_that_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    assert "neither a run nor a folder of a comparison" in error_of(capsys.readouterr())
+
+
+def test_score_that_cannot_rank_is_refused(runs, capsys):
+    assert main(["report", str(runs[0]), "--rank-by", "is"]) == 2
+    assert "--rank-by 'is' is no score that ranks; there are: fid, kid" in error_of(
+        capsys.readouterr()
+    )
