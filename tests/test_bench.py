@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from burning import burn, burn_now_and_then
 
 BENCH = Path(__file__).parent / "bench"
 
@@ -30,20 +31,6 @@ timing = load("timing")
 sys.path.insert(0, str(BENCH))
 run = load("run")
 sys.path.remove(str(BENCH))
-
-
-def burn(seconds):
-    start = time.process_time()
-    while time.process_time() - start < seconds:
-        pass
-
-
-def burn_now_and_then(gate):
-    """A worker that computes once it is told to, and stays."""
-    gate.recv()
-    burn(0.2)
-    gate.send("done")
-    gate.recv()
 
 
 def figure(value, must, aim):
