@@ -125,7 +125,9 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
         save_cpu_ram=True,
         verbose=False,
     )
-    assert found["kid"] == pytest.approx(again["kernel_inception_distance_mean"], rel=1e-6)
+    # A difference of means of about 1: its error is one of those, whatever is left of them.
+    mean = again["kernel_inception_distance_mean"]
+    assert found["kid"] == pytest.approx(mean, rel=1e-6, abs=1e-7)
     assert found["kid_std"] == pytest.approx(again["kernel_inception_distance_std"], rel=1e-5)
     assert found["kid"] == pytest.approx(
         expected["kernel_inception_distance_mean"], abs=found["kid_std"]
