@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from genkit.data.prepared import PrepareOptions, SourceFile
 from genkit.data.walk import ImageFile
 from genkit.data.workers import DecodedFile
@@ -22,7 +24,11 @@ PARTIAL_FILES = (
     *(PARTIAL_FILE, f"{PARTIAL_FILE}-journal"),
     *("entries.partial", "rows.partial"),  # of genkit 0.1, not read any more
 )
-TABLES = """
+SOURCE_FILE = TypeAdapter(SourceFile)
+# In NORMAL mode a power cut may lose the last commits; what it leaves is checked when it is read.
+SCHEMA = """
+PRAGMA page_size = 16384;
+PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS options (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
     number INTEGER PRIMARY KEY, json TEXT NOT NULL, pixels BLOB NOT NULL, crc32 INTEGER NOT NULL
@@ -50,8 +56,8 @@ class PartialResult:
                 self._open(options, images)
             except sqlite3.OperationalError:
                 raise
-            except (sqlite3.DatabaseError, ValueError, TypeError):  # damaged: begin again
-                self.remove()
+            except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError):  # damaged
+                self.remove()  # begin again
                 self._open(options, images)
         except sqlite3.Error as error:
             self.close()
@@ -62,15 +68,15 @@ class PartialResult:
         # The folder has a lock of its own, which works on file systems without SQLite's, too.
         uri = f"{(self.folder / PARTIAL_FILE).absolute().as_uri()}?nolock=1"
         self._database = sqlite3.connect(uri, uri=True)
-        self._database.executescript(TABLES)
+        self._database.executescript(SCHEMA)
         self.files = []
         header = (options.model_dump_json(),)
         if self._database.execute("SELECT json FROM options").fetchall() == [header]:
             found = self._database.execute("SELECT json, pixels, crc32 FROM files ORDER BY number")
             with closing(found):
                 for image, (text, pixels, crc32) in zip(images, found, strict=False):
-                    file = SourceFile.model_validate(json.loads(text))
-                    if not file.is_of(image) or zlib.crc32(pixels) != crc32:
+                    file = SOURCE_FILE.validate_python(json.loads(text))
+                    if not file.is_of(image) or _checksum(text, pixels) != crc32:
                         break
                     self.files.append(file)
         with self._database:
@@ -86,7 +92,7 @@ class PartialResult:
         """
         decoded = list(decoded)
         rows = [
-            (number, json.dumps(file.model_dump()), pixels, zlib.crc32(pixels))
+            (number, text := json.dumps(file), pixels, _checksum(text, pixels))
             for number, (file, pixels) in enumerate(decoded, len(self.files))
         ]
         try:
@@ -115,3 +121,7 @@ class PartialResult:
         for name in PARTIAL_FILES:
             with suppress(OSError):
                 (self.folder / name).unlink()
+
+
+def _checksum(text: str, pixels: bytes) -> int:
+    return zlib.crc32(pixels, zlib.crc32(text.encode()))

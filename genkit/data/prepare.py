@@ -145,7 +145,7 @@ class _Previous:
         with open(self.array, "rb", buffering=0) as array:
             array.seek(len(npy_header(shape)) + file.row * row_bytes)
             pixels = array.read(row_bytes) * (channels // shape[1])
-        return DecodedFile(file.model_copy(update={"row": None}), pixels)
+        return DecodedFile(file._replace(row=None), pixels)
 
 
 def _read_previous(out: Path, options: PrepareOptions, reporter: Reporter) -> _Previous | None:
@@ -257,8 +257,7 @@ def _finish(
         sha256=sha256,
         fingerprint=fingerprint,
         files=tuple(
-            file.model_copy(update={"row": row_of.get(number)})
-            for number, file in enumerate(partial.files)
+            file._replace(row=row_of.get(number)) for number, file in enumerate(partial.files)
         ),
         passed_over={str(path): reason for path, reason in sorted(listing.left_out.items())},
         other_files=dict(sorted(listing.others.items())),

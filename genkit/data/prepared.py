@@ -11,8 +11,9 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,8 @@ class PrepareOptions(Record):
     channels: Channels
 
 
-class SourceFile(Record):
-    """What became of a file that is an image by its name.
+class SourceFile(NamedTuple):
+    """What became of a file that is an image by its name. There may be a million: hence a tuple.
 
     Args:
         path: relative to the folder.
@@ -57,7 +58,7 @@ class SourceFile(Record):
         grey: its channels are alike.
         deep: it has 16 bits a channel.
         row: of the array, once that is written.
-        left_out: why the file could not be used; then the four above are None.
+        left_out: why the file could not be used; then sha256, grey, deep and row are None.
     """
 
     path: str
@@ -146,14 +147,19 @@ class Manifest(Record):
     def to_bytes(self) -> bytes:
         """The file's content; a line for each file, so that people can read it, too."""
         lines = [FIRST_LINE + str(FORMAT).encode()]
-        for key, value in self.model_dump().items():
-            text = json.dumps(value)
-            if key == "files":
-                known = [{k: v for k, v in file.items() if v is not None} for file in value]
-                text = "[\n" + ",\n".join(map(json.dumps, known)) + "\n]"
+        for key, value in self:
+            if key == "options":
+                value = self.options.to_json()
+            text = _to_lines(self.files) if key == "files" else json.dumps(value)
             lines.append(f'"{key}": {text}'.encode())
         content = b",\n".join(lines)
         return content + CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b'"}\n'
+
+
+def _to_lines(files: Sequence[SourceFile]) -> str:
+    """JSON, a line for each file, without what is None."""
+    known = ({k: v for k, v in file._asdict().items() if v is not None} for file in files)
+    return "[\n" + ",\n".join(map(json.dumps, known)) + "\n]"
 
 
 def is_manifest(path: Path) -> bool:

@@ -92,7 +92,10 @@ def test_manifest_traces_each_row_to_its_file_and_names_what_was_left_out(tmp_pa
     manifest = prepared(folder, tmp_path / "out").manifest
     content = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
     assert content["genkit_prepared"] == 1
-    assert content["files"] == [file.model_dump(exclude_none=True) for file in manifest.files]
+    assert content["files"] == [
+        {key: value for key, value in file._asdict().items() if value is not None}
+        for file in manifest.files
+    ]
     array = np.load(tmp_path / "out" / IMAGES_FILE)
     assert array.shape == (13, 3, 16, 16) and array.dtype == np.uint8
     used = [file for file in manifest.files if file.row is not None]
@@ -367,7 +370,9 @@ def rewrite(damage: Callable[[bytes], bytes]) -> Callable[[Path], None]:
         (change("UPDATE files SET pixels = zeroblob(768) WHERE number = 2"), 2),
         (change("UPDATE files SET pixels = x'00' WHERE number = 8"), 8),
         (change("UPDATE files SET pixels = 'text' WHERE number = 8"), 0),
-        (change('UPDATE files SET json = \'{"path": "0.png"}\' WHERE number = 3'), 0),
+        (change("UPDATE files SET json = '[1, 2]' WHERE number = 3"), 0),
+        (change("UPDATE files SET json = x'00' WHERE number = 3"), 0),
+        (change("UPDATE files SET json = replace(json, 'false', 'true') WHERE number = 3"), 3),
         (change("UPDATE files SET json = '{' WHERE number = 3"), 0),
         (change("UPDATE options SET json = replace(json, '16', '17')"), 0),
         (change("DELETE FROM options"), 0),
