@@ -1,29 +1,39 @@
 """What `genkit data prepare` has decoded so far, in an SQLite database: it survives kills.
 
 A file counts if it was committed, the folder still holds it unchanged, and its pixels are intact.
+`write_images` copies the pixels into the array.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from genkit.data.prepared import PrepareOptions, SourceFile
+from genkit.data.datasets import fingerprint_header
+from genkit.data.prepared import PrepareOptions, SourceFile, npy_header
 from genkit.data.walk import ImageFile
 from genkit.data.workers import DecodedFile
 from genkit.errors import WriteError
+from genkit.io.files import sync_directory
+from genkit.io.progress import Reporter
 
 PARTIAL_FILE = "decoded.sqlite"
 PARTIAL_FILES = (
     *(PARTIAL_FILE, f"{PARTIAL_FILE}-journal"),
-    *("entries.partial", "rows.partial"),  # of genkit 0.1, not read any more
+    *("entries.partial", "rows.partial"),  # of older versions, which are not read
 )
+BATCH_BYTES = 2**22  # of pixels in memory at a time, in each process
 SOURCE_FILE = TypeAdapter(SourceFile)
 # In NORMAL mode a power cut may lose the last commits; what it leaves is checked when it is read.
 SCHEMA = """
@@ -105,11 +115,11 @@ class PartialResult:
             ) from None
         self.files += [file for file, _ in decoded]
 
-    def read_pixels(self, number: int) -> bytes:
-        """The pixels of a file: the bytes of uint8 (C, size, size)."""
-        query = "SELECT pixels FROM files WHERE number = ?"
-        pixels: bytes = self._database.execute(query, (number,)).fetchone()[0]
-        return pixels
+    def read_pixels(self, numbers: Sequence[int]) -> list[bytes]:
+        """The pixels of some files in ascending order, each the bytes of uint8 (C, size, size)."""
+        chosen = ",".join(map(str, numbers))
+        query = f"SELECT pixels FROM files WHERE number IN ({chosen}) ORDER BY number"
+        return [pixels for (pixels,) in self._database.execute(query)]
 
     def close(self) -> None:
         with suppress(AttributeError):
@@ -121,6 +131,67 @@ class PartialResult:
         for name in PARTIAL_FILES:
             with suppress(OSError):
                 (self.folder / name).unlink()
+
+
+def write_images(
+    partial: PartialResult,
+    path: Path,
+    shape: tuple[int, int, int, int],
+    numbers: Sequence[int],
+    train_images: int,
+    labels: NDArray[np.int64] | None,
+    reporter: Reporter,
+) -> tuple[str, str]:
+    """Copy pixels into the array, uint8 of `shape` (N, C, H, W); the SHA-256 of the file, and the
+    fingerprint of the data.
+
+    Written as an ordinary file: a full disk is an error there, and a crash in mapped memory.
+
+    Args:
+        numbers: of the files whose pixels are the rows.
+        labels: int64, (N,), of the rows.
+
+    Raises:
+        WriteError: the disk is full, for instance; what was there before is there still.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    digest, fingerprint = hashlib.sha256(), hashlib.sha256()
+    count, written = reporter.counter("writing"), 0
+    image_bytes = math.prod(shape[1:])
+    batch = max(1, BATCH_BYTES // image_bytes)
+    try:
+        with open(temporary, "wb") as file:
+            header = npy_header(shape)
+            file.write(header)
+            digest.update(header)
+            for part in (slice(train_images), slice(train_images, None)):
+                part_shape = (len(numbers[part]), *shape[1:])
+                fingerprint.update(fingerprint_header(part_shape, labels is not None))
+                chosen = numbers[part]
+                for start in range(0, len(chosen), batch):
+                    images = partial.read_pixels(chosen[start : start + batch])
+                    # Of grey images all channels are alike: the first comes first.
+                    pixels = b"".join(image[:image_bytes] for image in images)
+                    file.write(pixels)
+                    digest.update(pixels)
+                    fingerprint.update(pixels)
+                    written += len(images)
+                    count(written, shape[0])
+                if labels is not None:
+                    fingerprint.update(labels[part].astype("<i8").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise WriteError(
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}; all files "
+            "are decoded, the same command continues from there"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return digest.hexdigest(), fingerprint.hexdigest()
 
 
 def _checksum(text: str, pixels: bytes) -> int:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import sqlite3
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from genkit.data.datasets import Channels, fingerprint_header
-from genkit.data.partial import PARTIAL_FILES, PartialResult
+from genkit.data.datasets import Channels
+from genkit.data.partial import BATCH_BYTES, PARTIAL_FILES, PartialResult, write_images
 from genkit.data.prepared import (
     IMAGES_FILE,
     MANIFEST_FILE,
@@ -42,13 +38,12 @@ from genkit.data.walk import (
     split_by_folder,
 )
 from genkit.data.workers import DecodedFile, decoders
-from genkit.errors import UsageError, WriteError, printable
-from genkit.io.files import sync_directory, write_atomic
+from genkit.errors import UsageError, printable
+from genkit.io.files import write_atomic
 from genkit.io.locks import LOCK_FILES, locked
 from genkit.io.progress import Reporter
 
 FEWEST_SHARED_BYTES = 2**24  # below, starting processes takes longer than decoding
-BATCH_BYTES = 2**22  # of pixels that one process decodes before they are written
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ def _finish(
         options.channels == "auto" and all(file.grey for file in usable.values())
     )
     shape = (len(paths), 1 if grey else 3, options.size, options.size)
-    sha256, fingerprint = _write_images(
+    sha256, fingerprint = write_images(
         partial, out / IMAGES_FILE, shape, numbers, len(train), labels, reporter
     )
     manifest = Manifest(
@@ -264,60 +259,3 @@ def _finish(
     )
     write_atomic(out / MANIFEST_FILE, manifest.to_bytes())
     return manifest
-
-
-def _write_images(
-    partial: PartialResult,
-    path: Path,
-    shape: tuple[int, int, int, int],
-    numbers: Sequence[int],
-    train_images: int,
-    labels: NDArray[np.int64] | None,
-    reporter: Reporter,
-) -> tuple[str, str]:
-    """Copy pixels into the array, uint8 of `shape` (N, C, H, W); the SHA-256 of the file, and the
-    fingerprint of the data.
-
-    Written as an ordinary file: a full disk is an error there, and a crash in mapped memory.
-
-    Args:
-        numbers: of the files whose pixels are the rows.
-        labels: int64, (N,), of the rows.
-
-    Raises:
-        WriteError: the disk is full, for instance; what was there before is there still.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    digest, fingerprint = hashlib.sha256(), hashlib.sha256()
-    count, image_bytes = reporter.counter("writing"), math.prod(shape[1:])
-    try:
-        with open(temporary, "wb") as file:
-            header = npy_header(shape)
-            file.write(header)
-            digest.update(header)
-            for part in (slice(train_images), slice(train_images, None)):
-                part_shape = (len(numbers[part]), *shape[1:])
-                fingerprint.update(fingerprint_header(part_shape, labels is not None))
-                for written, number in enumerate(numbers[part], part.start or 0):
-                    # Of grey images all channels are alike: the first comes first.
-                    pixels = partial.read_pixels(number)[:image_bytes]
-                    file.write(pixels)
-                    digest.update(pixels)
-                    fingerprint.update(pixels)
-                    if written % 256 == 0:
-                        count(written, shape[0])
-                if labels is not None:
-                    fingerprint.update(labels[part].astype("<i8").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
-    except (OSError, sqlite3.Error) as error:
-        raise WriteError(
-            f"{path} could not be written: {getattr(error, 'strerror', None) or error}; all files "
-            "are decoded, the same command continues from there"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    return digest.hexdigest(), fingerprint.hexdigest()

@@ -32,7 +32,7 @@ FIRST_LINE = b'{"genkit_prepared": '
 CHECKSUM_LINE = b',\n"checksum": "'
 REMEDY = "prepare it again: genkit data prepare FOLDER --out"
 
-Size = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0)]
 FromList = Field(strict=False)  # JSON has lists, not tuples
 
 
@@ -44,7 +44,7 @@ class PrepareOptions(Record):
         channels: "auto" is 1 if all images are grey, else 3.
     """
 
-    size: Size
+    size: Positive
     channels: Channels
 
 
@@ -97,8 +97,8 @@ class Manifest(Record):
     """
 
     options: PrepareOptions
-    shape: Annotated[tuple[Size, Size, Size, Size], FromList]
-    train_images: Size
+    shape: Annotated[tuple[Positive, Positive, Positive, Positive], FromList]
+    train_images: Positive
     held_out: bool
     classes: Annotated[tuple[str, ...], FromList]
     labels: Annotated[tuple[int, ...], FromList] | None

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import images, open_named, result, save_images
+from pictures import all_images, images, open_named, result, save_images
 from PIL import Image
 
 import genkit.data.prepare
@@ -397,7 +397,7 @@ def test_whatever_a_partial_result_lost_is_decoded_again(
     assert result(out) == result(tmp_path / "fresh")
 
 
-def test_partial_result_of_genkit_0_1_is_replaced(tmp_path: Path) -> None:
+def test_partial_result_of_an_older_genkit_is_replaced(tmp_path: Path) -> None:
     save_images(tmp_path / "in", 12)
     out = tmp_path / "out"
     out.mkdir()
@@ -454,3 +454,19 @@ def test_copy_of_a_prepared_folder_is_the_same_data(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "in")
     data = open_named(f"prepared:{tmp_path / 'elsewhere'}")
     assert data.fingerprint == read_manifest(tmp_path / "out").fingerprint
+
+
+def test_folder_that_an_older_genkit_prepared_opens(tmp_path: Path) -> None:
+    manifest = Path(__file__).with_name("older-manifest.json").read_bytes()
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest)
+    greys = np.array([0, 2, 1], np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
+    np.save(tmp_path / IMAGES_FILE, greys)
+    data = open_named(f"prepared:{tmp_path}")
+    assert all_images(data).tolist() == greys.tolist() and data.classes == ("a", "b")
+    assert [*data.train.labels, *data.test.labels] == [0, 0, 1] and data.held_out
+    assert read_manifest(tmp_path).to_bytes() == manifest
+    assert read_manifest(tmp_path).files[2].path == "a/\udcff.png"  # no UTF-8
+    assert [note.partition(":")[0] for note in data.notes[:2]] == [
+        "skipped a/link.png",
+        "skipped a/\\udcff.png",
+    ]
