@@ -49,7 +49,7 @@ UNDO_ORIENTATION = {
 
 
 class BadImage(UsageError):
-    """A file is not an image that can be used; `reason` says why, in words to follow its name."""
+    """A file is not an image that can be used; `reason` says why, such as "is damaged: ..."."""
 
     def __init__(self, reason: str, name: str = "the image") -> None:
         super().__init__(f"{name} {reason}")
@@ -57,7 +57,15 @@ class BadImage(UsageError):
 
 
 def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    """The image of a file, as `decode_image` gives it: uint8, (channels, size, size), 0 to 255.
+    """The centre square of an image file, upright and scaled.
+
+    Args:
+        path: of a PNG, JPEG, WebP or BMP file.
+        size: pixels a side of the square.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        uint8, (channels, size, size), 0 to 255.
 
     Raises:
         BadImage: the file cannot be used; the message begins with its path, and `reason` says why.
@@ -92,7 +100,7 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         channels: 1 or 3.
 
     Returns:
-        uint8, (channels, size, size).
+        uint8, (channels, size, size), 0 to 255.
 
     Raises:
         BadImage: as `opened` does.
@@ -141,10 +149,10 @@ def _pillow_quiet() -> Iterator[None]:
 
 
 def _check_png(content: bytes) -> None:
-    """Compare the checksums of a PNG's critical chunks: Pillow takes changed pixels as they are.
+    """Compare the checksums of a PNG's critical chunks: Pillow accepts changed pixels.
 
     Raises:
-        ValueError: one is another. What is cut off is left to Pillow.
+        ValueError: a checksum is wrong. Pillow reports files that are cut off.
     """
     place = len(PNG_SIGNATURE) if content.startswith(PNG_SIGNATURE) else len(content)
     while place + 12 <= len(content):
@@ -160,7 +168,7 @@ def _check_png(content: bytes) -> None:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, 8 bits a channel, without transparency."""
+    """The image in mode L or RGB, 8 bits a channel, laid over white if it is transparent."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         values = np.asarray(image)
         return Image.fromarray(

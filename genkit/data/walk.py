@@ -1,6 +1,6 @@
 """Which images there are below a folder, and which are for training, for testing, of which class.
 
-Looks at names and metadata alone; `genkit.data.decode` opens the files.
+Reads names and metadata only; `genkit.data.decode` opens the files.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ HELD_OUT_SEED = 0
 
 
 class ImageFile(NamedTuple):
-    """A file that is an image by its name: its path relative to the folder, its size, and when
-    it was changed."""
+    """A file that is an image by its name; the path is relative to the folder."""
 
     path: Path
     size_bytes: int
@@ -58,8 +57,8 @@ class FolderListing:
 def find_images(folder: Path) -> FolderListing:
     """All files below `folder` that are images by name.
 
-    Only regular files count. Symbolic links are not followed, neither to files nor to folders,
-    and so no walk leaves the folder or ends in a loop; names that begin with a dot are ignored.
+    Only regular files count. Symbolic links are not followed, neither to files nor to folders:
+    they may lead out of the folder or in a circle. Names that begin with a dot are ignored.
     If there are sub-folders train and test, images outside them are left out.
 
     Raises:
@@ -83,7 +82,7 @@ def find_images(folder: Path) -> FolderListing:
 
 
 def _examine(listing: FolderListing, place: Path, entry: os.DirEntry[str]) -> Path | None:
-    """Note an entry of the folder `place`; its path if it is a folder to look into."""
+    """Add an entry of the folder `place` to the listing; return its path if it is a folder."""
     if entry.name.startswith("."):
         return None
     path = place / entry.name
@@ -110,8 +109,8 @@ def _examine(listing: FolderListing, place: Path, entry: os.DirEntry[str]) -> Pa
 def split_by_folder(
     listing: FolderListing, paths: Sequence[Path], left_out: Mapping[Path, str]
 ) -> dict[str, slice]:
-    """Which of the sorted `paths` of usable images make up each split, by name: "train" and
-    "test", or "" for all.
+    """The part of the sorted `paths` of usable images that each split has, by its name: "train"
+    and "test", or "" for all.
 
     Raises:
         UsageError: a split has none.
@@ -133,8 +132,8 @@ def split_by_folder(
 def label_by_folder(
     listing: FolderListing, paths: Sequence[Path]
 ) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
-    """Classes and labels from the first-level sub-folders, of the splits if there are any; none
-    unless there are at least two and every image is in one."""
+    """Classes, and labels as int64 (N,), from the first-level sub-folders, within the splits if
+    there are any. Without two sub-folders, or with an image outside them, there are none."""
     parts = [path.parts[1:] if listing.has_splits else path.parts for path in paths]
     if any(len(names) < 2 for names in parts):
         return (), None
@@ -147,18 +146,18 @@ def label_by_folder(
 
 
 def hold_out(count: int, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of `count` images are for training and which for testing, both in ascending order; a
-    function of `count` alone.
+    """Which of `count` images are for training and which for testing: two int64 arrays, (N,), of
+    indices in ascending order. They depend on `count` only.
 
     Raises:
-        UsageError: there are fewer than 3; `name` says of what.
+        UsageError: there are fewer than 3 images in the data set `name`.
     """
     if count < 3:
         raise UsageError(
             f"{name} holds {count} image{'s' if count > 1 else ''}; the fewest to learn from, "
             "with one held out for testing, are 3"
         )
-    # RandomState's stream is frozen for good; default_rng's may change with numpy's version.
+    # RandomState's stream never changes; default_rng's may change with numpy's version.
     order = np.random.RandomState(HELD_OUT_SEED).permutation(count)
     test_count = min(HELD_OUT_IMAGES, max(1, int(count * HELD_OUT_FRACTION)))
     return np.sort(order[test_count:]), np.sort(order[:test_count])

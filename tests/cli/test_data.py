@@ -150,7 +150,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_it_says_how_to_go_on(
+def test_interrupted_it_says_how_to_continue(
     folder: Path, whole: dict[str, bytes], tmp_path: Path, number: int, code: int
 ) -> None:
     out = tmp_path / "out"
@@ -169,7 +169,7 @@ def test_interrupted_it_says_how_to_go_on(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 @pytest.mark.parametrize("megabytes", [10, 27])
-def test_full_disk_is_told_in_one_line_and_nothing_is_lost(
+def test_full_disk_is_reported_in_one_line_and_nothing_is_lost(
     folder: Path, whole: dict[str, bytes], tmp_path: Path, megabytes: int
 ) -> None:
     words = ("data", "prepare", folder, "--out", tmp_path / "out", "--size", 256)
@@ -201,7 +201,7 @@ def test_full_disk_after_the_decoding_costs_no_decoding(tmp_path: Path, monkeypa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_disk_that_is_full_from_the_start_is_told_in_one_line(tmp_path: Path) -> None:
+def test_disk_that_is_full_from_the_start_is_reported_in_one_line(tmp_path: Path) -> None:
     save_images(tmp_path / "in", 3)
     words = ("data", "prepare", tmp_path / "in", "--out", tmp_path / "out")
     full = run(*words, code=LIMITED.format("FSIZE", 10))
