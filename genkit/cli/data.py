@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,8 +43,8 @@ def prepare_folder(
 ) -> None:
     """Decode a folder of images once; train on the result with --data prepared:OUT.
 
-    Killed at any moment, the same command goes on where it stopped; given again later, it decodes
-    only the files that have changed.
+    If it is killed, the same command continues where it stopped. Given again later, it decodes only
+    the files that have changed.
     """
     from genkit.data.prepare import prepare
     from genkit.io.machine import count_cores
@@ -67,15 +67,15 @@ def prepare_folder(
         print_prepared(prepared)
 
 
-def to_json(prepared: Prepared) -> dict[str, Any]:
-    """What `--json` gives."""
+def to_json(prepared: Prepared) -> dict[str, object]:
+    """The content of `--json`."""
     manifest = prepared.manifest
     return {
         "path": str(prepared.path),
         "data": f"prepared:{prepared.path}",
         "up_to_date": prepared.up_to_date,
         "decoded": prepared.decoded,
-        "shape": list(manifest.shape[1:]),
+        "shape": manifest.shape[1:],
         "train_images": manifest.train_images,
         "test_images": manifest.shape[0] - manifest.train_images,
         "held_out": manifest.held_out,
@@ -87,12 +87,12 @@ def to_json(prepared: Prepared) -> dict[str, Any]:
 
 
 def print_prepared(prepared: Prepared) -> None:
-    """Say what there is now; the path comes last."""
+    """Print what the folder holds; its path comes last."""
     manifest = prepared.manifest
-    count, *shape = manifest.shape
+    count, *sides = manifest.shape
     test = "held out for testing" if manifest.held_out else "to test on"
     print(
-        f"{count:,} images of {' x '.join(map(str, shape))}: {manifest.train_images:,} to train "
+        f"{count:,} images of {' x '.join(map(str, sides))}: {manifest.train_images:,} to train "
         f"on, {count - manifest.train_images:,} {test}"
     )
     if manifest.classes:

@@ -187,7 +187,7 @@ def complete_files(loaded: Run, paths: list[Path], hide: Half, n: int, seed: int
     shape = loaded.model.image_shape
     side = max(shape.height, shape.width)
     top, left = (side - shape.height) // 2, (side - shape.width) // 2
-    squares = np.stack([read_image(path, side, shape.channels)[0] for path in paths])
+    squares = np.stack([read_image(path, side, shape.channels) for path in paths])
     cut = squares[:, :, top : top + shape.height, left : left + shape.width]
     images = torch.from_numpy(np.ascontiguousarray(cut))
     known = known_half(shape, hide)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,19 @@ from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.specs import Config, DatasetSpec, ImageShape
 
+Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
+
 
 @dataclass(frozen=True)
 class Split:
     """Images of one split.
 
     Args:
-        images: uint8, (N, C, H, W), C 1 or 3.
-        labels: int64, (N,), or None.
-        intensities: for data that is binarised at random, the probability of white times 255,
-            uint8, shaped like `images`, which are one such draw: training draws each visit's
-            pixels anew, everything else takes `images`.
+        images: uint8, (N, C, H, W), 0 to 255, C 1 or 3.
+        labels: int64, (N,), 0 to the number of classes - 1, or None.
+        intensities: for data that is binarised at random, the probability of white times 255:
+            uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each
+            visit, everything else takes `images`.
     """
 
     images: NDArray[np.uint8]
@@ -49,7 +51,7 @@ class Splits:
         test: images held out by the data set's authors; None lets genkit hold some out.
         classes: the classes' names, in the order of the labels; empty without labels.
         notes: one line each on what the user should know, such as files that were skipped.
-        fingerprint: of stored arrays when they were stored; if it is another now, they are refused.
+        fingerprint: of the arrays when they were stored; if it differs now, they are refused.
         held_out: `test` was taken from the training images by `hold_out`.
     """
 
@@ -67,7 +69,7 @@ class ImageData:
 
     Args:
         name: as the user typed it, such as "folder:sprites".
-        train, test: C-contiguous, writable arrays; at least 2 and 1 images.
+        train, test: C-contiguous, writable arrays; at least 2 images and 1 image.
         classes: the classes' names, in the order of the labels; empty without labels.
         notes: one line each on what the user should know.
         features, reference: as in the data set's spec.
@@ -105,15 +107,15 @@ class ImageData:
 
 
 def fingerprint_header(shape: tuple[int, ...], labelled: bool) -> bytes:
-    """What a fingerprint takes in before the images of a split, whose labels follow them."""
+    """What a fingerprint hashes before the images of a split, here of `shape` (N, C, H, W)."""
     return f"{shape} {labelled};".encode()
 
 
 def parse_data_name(text: str) -> tuple[str, str | None]:
-    """What `--data` says, "NAME" or "NAME:SOURCE", as name and source.
+    """Name and source in what `--data` says, "NAME" or "NAME:SOURCE".
 
     Raises:
-        UsageError: there is no name, or a path stands in its place.
+        UsageError: there is no name, or there is a path in its place.
     """
     name, _, source = text.partition(":")
     if not name.strip():
@@ -148,7 +150,7 @@ def open_data(
     """Load the data set of `spec`, check it, and hold out test images if it has none.
 
     Args:
-        name: what the user typed, such as "folder:sprites"; stands in messages and records.
+        name: what the user typed, such as "folder:sprites", for messages and records.
         source: what follows the colon in it.
         options: values for the fields of `spec.config`, as strings or as Python values.
         root: the folder where data sets live; None for `data_root()`.
@@ -215,11 +217,10 @@ def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
 
 def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
     """Raise `PluginError` unless a loader returned what its contract says."""
-
     whose = f"the loader of data set {spec_name!r}"
 
-    def require(kept: bool, problem: str) -> None:
-        if not kept:
+    def require(holds: bool, problem: str) -> None:
+        if not holds:
             raise PluginError(f"{whose} {problem}")
 
     require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
@@ -229,7 +230,7 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
         if not isinstance(split, Split):
             raise PluginError(f"{whose} gave {type(split).__name__} as {part}, not a Split")
         images, labels = split.images, split.labels
-        require(isinstance(images, np.ndarray), f"gave {part} images that are no numpy array")
+        require(isinstance(images, np.ndarray), f"gave {part} images that are not a numpy array")
         require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
         require(
             images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 0,
@@ -252,7 +253,7 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
                 isinstance(intensities, np.ndarray)
                 and intensities.dtype == np.uint8
                 and intensities.shape == images.shape,
-                f"gave {part} intensities that are no uint8 array of shape {images.shape}",
+                f"gave {part} intensities that are not a uint8 array of shape {images.shape}",
             )
             require(
                 bool(((images == 0) | (images == 255)).all()),

@@ -25,19 +25,19 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_PIXELS = 64_000_000
 MOST_BYTES = 2**28  # MOST_PIXELS of four bytes, uncompressed
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAND_ROWS = 256
-LEVELS = np.rint(np.arange(65536) / 257).astype(np.uint8)  # of 16 bits in 8
+EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)  # of each value of 16 bits
 
 # What Pillow's parsers raise for damaged files.
-DAMAGED = (
+ERRORS_OF_DAMAGED_FILES = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
     *(AssertionError, AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
 
-# The EXIF tag and what undoes each of its values.
-ORIENTATION = 0x0112
-UPRIGHT = {
+# The EXIF tag, and what undoes each of its values.
+ORIENTATION_TAG = 0x0112
+UNDO_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,21 +49,29 @@ UPRIGHT = {
 
 
 class BadImage(UsageError):
-    """A file is no image that can be used; `reason` says why, in words to follow its name."""
+    """A file is not an image that can be used; `reason` says why, such as "is damaged: ..."."""
 
     def __init__(self, reason: str, name: str = "the image") -> None:
         super().__init__(f"{name} {reason}")
         self.reason = reason
 
 
-def read_image(path: Path, size: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
-    """The file's image as `decode_image` gives it.
+def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
+    """The centre square of an image file, upright and scaled.
+
+    Args:
+        path: of a PNG, JPEG, WebP or BMP file.
+        size: pixels a side of the square.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        uint8, (channels, size, size), 0 to 255.
 
     Raises:
-        BadImage: as `read_content` and `decode_image` do; its message begins with the path.
+        BadImage: the file cannot be used; the message begins with its path, and `reason` says why.
     """
     try:
-        return decode_image(read_content(path), size, channels)
+        return decode_image(read_content(path), size, channels)[0]
     except BadImage as error:
         raise BadImage(error.reason, str(path)) from None
 
@@ -72,7 +80,7 @@ def read_content(path: Path) -> bytes:
     """The content of a file, which may have become anything since it was found.
 
     Raises:
-        BadImage: it cannot be read, is no regular file, or has more than `MOST_BYTES` bytes.
+        BadImage: it cannot be read, is not a regular file, or has more than `MOST_BYTES` bytes.
     """
     try:
         return read_file(path, MOST_BYTES)
@@ -92,7 +100,7 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         channels: 1 or 3.
 
     Returns:
-        uint8, (channels, size, size).
+        uint8, (channels, size, size), 0 to 255.
 
     Raises:
         BadImage: as `opened` does.
@@ -101,7 +109,7 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         # A JPEG can be decoded at a fraction of its size, several times faster.
         image.draft(None, (2 * size, 2 * size))
         deep = image.mode.startswith("I")
-        turn = UPRIGHT.get(_orientation(image))
+        turn = UNDO_ORIENTATION.get(_orientation(image))
         square = ImageOps.fit(_flatten(image), (size, size), Image.Resampling.LANCZOS)
     if turn is not None:
         square = square.transpose(turn)
@@ -114,8 +122,8 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     """A PNG, JPEG, WebP or BMP file's image, not decoded yet.
 
     Raises:
-        BadImage: it is no such image, is damaged, which may show only when it is used within, or
-            has more than `MOST_PIXELS` pixels.
+        BadImage: it is not such an image, is damaged, which may show only when it is used within,
+            or has more than `MOST_PIXELS` pixels.
     """
     try:
         _check_png(content)
@@ -124,10 +132,10 @@ def opened(content: bytes) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             yield image
     except UnidentifiedImageError:
-        raise BadImage("is no PNG, JPEG, WebP or BMP image") from None
+        raise BadImage("is not a PNG, JPEG, WebP or BMP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
-    except DAMAGED as error:
+    except ERRORS_OF_DAMAGED_FILES as error:
         raise BadImage(f"is damaged: {error or type(error).__name__}") from None
 
 
@@ -141,12 +149,12 @@ def _pillow_quiet() -> Iterator[None]:
 
 
 def _check_png(content: bytes) -> None:
-    """Compare the checksums of a PNG's critical chunks: Pillow takes changed pixels as they are.
+    """Compare the checksums of a PNG's critical chunks: Pillow accepts changed pixels.
 
     Raises:
-        ValueError: one is another. What is cut off is left to Pillow.
+        ValueError: a checksum is wrong. Pillow reports files that are cut off.
     """
-    place = len(PNG) if content.startswith(PNG) else len(content)
+    place = len(PNG_SIGNATURE) if content.startswith(PNG_SIGNATURE) else len(content)
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 8 + length
@@ -160,10 +168,12 @@ def _check_png(content: bytes) -> None:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, 8 bits a channel, without transparency."""
+    """The image in mode L or RGB, 8 bits a channel, laid over white if it is transparent."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         values = np.asarray(image)
-        return Image.fromarray(LEVELS[values if values.itemsize == 2 else values.clip(0, 65535)])
+        return Image.fromarray(
+            EIGHT_BITS[values if values.itemsize == 2 else values.clip(0, 65535)]
+        )
     if image.has_transparency_data:
         # White, as on a page: drawings tend to have dark outlines, which black would swallow.
         page = Image.new("RGB", image.size, "white")
@@ -181,6 +191,6 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1, upright, if the metadata are damaged."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except DAMAGED:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except ERRORS_OF_DAMAGED_FILES:
         return 1

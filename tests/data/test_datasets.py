@@ -177,7 +177,7 @@ LABELS = np.zeros(8, np.int64)
     [
         ([images()], "returned list"),
         (Splits(images()), "gave ndarray as train"),
-        (Splits(Split(images().tolist())), "no numpy array"),
+        (Splits(Split(images().tolist())), "not a numpy array"),
         (Splits(Split(images().astype(np.float32))), "float32, not uint8"),
         (Splits(Split(images()[:, 0])), r"shape \(8, 4, 4\)"),
         (Splits(Split(images(channels=2))), r"shape \(8, 2, 4, 4\)"),
@@ -189,9 +189,9 @@ LABELS = np.zeros(8, np.int64)
         (Splits(Split(images(), LABELS[:7]), classes=("a",)), r"\(7,\) for 8 images"),
         (Splits(Split(images(), LABELS + 1), classes=("a",)), "from 1 to 1 for 1 classes"),
         (Splits(Split(images(), LABELS - 1), classes=("a",)), "from -1 to -1"),
-        (Splits(Split(images(), None, images() / 255)), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, images() / 255)), "intensities that are not a uint8 array"),
         (Splits(Split(images(), None, images(7))), r"intensities .* shape \(8, 1, 4, 4\)"),
-        (Splits(Split(images(), None, [0])), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, [0])), "intensities that are not a uint8 array"),
         (Splits(Split(images(), None, images())), "images of other values than 0 and 255"),
     ],
 )

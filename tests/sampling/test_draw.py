@@ -203,7 +203,7 @@ def test_what_looks_like_a_sample_and_is_none_is_refused_at_once(tmp_path):
         folder = tmp_path / name
         save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), folder)
         make(folder / "x.png")
-        with pytest.raises(UsageError, match=r"x\.png.*(no regular file|symbolic link)"):
+        with pytest.raises(UsageError, match=r"x\.png.*(not a regular file|symbolic link)"):
             load_samples(registry(), folder, ImageShape(*SHAPE))
 
 

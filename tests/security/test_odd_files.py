@@ -29,10 +29,10 @@ from genkit.errors import GenkitError
 
 SIDE = 16
 Make = Callable[[Path], object]
-NO_IMAGE = "is no PNG, JPEG, WebP or BMP image"
+NO_IMAGE = "is not a PNG, JPEG, WebP or BMP image"
 HUGE = "has more than 64,000,000 pixels"
 DAMAGED = "is damaged: "
-NO_REGULAR = "is no regular file"
+NO_REGULAR = "is not a regular file"
 LINK = "is a symbolic link, which is not followed"
 
 
@@ -241,7 +241,7 @@ def make(place: Path, name: str, maker: Make) -> Path:
 def test_odd_but_sound_file_is_taken_with_its_pixels(tmp_path: Path, case: str) -> None:
     name, maker, expected = TAKEN[case]
     make(tmp_path, name, maker)
-    pixels = read_image(tmp_path / name, SIDE, 3)[0].transpose(1, 2, 0)
+    pixels = read_image(tmp_path / name, SIDE, 3).transpose(1, 2, 0)
     assert (
         abs(pixels.astype(int) - expected) <= (2 if name.endswith(("jpg", "jpeg")) else 0)
     ).all()
@@ -290,7 +290,7 @@ def test_exif_turns_every_format_and_nonsense_turns_none(
     exif = Image.Exif()
     exif[0x0112] = orientation
     corner.save(tmp_path / f"a.{ending}", exif=exif)
-    bright = read_image(tmp_path / f"a.{ending}", 32, 1)[0][0] > 127
+    bright = read_image(tmp_path / f"a.{ending}", 32, 1)[0] > 127
     # Where the corner that is stored at the top left belongs (the EXIF standard, table of 0x0112).
     rows, columns = {
         2: (slice(16), slice(16, 32)),
@@ -402,8 +402,8 @@ def test_what_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     [
         (lambda path: None, r"cannot be read \(No such file or directory\)"),
         (os.mkdir, r"cannot be read \("),
-        (os.mkfifo, "cannot be read|no regular file"),
-        (lambda path: Path(path).write_bytes(b"half"), "is no PNG"),
+        (os.mkfifo, "cannot be read|not a regular file"),
+        (lambda path: Path(path).write_bytes(b"half"), "is not a PNG"),
     ],
 )
 @pytest.mark.parametrize("how", ["folder", "prepared"])
@@ -420,7 +420,7 @@ def test_file_that_changes_between_walk_and_read_is_left_out(
         return found
 
     if how == "folder":
-        monkeypatch.setattr("genkit_datasets.folder.find_images", find_and_change)
+        monkeypatch.setattr("genkit.data.folder.find_images", find_and_change)
         notes = open_named(f"folder:{place}").notes
     else:
         monkeypatch.setattr("genkit.data.prepare.find_images", find_and_change)

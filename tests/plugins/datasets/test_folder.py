@@ -60,7 +60,7 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path: Path) -> None:
     assert len(notes) == 6 and notes[0] == "skipped other files: 1 (.txt)"
     assert notes[1].startswith("skipped cut.png: is damaged: ")
     assert notes[2:5] == tuple(
-        f"skipped {name}.png: is no PNG, JPEG, WebP or BMP image"
+        f"skipped {name}.png: is not a PNG, JPEG, WebP or BMP image"
         for name in ("empty", "postscript", "text")
     )
 
@@ -84,7 +84,7 @@ def test_links_and_pipes_neither_loop_nor_leave_nor_block(tmp_path: Path) -> Non
     os.mkfifo(inside / "pipe.png")
     splits = folder.load(FolderConfig(), str(inside), tmp_path)
     assert len(splits.train.images) == 4
-    assert "skipped pipe.png: is no regular file" in splits.notes
+    assert "skipped pipe.png: is not a regular file" in splits.notes
     for name in ("deep/up", "self.png", "away", "away.png"):
         assert f"skipped {name}: is a symbolic link, which is not followed" in splits.notes
     (tmp_path / "link").symlink_to(inside)  # the folder itself may be a link: the user typed it
