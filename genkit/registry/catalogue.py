@@ -109,6 +109,18 @@ class Registry:
                 for plugin in claimants:
                     plugin.note(catalogue.claims(name))
 
+    @property
+    def default_data(self) -> str | None:
+        """The first data set that is marked as the default, None if there is none."""
+        return next((name for name, entry in self.datasets.items() if entry.spec.default), None)
+
+    def data_name(self, given: str | None) -> str:
+        """`given`, or the default data set if it is None; UsageError if there is neither."""
+        name = self.default_data if given is None else given
+        if name is None:
+            raise UsageError("no installed plugin has a default data set; name one with --data")
+        return name
+
     def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
         """The trainer that a run's config.json names.
 

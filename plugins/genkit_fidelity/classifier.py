@@ -16,12 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.compute.cache import cache_folder, digest, keep, read_kept
-from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
 from genkit.errors import TrainingError, UsageError
-from genkit.features import FeatureExtractor
-from genkit.io.progress import Reporter
+from genkit.features import (
+    FeatureExtractor,
+    Reporter,
+    cache_folder,
+    cpu_threads,
+    hash_tensors,
+    read_cached,
+    write_cached,
+)
 from genkit.specs import Config, ImageShape
 
 FEATURES = 64
@@ -214,7 +219,7 @@ class Classifier(FeatureExtractor):
         reached = weights.pop("test_accuracy").item()
         self.network = load_network(data.shape, weights)
         self.shape = data.shape
-        self.identity = f"classifier-{digest(tensors)[:8]}"
+        self.identity = f"classifier-{hash_tensors(tensors)[:8]}"
         self.classes = len(data.classes)
         count = len(data.test.images)
         self.note = f"accuracy {reached:.1%} of {count:,} held-out images of {data.name}"
@@ -239,7 +244,7 @@ class Classifier(FeatureExtractor):
         tensors = _read(path, data.shape)
         if trained := tensors is None:
             tensors = _train_for(data, reporter)
-            keep(path, tensors)
+            write_cached(path, tensors)
         extractor = cls(config, data, tensors)
         if trained:
             reporter.say(f"trained a classifier for the features: {extractor.note}")
@@ -286,7 +291,7 @@ def _read(path: Path, shape: ImageShape) -> dict[str, Tensor] | None:
     """Weights and accuracy out of the cache; None if they are not there, damaged or another's."""
     wanted = {name: weights.shape for name, weights in _blank_network(shape).state_dict().items()}
     wanted["test_accuracy"] = torch.Size([])
-    found = read_kept(path)
+    found = read_cached(path)
     if found is None or {name: tensor.shape for name, tensor in found.items()} != wanted:
         return None
     return found

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from genkit.data import ImageData
 from genkit.errors import CheckpointError, UsageError
-from genkit.features import FeatureExtractor, Statistics
-from genkit.io.progress import Reporter
+from genkit.features import FeatureExtractor, Reporter, Statistics
 from genkit.specs import Config, ImageShape
 from genkit_fidelity.classifier import load_network
 
