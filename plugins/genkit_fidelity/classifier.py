@@ -1,6 +1,6 @@
-"""A small convolutional classifier: its features for any labelled data set, trained once and kept.
+"""A small convolutional classifier of a labelled data set, trained once, and its features.
 
-Also what the digits of `genkit_fidelity.features` are made with; their weights ship with genkit.
+`genkit_fidelity.features` has the one for digits, whose weights come with genkit.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ class MaxPool(nn.MaxPool2d):
     """Max-pooling without overlap. In evaluation it is the maximum of strided slices: the same
     values, in a third of the time on a CPU. Gradients stay those of torch's."""
 
+    kernel_size: tuple[int, int]
+
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H // down, W // across)."""
         if self.training:
-            return super().forward(images)
+            pooled: Tensor = super().forward(images)
+            return pooled
         down, across = self.kernel_size
         height = images.shape[-2] // down * down
         width = images.shape[-1] // across * across
@@ -93,7 +97,8 @@ class ClassifierNetwork(nn.Module):
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own random offset, at most `pixels` in each direction."""
+    """Images, (N, C, H, W), each moved by its own random offset, at most `pixels` in each
+    direction; zeros move in. Same shape and dtype."""
     count, _, height, width = images.shape
     padded = F.pad(images, [pixels] * 4)
     offsets = torch.randint(2 * pixels + 1, (2, count), generator=generator).T.tolist()
@@ -121,13 +126,14 @@ def train(
     Args:
         images: uint8, (N, C, H, W), N at least 2.
         labels: int64, (N,), below `classes`.
-        tick: told of `passes + 1` times as many images as there are: the last time the features
-            are scaled.
+        tick: called with numbers of images that add up to `passes + 1` times all images: in the
+            last pass the features are scaled.
 
     Raises:
         TrainingError: the weights did not stay finite.
     """
-    shape = ImageShape(*images.shape[1:], classes=classes)
+    channels, height, width = images.shape[1:]
+    shape = ImageShape(channels, height, width, classes)
     with cpu_threads(1), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices
         network = ClassifierNetwork(shape)
@@ -149,6 +155,7 @@ def _fit(
     generator: torch.Generator,
     tick: Tick,
 ) -> None:
+    """Minimise the cross entropy of labels, (N,), given images, uint8 (N, C, H, W)."""
     batch_size = min(BATCH, len(images))
     per_pass = len(images) // batch_size
     pixels = round(max(images.shape[2:]) / 14)
@@ -171,22 +178,24 @@ def _fit(
 
 @torch.inference_mode()
 def _scale_features(network: ClassifierNetwork, images: Tensor, tick: Tick) -> None:
-    """Scale the features so that |features|^2 / 64 averages 1 over `images`; logits stay."""
+    """Scale the features so that |features|^2 / 64 averages 1 over `images`, uint8 (N, C, H, W).
+    The logits stay the same."""
     total = torch.zeros((), dtype=torch.float64)
     for batch in images.split(500):
         total += network(batch)[0].double().square().sum()
         tick(len(batch))
     scale = (total / (FEATURES * len(images))).rsqrt().float()
     linear = network.trunk[-2]  # ReLU follows, and relu(s x) = s relu(x) for s > 0
-    linear.weight *= scale
-    linear.bias *= scale
-    network.head.weight /= scale
+    assert isinstance(linear, nn.Linear)
+    linear.weight.mul_(scale)
+    linear.bias.mul_(scale)
+    network.head.weight.div_(scale)
 
 
 @torch.inference_mode()
 def accuracy(network: ClassifierNetwork, images: Tensor, labels: Tensor) -> float:
-    """Share of images, uint8 (N, C, H, W), whose label is the greatest logit's."""
-    hits = sum(
+    """Share of images, uint8 (N, C, H, W), whose label, int64 (N,), has the greatest logit."""
+    hits: float = sum(
         (network(batch)[1].argmax(1) == expected).sum().item()
         for batch, expected in zip(images.split(500), labels.split(500), strict=True)
     )
@@ -208,9 +217,10 @@ def _blank_network(shape: ImageShape) -> ClassifierNetwork:
 class Classifier(FeatureExtractor):
     """64 features and the logits of a classifier trained on the data set's own training split.
 
-    Trained when it is opened for the first time and then kept in the user's cache under the data's
-    fingerprint. The features are scaled so that |features|^2 / 64 averages 1 over that split.
-    Distances between them compare only with others of the same identity, never with FID.
+    It is trained when it is opened for the first time, and then read from the user's cache, where
+    its file is named by the data's fingerprint. The features are scaled so that |features|^2 / 64
+    averages 1 over that split. Distances between them compare only with others of the same
+    identity, never with FID.
     """
 
     def __init__(self, config: Config, data: ImageData, tensors: dict[str, Tensor]) -> None:
@@ -223,8 +233,9 @@ class Classifier(FeatureExtractor):
         self.classes = len(data.classes)
         count = len(data.test.images)
         self.note = f"accuracy {reached:.1%} of {count:,} held-out images of {data.name}"
-        # By chance, whoever names the commonest class each time.
-        chance = float(np.bincount(data.test.labels).max() / len(data.test.labels))
+        assert data.test.labels is not None  # `check` refuses such data
+        # The accuracy of naming the most common class each time.
+        chance = float(np.bincount(data.test.labels).max() / count)
         self.poor = reached < (1 + chance) / 2
 
     @classmethod
@@ -263,7 +274,9 @@ class Classifier(FeatureExtractor):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(images)
+        """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes): float32."""
+        features, logits = self.network(images)
+        return features, logits
 
 
 def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
@@ -288,7 +301,8 @@ def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
 
 
 def _read(path: Path, shape: ImageShape) -> dict[str, Tensor] | None:
-    """Weights and accuracy out of the cache; None if they are not there, damaged or another's."""
+    """Weights and accuracy from the cache; None if they are not there, are damaged or do not fit
+    images of this shape."""
     wanted = {name: weights.shape for name, weights in _blank_network(shape).state_dict().items()}
     wanted["test_accuracy"] = torch.Size([])
     found = read_cached(path)

@@ -81,7 +81,7 @@ FAULTS = {
         trainer_source("no-default", "width: int"),
         "config field 'width' needs a default",
     ),
-    "bad-name": (trainer_source("Bad Name!"), "'Bad Name!' is no name"),
+    "bad-name": (trainer_source("Bad Name!"), "'Bad Name!' is not a name"),
     "bad-target": (
         trainer_source("bad-target").replace("nowhere:Model", "nowhere.Model"),
         "must read 'package.module:Name'",
@@ -92,7 +92,7 @@ FAULTS = {
     ),
     "bad-config": (
         trainer_source("bad-config", config="dict"),
-        "config of 'bad-config' must be a subclass of genkit.Config",
+        "config of 'bad-config' must be a subclass of genkit.specs.Config",
     ),
     "bad-preset": (
         trainer_source("bad-preset", extra=", presets={'quick': {'depth': 3}}"),
