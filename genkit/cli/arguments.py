@@ -29,11 +29,15 @@ def check_budget(text: str | None) -> str | None:
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
 Data = Annotated[
-    str | None, typer.Option(help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH")
+    str | None,
+    typer.Option(
+        help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH; default: that of the run, "
+        "or the default data set"
+    ),
 ]
 ComparedData = Annotated[
     str | None,
-    typer.Option(help="data set; default: that of the first run given"),
+    typer.Option(help="data set; default: that of the first run, or the default data set"),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option(help="folder where data sets live (also GENKIT_DATA)")
