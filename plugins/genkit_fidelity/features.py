@@ -16,7 +16,7 @@ from genkit.data import ImageData
 from genkit.errors import CheckpointError, UsageError
 from genkit.features import FeatureExtractor, Reporter, Statistics
 from genkit.specs import Config, ImageShape
-from genkit_fidelity.classifier import load_network
+from genkit_fidelity.network import load_network
 
 DIGITS_WEIGHTS = Path(__file__).with_name("digits.safetensors")
 DIGITS_REFERENCE = "digits_reference.safetensors"  # beside the weights

@@ -14,7 +14,8 @@ from genkit.features import extract
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 from genkit_fidelity import classifier
-from genkit_fidelity.classifier import Classifier, ClassifierNetwork
+from genkit_fidelity.classifier import Classifier
+from genkit_fidelity.network import ClassifierNetwork
 
 torch.set_num_threads(1)
 
