@@ -183,7 +183,8 @@ OPTIONS = """# Options
 What can be set, read from the classes that check it. A run's and a model's options are given to
 `genkit train MODEL` as they stand here, in a TOML file (`--config`) under the same names with `_`
 for `-`, or to `genkit compare` by `--set MODEL.OPTION=VALUE`. A data set's are given by
-`--data-option KEY=VALUE`. Empty cells: no limit, no default.
+`--data-option KEY=VALUE`. Empty cells: no limit, no default; without `--data`, the data set is the
+one that is the default below.
 
 ## Every run
 
@@ -204,6 +205,8 @@ def options_page() -> str:
         for name, entry in built_in(getattr(registry, catalogue)).items():
             spec = entry.spec
             text += f"\n### `{name}`\n\n{spec.summary.rstrip('.')}.\n"
+            if spec == registry.datasets[registry.default_data].spec:
+                text += "The default data set.\n"
             if spec.config.model_fields:
                 prefix = "--" if catalogue == "trainers" else ""
                 text += "\n" + fields_table(spec.config, prefix, getattr(spec, "presets", {}))

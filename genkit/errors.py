@@ -1,6 +1,6 @@
-"""What can go wrong, as exceptions whose message says what happened and what to do.
+"""genkit's exceptions. Each message says what happened and what to do.
 
-`exit_code` is what the command line returns for the error; nothing here prints.
+`exit_code` is the exit status of the command line for the error; nothing here prints.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Interrupted(GenkitError):
 
 
 def printable(text: object) -> str:
-    """The text on one line, with escapes for what a terminal would obey instead of showing: line
-    breaks, control characters, signs that turn the direction of writing."""
+    """The text on one line, with escapes for what a terminal would not show but act on: line
+    breaks, control characters, marks that change the direction of writing."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
@@ -68,10 +68,10 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def plugin_code(what: str) -> Iterator[None]:
-    """Run a plugin's code: what it raises becomes a PluginError that names `what` failed.
+    """Run a plugin's code: what it raises becomes a PluginError that says that `what` failed.
 
-    genkit's own errors pass, so that a plugin can speak to its user; so do interrupts. SystemExit
-    does not: it would end the program without a word.
+    genkit's own errors pass, so that a plugin can write the message to its user; so do interrupts.
+    SystemExit does not pass: it would end the program without a message.
     """
     try:
         yield

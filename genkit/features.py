@@ -1,6 +1,8 @@
-"""Features: what an extractor sees in images, computed once for all metrics and kept for real ones.
+"""Features of images, computed once for all metrics and kept in the cache for real images.
 
-What the numbers mean, metrics know; which images are compared, `genkit.evaluation` decides.
+For authors of extractors it also has the cache, thread and progress functions that an extractor
+needs which trains a network. What scores mean is in the metrics; which images are compared,
+`genkit.evaluation` decides.
 """
 
 from __future__ import annotations
@@ -14,11 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.cache import cache_folder, keep, read_kept
+from genkit.compute.cache import cache_folder, hash_tensors, read_cached, write_cached
+from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
 from genkit.errors import PluginError, plugin_code
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
+
+__all__ = [
+    "FeatureExtractor",
+    "ImageSet",
+    "Reporter",
+    "Statistics",
+    "cache_folder",
+    "cpu_threads",
+    "extract",
+    "hash_tensors",
+    "read_cached",
+    "statistics_of",
+    "write_cached",
+]
 
 BATCH_SIZE = 64  # images at a time: faster on a CPU than more, with small networks
 
@@ -187,11 +204,12 @@ class ImageSet:
             logits = whole.logits
             return whole.features[places], None if logits is None else logits[places]
         path = cache_folder("features") / f"{self.keep}.safetensors" if self.keep else None
-        kept = read_kept(path) if path else None
+        kept = read_cached(path) if path else None
         if kept is not None and len(kept.get("features", ())) == len(self):
             return kept["features"], kept.get("logits")
         progress = self.reporter.counter(f"features of {self.name}") if self.reporter else None
         features, logits = extract(self.extractor, self.images, progress)
         if path:
-            keep(path, {"features": features} | ({} if logits is None else {"logits": logits}))
+            tensors = {"features": features}
+            write_cached(path, tensors if logits is None else {**tensors, "logits": logits})
         return features, logits

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,37 @@ class Config(BaseModel):
         defer_build=True,
         protected_namespaces=(),
     )
+
+
+T = TypeVar("T")
+
+
+def option(
+    default: T,
+    description: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    multiple_of: float | None = None,
+    panel: str | None = None,
+) -> T:
+    """A field of a config class, `width: int = option(64, "channels", ge=1, panel="Network")`.
+
+    To type checkers it is the default, so that a default of another type is an error.
+
+    Args:
+        description: what follows the option in the help.
+        ge, gt, le, lt, multiple_of: the range that values must lie in.
+        panel: heading in the help under which the option stands; by default the model's name.
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
+    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    if panel is not None:
+        given["json_schema_extra"] = {"panel": panel}
+    field: T = Field(default, description=description, **given)
+    return field
 
 
 OPTIMISATION = {"panel": "Optimisation"}
@@ -99,14 +130,14 @@ class Spec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise PluginError(
-                f"{self.name!r} is no name: use small letters, digits and single hyphens"
+                f"{self.name!r} is not a name: use small letters, digits and single hyphens"
             )
         if not isinstance(self.target, str) or self.target.count(":") != 1:
             raise PluginError(
                 f"target {self.target!r} of {self.name!r} must read 'package.module:Name'"
             )
         if not (isinstance(self.config, type) and issubclass(self.config, Config)):
-            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.Config")
+            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.specs.Config")
 
     def load(self) -> Any:
         """Import the target; a failure is a PluginError that names the spec."""
@@ -132,7 +163,9 @@ class TrainerSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not issubclass(self.config, TrainerConfig):
-            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.TrainerConfig")
+            raise PluginError(
+                f"config of {self.name!r} must be a subclass of genkit.specs.TrainerConfig"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +174,15 @@ class DatasetSpec(Spec):
 
     `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH"), None if nothing
     may. `root` is the folder where data sets live. `features` is the feature extractor that
-    scores this data by default; `reference` names the images that its scores refer to, for
-    extractors that ship those images' statistics.
+    scores this data by default, "none" for none; `reference` names the images that its scores
+    refer to, for extractors that ship those images' statistics. `default` data is what commands
+    take if no data set is named; the first such data set counts.
     """
 
     source: str | None = None
-    features: str = "inception"
+    features: str = "none"
     reference: str | None = None
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,16 @@ def check_budget(text: str | None) -> str | None:
 
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
-Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH; default: that of the run, "
+        "or the default data set"
+    ),
+]
 ComparedData = Annotated[
     str | None,
-    typer.Option(help="data set; default: that of the first run given, or mnist-mini"),
+    typer.Option(help="data set; default: that of the first run, or the default data set"),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option(help="folder where data sets live (also GENKIT_DATA)")
@@ -59,7 +65,7 @@ Draws = Annotated[
 ]
 RankBy = Annotated[
     str | None,
-    typer.Option(help="score that ranks; default: kid below 5,000 samples, fid from there on"),
+    typer.Option(help="score that ranks; default: an unbiased one below 5,000 samples"),
 ]
 Cards = Annotated[
     bool, typer.Option("--cards", help="also print what each score was measured with")

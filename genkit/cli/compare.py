@@ -99,7 +99,7 @@ def compare(
 
 
 def inspect(
-    data: Data = "mnist-mini",
+    data: Data = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
     features: Features = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from genkit.cli.arguments import (
 )
 from genkit.cli.common import is_given, registry, show
 
-if TYPE_CHECKING:
-    pass
-
 
 def evaluate(
     context: typer.Context,
@@ -36,7 +33,7 @@ def evaluate(
             help="runs, folders or .npz files of samples, or the words real, copy and noise"
         ),
     ],
-    data: Data = "mnist-mini",
+    data: Data = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
     samples: Annotated[

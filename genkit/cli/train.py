@@ -144,7 +144,10 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     defaults = {"preset": "full", "devices": 1, "progress": "auto", "preview": False}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
-    parameters += option_parameters(RunConfig, "Run")
+    parameters += [
+        parameter.replace(default=loaded.default_data) if parameter.name == "data" else parameter
+        for parameter in option_parameters(RunConfig, "Run")
+    ]
     parameters += [
         inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
         for name, annotation in options.items()

@@ -78,7 +78,7 @@ def compare(
 
     Args:
         names: trainers' names, and paths of runs, which are scored as they are. Unless the options
-            name the data, it is that of the first run, or mnist-mini.
+            name the data, it is that of the first run, or the default data set.
         out: folder for run directories, compare.json, grid.png and report.html; must be new.
 
     Raises:
@@ -88,7 +88,7 @@ def compare(
     console = console or error_console()
     runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
     recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
-    options = options.with_data(recorded)
+    options = options.with_data(recorded, registry)
     out = out or new_run_path("compare", str(options.data), options.seed)
     seeds = range(options.seed, options.seed + options.seeds)
     entrants = choose_entrants(names, registry, out, seeds)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError
+from genkit.registry.catalogue import Registry
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ class Options:
     device: str = "auto"
     workers: int | None = None
 
-    def with_data(self, recorded: Mapping[str, Any] | None) -> Options:
-        """The same options with the data named: as given, else as a run recorded it, else
-        mnist-mini."""
+    def with_data(self, recorded: Mapping[str, Any] | None, registry: Registry) -> Options:
+        """The same options with the data named: as given, else as a run recorded it, else the
+        default data set."""
         if self.data is not None:
             return self
         if recorded is None:
-            return replace(self, data="mnist-mini")
+            return replace(self, data=registry.data_name(None))
         root = recorded.get("data_root")
         return replace(
             self,
-            data=str(recorded.get("data", "mnist-mini")),
+            data=registry.data_name(recorded.get("data")),
             data_root=self.data_root or (Path(root) if root else None),
             data_option=self.data_option or tuple(recorded.get("data_option", ())),
         )
@@ -53,7 +54,7 @@ class Options:
             if not (name and option and equals):
                 raise UsageError(
                     f"--set {text!r} cannot be read; write MODEL.OPTION=VALUE, such as "
-                    "pixelcnn.levels=16"
+                    "my-model.batch_size=16"
                 )
             if name == model:
                 found[option.replace("-", "_")] = value

@@ -17,8 +17,8 @@ from genkit.specs import Config
 class RunConfig(Config):
     """What every run has, whatever it trains."""
 
-    data: str = Field(
-        "mnist-mini", description="data set: NAME, folder:PATH, prepared:PATH or npz:PATH"
+    data: str | None = Field(
+        None, description="data set: NAME, folder:PATH, prepared:PATH or npz:PATH"
     )
     data_root: Path | None = Field(
         None, description="folder where data sets live (also GENKIT_DATA)"

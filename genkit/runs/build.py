@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,21 +17,19 @@ from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 
-if TYPE_CHECKING:
-    pass
-
 
 def load_data(registry: Registry, config: RunConfig) -> ImageData:
-    """The data set that a run's config names."""
-    name, source = parse_data_name(config.data)
+    """The data set that a run's config names, or the default one."""
+    text = registry.data_name(config.data)
+    name, source = parse_data_name(text)
     spec = registry.datasets.find(name)
-    return open_data(spec, config.data, source, config.data_options, data_root(config.data_root))
+    return open_data(spec, text, source, config.data_options, data_root(config.data_root))
 
 
 def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
-    """The same options, naming data so that they can be used from any folder."""
-    changes: dict[str, Any] = {}
-    name, source = parse_data_name(config.data)
+    """The same options, naming the data, and such that they can be used from any folder."""
+    changes: dict[str, Any] = {"data": registry.data_name(config.data)}
+    name, source = parse_data_name(changes["data"])
     if source and registry.datasets.find(name).source == "PATH":
         changes["data"] = f"{name}:{Path(source).expanduser().absolute()}"
     if config.data_root:

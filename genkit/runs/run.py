@@ -81,7 +81,7 @@ class Run:
             if row is None:
                 raise UsageError(
                     f"{self.config['model']} cannot complete images; models that draw pixel by "
-                    "pixel can, such as PixelCNN"
+                    "pixel can"
                 )
             rows.append(row)
         return torch.stack(rows)

@@ -54,9 +54,10 @@ def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
     """
     if path.is_dir():
         return _load_folder(path, shape)
-    if path.suffix != ".npz":
-        raise UsageError(f"{path} is no run, no folder and no .npz file; give one of these")
-    spec = registry.datasets.find("npz")
+    reader = registry.datasets.get(path.suffix[1:])  # of .npz files: the data set of that name
+    if reader is None or reader.spec.source != "PATH":
+        raise UsageError(f"{path} is not a run, a folder or an .npz file; give one of these")
+    spec = reader.spec
     splits = spec.load()(spec.config(), str(path), data_root())
     parts = [splits.train.images] + ([splits.test.images] if splits.test else [])
     images = np.concatenate(parts)

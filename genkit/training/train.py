@@ -127,5 +127,6 @@ def train_by_name(
     """Train a model by its name and the options given; what the command and `genkit.train` do."""
     spec = registry.trainers.find(model)
     resolved = resolve(spec, preset=preset, file=config, given=given)
-    path = run_dir or new_run_path(model, resolved.run.data, resolved.run.seed)
+    data = registry.data_name(resolved.run.data)
+    path = run_dir or new_run_path(model, data, resolved.run.seed)
     return train(spec, resolved, path, registry, reporter)

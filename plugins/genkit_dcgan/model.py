@@ -62,8 +62,8 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.project(z).view(-1, self.top, self.height, self.width)
-        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        x: Tensor = self.project(z).view(-1, self.top, self.height, self.width)
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))  # (N, C, >= H, >= W)
         return torch.tanh(x[:, :, : self.shape.height, : self.shape.width])
 
 
@@ -86,7 +86,8 @@ class Discriminator(nn.Module):
         self.judge = nn.Linear(channels * height * columns, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.judge(self.layers(images).flatten(1)).squeeze(1)
+        logits: Tensor = self.judge(self.layers(images).flatten(1))  # (N, 1)
+        return logits.squeeze(1)
 
 
 class DCGAN(GenerativeModel):
@@ -128,7 +129,8 @@ class DCGAN(GenerativeModel):
         ]
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Its loss on fakes; these are left for the discriminator in `batch.shared`."""
+        """-log D(G(z)), or the minimax form log(1 - D(G(z))), a scalar (Goodfellow et al. 2014,
+        section 3). The fakes, (N, C, H, W), are left for the discriminator in `batch.shared`."""
         if len(batch.images) < 2:
             raise UsageError(
                 "dcgan needs 2 images or more in every part of a batch, for BatchNorm; choose a "
@@ -143,10 +145,11 @@ class DCGAN(GenerativeModel):
         return F.softplus(-logits).mean(), {}  # -log D = softplus(-logit)
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """-log D(x) - log(1 - D(G(z))), both halves in one pass: no layer couples the images."""
+        """-log D(x) - log(1 - D(G(z))), a scalar (Goodfellow et al. 2014, equation 1), both halves
+        in one pass: no layer couples the images."""
         fake = batch.shared["fake"]
         logits = self.discriminator(torch.cat([batch.images, fake.to(batch.images.dtype)])).float()
-        real, fake = logits.chunk(2)
+        real, fake = logits.chunk(2)  # (N,) each
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         extras = {"real": real.detach().sigmoid().mean(), "fake": fake.detach().sigmoid().mean()}
         return loss, extras
@@ -164,10 +167,13 @@ class DCGAN(GenerativeModel):
         )
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """The noise z of n images, standard normal: float32, (n, latent)."""
         return torch.randn(n, self.config.latent, generator=generator, device=self.device)
 
     def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator(latents)
+        """Images of noise, (n, latent): (n, C, H, W) in [-1, 1]; labels are ignored."""
+        images: Tensor = self.generator(latents)
+        return images
 
 
 def _initialise(module: nn.Module) -> None:

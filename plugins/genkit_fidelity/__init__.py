@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from genkit.hookspecs import hookimpl
-from genkit.specs import Column, Config, FeaturesSpec, MetricSpec
+from genkit.specs import Column, Config, FeaturesSpec, MetricSpec, option
 
 
 class WeightsConfig(Config):
     """Where a network's weights are."""
 
-    weights: str | None = Field(
+    weights: str | None = option(
         None,
-        description="file with the network's weights (--feature-weights PATH); without it the one "
+        "file with the network's weights (--feature-weights PATH); without it the one "
         "that GENKIT_NAME_WEIGHTS names (NAME: of the features, in capitals), then torch's hub "
         "cache, then a download",
     )

@@ -1,6 +1,6 @@
-"""KID as torch-fidelity has it, in a tenth of the time, with its standard deviation.
+"""KID with the same value as torch-fidelity's, in a tenth of the time, and its standard deviation.
 
-Imports no torch-fidelity, which takes seconds and memory: trainings look at this score.
+Imports no torch-fidelity, which takes seconds and memory: this score is also computed in training.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from genkit.metrics import Estimate, Reference, blocks_of, choice, jackknife
 from genkit.specs import Config
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-KERNEL_IMAGES = 10_000  # most reference images that are looked at; samples of the jackknife
-SEED = 2020  # of what torch-fidelity draws: the subsets, the order of samples
+KERNEL_IMAGES = 10_000  # at most, of the reference, and of samples in the jackknife
+SEED = 2020  # of torch-fidelity's random choices: the subsets, the order of samples
 ROWS = 100  # of a kernel matrix at a time: what fits into a core's cache
 
 
@@ -46,7 +46,8 @@ def kernel(config: Config, samples: ImageSet, reference: Reference) -> dict[str,
 
 
 def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased squared MMD of as many x as y, (N, D), N at least 2: float64."""
+    """The unbiased squared MMD (Gretton et al. 2012, JMLR 13, lemma 6) of as many x as y,
+    (N, D) float32, N at least 2: a scalar, float64."""
     count = len(x)
     xx, yy, xy = _cubic(x, x), _cubic(y, y), _cubic(x, y)
     within = _sum(xx) - xx.trace() + _sum(yy) - yy.trace()
@@ -54,12 +55,13 @@ def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _sum(values: Tensor) -> Tensor:
+    """Sum of all values, (N, M): rows in float32, their sums in float64."""
     return values.sum(1).sum(dtype=torch.float64)
 
 
 def _kernel_left_out(samples: Tensor, real: Tensor) -> Tensor:
-    """Squared MMD of all samples to all real images without each block of samples, (B,) float64,
-    up to the constant that the real images add."""
+    """Squared MMD of samples, (N, D), to real images, (M, D), without each block of samples:
+    (B,) float64, up to the constant that the real images add."""
     blocks, number = blocks_of(len(samples))
     member = torch.nn.functional.one_hot(blocks, number).float()  # (N, B)
     within = torch.zeros(number, number, dtype=torch.float64)  # sums of k(x, x'), x not x'
@@ -76,6 +78,6 @@ def _kernel_left_out(samples: Tensor, real: Tensor) -> Tensor:
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    """The kernel's values, (N, M) float32."""
+    """The kernel (x.y / D + 1)^3 of x, (N, D), and y, (M, D): (N, M) float32."""
     base = torch.addmm(torch.ones(()), x, y.T, alpha=1 / x.shape[1])
     return base.pow_(3)

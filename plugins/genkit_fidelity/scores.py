@@ -48,8 +48,8 @@ class Vectors(Dataset[Tensor]):
         return self.values[index]
 
 
-class PassThrough(FeatureExtractorBase):
-    """Takes vectors for what they are: all metrics share one pass of the real extractor."""
+class PassThrough(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
+    """Returns the vectors it gets: all metrics share one pass of the real extractor."""
 
     def forward(self, vectors: Tensor) -> tuple[Tensor]:
         return (vectors,)
@@ -73,8 +73,9 @@ def _register() -> str:
 
 
 def _calculate(samples: Tensor, others: Tensor | None, **options: Any) -> dict[str, float]:
-    """torch-fidelity's metrics of vectors, with torch's random numbers left as they were.
-    Unknown keywords pass without complaint, so a test compares these with its defaults."""
+    """torch-fidelity's metrics of vectors, float32 (N, D), against others, (M, D), or None.
+    torch's random numbers are left as they were. torch-fidelity ignores keywords that it does not
+    know, so a test compares these with its defaults."""
     with torch.random.fork_rng(devices=[]):
         found: dict[str, float] = calculate_metrics(
             input1=Vectors(samples),
@@ -125,7 +126,7 @@ def frechet(config: Config, samples: ImageSet, reference: Reference) -> dict[str
 
 
 def _frechet_left_out(features: Tensor, reference: Statistics) -> Tensor:
-    """Fréchet distance without each block of samples, (B,) float64.
+    """Fréchet distance of features, (N, D), without each block of samples: (B,) float64.
 
     The trace of (S R)^(1/2) is that of (T S T)^(1/2) with T = R^(1/2), which is symmetric and has
     the root T in common for all blocks.
@@ -166,7 +167,7 @@ def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[s
     real image: neither collapse within a class nor distance to the data moves it much.
 
     Raises:
-        UsageError: fewer samples than parts, which would make it NaN without a word.
+        UsageError: fewer samples than parts, for which torch-fidelity returns NaN.
     """
     if samples.logits is None:
         return {}
@@ -176,7 +177,7 @@ def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[s
             f"give at least {SPLITS}, and 2,000 or more for a score that means something"
         )
     found = _calculate(samples.logits, None, isc=True, isc_splits=SPLITS, cache=False)
-    probabilities = samples.probabilities
+    probabilities = samples.logits.double().softmax(1)  # (N, K)
     blocks, number = blocks_of(len(samples))
     # exp(mean of KL(p || marginal)), with every block left out in turn
     negentropy = torch.special.entr(probabilities).sum(1).neg()

@@ -47,6 +47,7 @@ class GatedLayer(nn.Module):
         initialise(self.horizontal.weight[:, : self.taps], 1)
         initialise(self.horizontal.weight[:, self.taps :], 4)
         initialise(self.residual.weight, 2)
+        assert self.vertical.bias is not None
         nn.init.zeros_(self.vertical.bias)
         nn.init.zeros_(self.horizontal.bias)
 
@@ -61,7 +62,8 @@ class GatedLayer(nn.Module):
         """The vertical stack's convolution, (N, H, W, inputs) to (N, H, W, 2 * channels)."""
         # Padding what comes in touches half the channels that cropping what goes out would.
         padded = F.pad(above, (0, 0, 0, 0, self.reach, 0)).permute(0, 3, 1, 2)
-        return self.vertical(padded).permute(0, 2, 3, 1)
+        features: Tensor = self.vertical(padded)  # (N, 2 * channels, H, W)
+        return features.permute(0, 2, 3, 1)
 
     def window(self, left: Tensor) -> list[Tensor]:
         """What the horizontal stack sees of (N, H, W, inputs), the leftmost pixels first."""

@@ -33,7 +33,7 @@ class Encoder(nn.Module):
         self.moments = nn.Linear(hidden, 2 * latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.layers(images).flatten(1)
+        x = self.layers(images).flatten(1)  # (N, features)
         mean, log_variance = self.moments(F.relu(self.hidden(x))).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 20)  # exp() stays finite in fp32
 
@@ -62,8 +62,8 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.project(z).view(-1, self.top, self.height, self.width)
-        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        x: Tensor = self.project(z).view(-1, self.top, self.height, self.width)
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))  # (N, C, >= H, >= W)
         return x[:, :, : self.shape.height, : self.shape.width].float()
 
 
@@ -119,7 +119,7 @@ class VAE(GenerativeModel):
         return loss / self.image_shape.dimensions, extras
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
-        """A loss that rises again, or a latent that nothing is written into."""
+        """A loss that rises again, or a latent that the encoder does not use."""
         if diverged(history.get("elbo/loss", ())):
             return (
                 "the loss rises again: training diverges; try a smaller --learning-rate than "
@@ -134,15 +134,16 @@ class VAE(GenerativeModel):
         return None
 
     def elbo_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """E_q log p(x|z), by one sample of z, and KL(q(z|x) || p(z)): each (N,), in nats."""
+        """E_q log p(x|z), by one sample of z, and KL(q(z|x) || p(z)) (Kingma and Welling 2013,
+        equation 10 and appendix B), of images, (N, C, H, W) in [-1, 1]: each (N,), in nats."""
         mean, log_variance = self.encoder(images)
         z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
         return self.pixel_log_likelihood(self.decoder(z), images), divergence
 
     def pixel_log_likelihood(self, output: Tensor, images: Tensor) -> Tensor:
-        """log p(x|z) given the decoder's output, (..., C, H, W), and images of the same shape:
-        (...), in nats, summed over the pixels."""
+        """log p(x|z) given the decoder's output, (..., C, H, W), and images in [-1, 1] of the same
+        shape: float32, (...), in nats, summed over the pixels."""
         if self.bernoulli:
             white = (images + 1) / 2
             pixels = -F.binary_cross_entropy_with_logits(output, white, reduction="none")
@@ -176,18 +177,20 @@ class VAE(GenerativeModel):
         return LogLikelihood(weights, "bound", of)
 
     def mean_image(self, z: Tensor) -> Tensor:
-        """Mean of the pixels given z: (N, C, H, W) in [-1, 1]."""
-        output = self.decoder(z)
+        """Mean of the pixels given z, (N, latent): float32, (N, C, H, W), in [-1, 1]."""
+        output: Tensor = self.decoder(z)
         return output.sigmoid() * 2 - 1 if self.bernoulli else output.clamp(-1, 1)
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """n draws of z from the prior, standard normal: float32, (n, latent)."""
         return torch.randn(n, self.config.latent, generator=generator, device=self.device)
 
     def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean images of latents, (n, latent): (n, C, H, W) in [-1, 1]; labels are ignored."""
         return self.mean_image(latents)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Through the mean of q(z|x)."""
+        """Images, (N, C, H, W) in [-1, 1], as decoded from the mean of q(z|x): the same shape."""
         return self.mean_image(self.encoder(images)[0])
 
 

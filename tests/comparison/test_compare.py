@@ -210,9 +210,10 @@ def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
 )
 def test_data_is_that_of_a_run_unless_named(options, expected):
     recorded = {"data": "npz:/sprites.npz", "data_root": None, "data_option": ["size=8"]}
-    chosen = options.with_data(recorded)
+    registry = load_registry()
+    chosen = options.with_data(recorded, registry)
     assert (chosen.data, chosen.data_option) == expected
-    assert Options().with_data(None).data == "mnist-mini"
+    assert Options().with_data(None, registry).data == "mnist-mini"
 
 
 @pytest.mark.thorough

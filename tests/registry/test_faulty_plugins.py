@@ -1,4 +1,4 @@
-"""Models of strangers that fail while they run, files as plugins, other API versions, commands."""
+"""Third-party models that fail while they run, files as plugins, other API versions, commands."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ def commanded(
     return dict(zip(lines, command_lines(*lines, site=site), strict=True))
 
 
-def test_strangers_commands_are_listed_without_importing_them(
+def test_third_party_commands_are_listed_without_importing_them(
     commanded: dict[str, Answer],
 ) -> None:
     answer = commanded["--help"]
@@ -384,7 +384,7 @@ def test_strangers_commands_are_listed_without_importing_them(
     assert "Provided by torch-genkit-one 0.1 and torch-genkit-two 0.1." in answer.out
 
 
-def test_strangers_command_gets_its_arguments_and_its_own_help(
+def test_third_party_command_gets_its_arguments_and_its_own_help(
     commanded: dict[str, Answer],
 ) -> None:
     assert (commanded["count 4 --twice"].code, commanded["count 4 --twice"].out) == (

@@ -31,8 +31,8 @@ from genkit.specs import ImageShape
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_pixelcnn import PixelCNNConfig
-from genkit_pixelcnn.cached import draw_images
 from genkit_pixelcnn.model import PixelCNN
+from genkit_pixelcnn.sampler import draw_images
 from genkit_vae import VAEConfig
 from genkit_vae.model import VAE
 

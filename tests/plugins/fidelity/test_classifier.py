@@ -14,7 +14,8 @@ from genkit.features import extract
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 from genkit_fidelity import classifier
-from genkit_fidelity.classifier import Classifier, ClassifierNetwork
+from genkit_fidelity.classifier import Classifier
+from genkit_fidelity.network import ClassifierNetwork
 
 torch.set_num_threads(1)
 
@@ -49,7 +50,7 @@ def striped() -> ImageData:
 
 
 class Recorder(Reporter):
-    """Keeps what it is told."""
+    """Keeps what is reported to it."""
 
     def __init__(self) -> None:
         self.states, self.said = [], []
@@ -122,7 +123,7 @@ def test_weights_depend_on_the_data_alone(striped, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["bit", "end", "text", "another network"])
-def test_a_damaged_cache_is_trained_anew(striped, cache, damage):
+def test_a_classifier_whose_cache_is_damaged_is_trained_again(striped, cache, damage):
     first = Classifier.open(Config(), striped)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
@@ -157,7 +158,7 @@ def test_progress_counts_images_to_the_end(striped):
     assert {state["stage"] for state in reporter.states} == {"training the classifier"}
 
 
-def test_a_poor_classifier_is_told_each_time():
+def test_a_poor_classifier_is_reported_each_time():
     random = np.random.default_rng(0)
     train, test = (
         Split(random.integers(256, size=(60, 1, 8, 8), dtype=np.uint8), random.integers(3, size=60))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from genkit_pixelcnn.model import GatedLayer, PixelCNN
+from genkit_pixelcnn.layers import GatedLayer
+from genkit_pixelcnn.network import Network
 
 CHUNK_IMAGES = 64  # on a CPU more images a pass fall out of its cache
 
 
 def draw_images(
-    model: PixelCNN,
+    model: Network,
     uniforms: Tensor,
     trace: list[Tensor] | None = None,
     *,
@@ -79,10 +77,12 @@ class _Vertical:
     def __init__(self, layer: GatedLayer, width: int, n: int) -> None:
         channels, self.reach = layer.residual.in_features, layer.reach
         # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returned.
-        self.taps = 0.125 * layer.vertical.weight.permute(2, 3, 1, 0).contiguous()  # (2, 3, c, 2c)
-        self.bias = 0.5 * layer.vertical.bias
+        taps = layer.vertical.weight.permute(2, 3, 1, 0).contiguous()
+        self.taps: Tensor = 0.125 * taps  # (2, 3, c, 2c)
+        assert layer.vertical.bias is not None
+        self.bias = 0.5 * layer.vertical.bias  # (2c,)
         rows = self.bias.new_zeros(self.reach + 1, width + 2 * self.reach, n, channels)
-        self.slots = [row[self.reach :][:width].view(-1, channels) for row in rows]
+        self.slots: list[Tensor] = [row[self.reach :][:width].view(-1, channels) for row in rows]
         self.windows = [
             [row[tap * self.reach :][:width].view(-1, channels) for tap in range(3)] for row in rows
         ]  # (W * n, c) each
@@ -112,7 +112,7 @@ class _Canvas:
     from its left, one product for all layers, and what comes from itself, layer by layer.
     """
 
-    def __init__(self, model: PixelCNN, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
+    def __init__(self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
         n, colours, height, width = uniforms.shape
         first, *others = model.layers
         self.height, self.width, self.n = height, width, n
