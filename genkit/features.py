@@ -98,7 +98,7 @@ def extract(
     extractor.eval()
     device = next((weights.device for weights in extractor.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        for batch in images.split(BATCH_SIZE):
+        for batch in torch.split(images, BATCH_SIZE):
             with plugin_code(f"features {extractor.identity}"):
                 outputs = extractor(batch.to(device))
             for layer, values, into in zip(

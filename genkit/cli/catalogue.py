@@ -17,7 +17,7 @@ from genkit.errors import UsageError, printable
 from genkit.registry.catalogue import Entry, Registry
 from genkit.registry.plugin import Plugin
 from genkit.report.tables import print_table
-from genkit.specs import ImageShape, MetricSpec, TrainerSpec
+from genkit.specs import ImageShape, MetricSpec, Spec, TrainerSpec
 
 KINDS = {
     "trainers": "Models",
@@ -41,11 +41,12 @@ def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
 def print_catalogue(registry: Registry) -> None:
     """All there is, in one table per kind."""
     console = Console()
-    for kind, entries in catalogue(registry).items():
-        table = Table(title=KINDS[kind], title_justify="left", show_header=False, box=None)
+    for kind, title in KINDS.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None)
+        entries: Mapping[str, Entry[Spec]] = getattr(registry, kind)
         for name, entry in entries.items():
-            source = "" if entry["from"] == "torch-genkit" else f" ({entry['from']})"
-            table.add_row(Text(name, style="bold"), Text(printable(entry["summary"] + source)))
+            source = "" if entry.plugin.built_in else f" ({entry.plugin.distribution})"
+            table.add_row(Text(name, style="bold"), Text(printable(entry.spec.summary + source)))
         print_table(table, console)
         console.print()
 
@@ -72,7 +73,7 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
 
 
 def contested(registry: Registry, kind: str) -> dict[str, Any]:
-    """Names of a kind that more than one stranger claims."""
+    """Names of a kind that more than one third-party plugin claims."""
     return dict(getattr(registry, kind).contested)
 
 
@@ -95,11 +96,13 @@ def _print_metric(console: Console, spec: MetricSpec) -> None:
         words += ["ranks models"] if column.ranks else []
         words += ["unbiased"] if column.unbiased else []
         console.print(Text(f"  {column.name}: {', '.join(words) or 'in JSON only'}"))
+        if column.help:
+            console.print(Text(f"    {printable(column.help)}"))
     console.print(Text(f"  {printable(spec.definition)}"))
 
 
 def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None:
-    """What the model's class says of itself, and its parameters part by part."""
+    """The docstring of the model's class, and its parameters part by part."""
     import inspect
 
     from genkit.config.resolve import resolve
@@ -116,7 +119,7 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
 
 def health(registry: Registry) -> list[dict[str, Any]]:
     """Each plugin: where it comes from, what it provides, what importing it cost, its problem,
-    None if it has none, and notes on what it had better not do."""
+    None if it has none, and notes on what it should not do."""
     return [
         {
             "name": plugin.name,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from genkit.data.decode import BadImage, opened, read_content
 
+SMALL = 600  # pixels; narrower pictures are shown at twice their size
 GAP = 2  # pixels between the images of a grid
 SHOWN = 280  # pixels across that a grid has at most where it stands beside others
 WORST = 80  # WebP quality of what would be too large without loss
@@ -64,7 +65,7 @@ def embed(
         most_images: a side, of a square grid.
 
     Raises:
-        OSError: it is no image file that can be read, or a huge one.
+        OSError: the file is not an image that can be read, or is a huge one.
     """
     image = _open(path)
     columns = rows = 0
@@ -99,6 +100,13 @@ def embed(
     text = base64.b64encode(data).decode()
     source = f"data:image/{kind};base64,{text}"
     return Picture(source, *image.size, shown_width, shown_height, columns, rows)
+
+
+def double_small(image: Image.Image) -> Image.Image:
+    """The image, at twice its size if it is less than 600 pixels wide."""
+    if image.width >= SMALL:
+        return image
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
 
 
 def _open(path: Path) -> Image.Image:

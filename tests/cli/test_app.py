@@ -117,7 +117,10 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("resume nowhere", "nowhere does not exist; give the path of a run"),
         ("sample nowhere", "nowhere does not exist; give the path of a run"),
         ("resume nowhere --budget 0s", "'--budget': '0s' is no budget"),
-        ("compare vae --rank-by is", "--rank-by 'is' is no score that ranks; there are: fid, kid"),
+        (
+            "compare vae --rank-by is",
+            "--rank-by 'is' is not a score that ranks; there are: fid, kid",
+        ),
         ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
         ("list --json nowhere/list.json", "is no path of a file in a folder that exists"),
     ],
