@@ -1,5 +1,5 @@
-"""What `genkit list`, `info` and `plugins` print. Light, except that counting a model's parameters
-builds it."""
+"""What `genkit list`, `info` and `plugins` print. Light, except that `info` builds a model to count
+its parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
-    """All there is, by kind and name: summary and the distribution it comes from."""
+    """All that is installed, by kind and name: summary and the distribution it comes from."""
     return {
         kind: {
             name: {"summary": entry.spec.summary, "from": entry.plugin.distribution}
@@ -39,7 +39,7 @@ def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def print_catalogue(registry: Registry) -> None:
-    """All there is, in one table per kind."""
+    """All that is installed, one table a kind."""
     console = Console()
     for kind, title in KINDS.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None)
@@ -52,7 +52,8 @@ def print_catalogue(registry: Registry) -> None:
 
 
 def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
-    """One thing in full; UsageError with the closest name if there is none."""
+    """A model, data set, metric or feature extractor in full; UsageError with the closest name if
+    there is none of that name."""
     console = Console()
     found = [k for k in KINDS if name in getattr(registry, k) or name in contested(registry, k)]
     if not found:

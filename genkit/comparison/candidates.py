@@ -109,7 +109,7 @@ def announce(
     workers: int,
     out: Path,
 ) -> list[str]:
-    """What is going to happen, and about how long it takes."""
+    """Lines that say what will happen, and about how long it takes."""
     new = [candidate for candidate in candidates if not candidate.trained]
     models = list(dict.fromkeys(candidate.name for candidate in new))
     old = [candidate.name for candidate in candidates if candidate.trained]

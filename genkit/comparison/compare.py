@@ -171,7 +171,7 @@ def _run_all(
 
 
 def _calibrate(processes: ProcessPool, options: CompareOptions) -> Rows:
-    """The rows that say what the best and the worst score would be."""
+    """The calibration rows: what the best and the worst score would be."""
     if options.features == "none":
         return []
     try:
@@ -186,7 +186,7 @@ def _train_and_score(
     options: CompareOptions,
     calibrated: Future[Rows],
 ) -> ScoreRow:
-    """One candidate from nothing to its row. A failure is noted in the row; the others go on."""
+    """Train and score one candidate. A failure is noted in its row and ends no other."""
     try:
         if not candidate.trained:
             command = ["train", candidate.name, *options.data_arguments()]

@@ -75,7 +75,7 @@ class ProcessPool:
                 self.busy[device] -= 1
 
     def expect(self, titles: Sequence[str]) -> None:
-        """Show bars for what will run sooner or later."""
+        """Show a bar for each title that will run."""
         for title in titles:
             self.tasks[title] = self.bars.add_task(title, total=1.0, note="waiting")
 

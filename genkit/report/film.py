@@ -30,7 +30,7 @@ def check_film(path: Path) -> None:
 
 
 def make_film(directory: RunDir, path: Path) -> int:
-    """Write the film of a run's grids, in the order of their steps, which stand above them; the
+    """Write the film of a run's grids in the order of their steps, each under its step; the
     last is shown longest. Returns the number of frames.
 
     Raises:

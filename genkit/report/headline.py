@@ -13,7 +13,7 @@ from genkit.specs import Column
 
 HUGE = 1e150  # what is greater is not drawn
 BETTER = {"lower": "Lower is better.", "higher": "Higher is better."}
-# What columns mean that are no scores, by heading; plugins explain their own.
+# What the columns beside the scores mean, by heading; plugins explain scores (`Column.help`).
 MEANINGS = {
     "NLL nats": "Negative log-likelihood of test images: how surprising they are to the model. "
     "Lower is better; ≤ marks an upper bound.",
@@ -130,7 +130,7 @@ def _lead(leader: ScoreRow, second: ScoreRow, column: Column) -> str:
 
 
 def _frame(ranking: Ranking, column: Column) -> str:
-    """What the best and the worst score would be."""
+    """A sentence with the scores of real images and of noise, if both are known."""
     known = {
         row.name: score_cell(row, column)
         for row in ranking.rows
@@ -147,7 +147,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def draw_bars(ranking: Ranking) -> Bars | None:
-    """The ranking score of each row, drawn: places in a cell 240 wide. Rows of calibration may lie
+    """The ranking score of each row, drawn: places in a cell 240 wide. Calibration rows may lie
     beyond it. None if nothing ranks."""
     column = None if ranking.refusals else ranking.column
     scored = {place: interval(row, column) for place, row in enumerate(ranking.rows) if column}

@@ -21,7 +21,7 @@ Facts = Mapping[str, Any]
 
 
 def code(text: object) -> str:
-    """Text from outside as a code span, in which nothing is markup; fit for a table's cell."""
+    """Text from outside as a code span, in which nothing is markup; also fits a table's cell."""
     shown = printable(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     pad = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
@@ -160,7 +160,7 @@ def _usage(plugin: tuple[str, str]) -> list[str]:
 
 def _scores(ranking: Ranking | None, features: str | None) -> list[str]:
     if ranking is None:
-        return ["These weights have not been evaluated: nothing is known of how good samples are."]
+        return ["These weights have not been evaluated: how good their samples are is not known."]
     distances, others, costs = fields(ranking, features)
     shown = [*distances, *others, *(f for f in costs if f.heading.startswith(("near", "sample")))]
     names = " | ".join(escape(row.name) for row in ranking.rows)

@@ -201,7 +201,7 @@ def _line(row: ScoreRow, at: int) -> Line:
 
 
 def facts(models: Sequence[ModelSection], ranking: Ranking) -> dict[str, str]:
-    """What was compared, in a few words each; what differs among the models is left out."""
+    """What was compared, in a few words each; without what differs among the models."""
 
     def shared(values: Sequence[Any]) -> str | None:
         different = {str(value) for value in values if value is not None}

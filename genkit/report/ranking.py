@@ -1,4 +1,4 @@
-"""Which model is better, and whether that can be said: ranks, ties, refusals and footnotes. Light.
+"""Which model is better, if that can be said: ranks, ties, refusals and footnotes. Light.
 
 Computes no score; rows are as `genkit.evaluation` makes them.
 """
@@ -170,13 +170,13 @@ def _means(rows: Sequence[ScoreRow]) -> dict[str, Any]:
             }
         )
     memorised = [row.memorisation for row in rows if row.memorisation]
-    if memorised:  # one copier among the trainings is one too many
+    if memorised:  # the worst: a copy in one training must not be averaged away
         changes["memorisation"] = max(memorised, key=lambda m: (m.flagged, m.pixels or 0.0))
     return changes
 
 
 def footnotes(ranking: Ranking) -> list[str]:
-    """What the numbers are of, how sure they are, and why rows are missing some."""
+    """What the numbers are of, how certain they are, and why some are missing."""
     rows = ranking.rows
     notes = _about_scores(rows)
     if ranking.refusals:

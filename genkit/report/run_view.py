@@ -36,7 +36,7 @@ class RunView:
     problems: list[str] = field(default_factory=list)
 
     def table(self, key: str) -> dict[str, Any]:
-        """A table in the run's config; an empty one if there is none of that name."""
+        """A table in the run's config; empty if it is missing."""
         found = self.config.get(key)
         return found if isinstance(found, dict) else {}
 

@@ -20,7 +20,7 @@ FRAMES = 12  # moments of growth
 SIDE = 4  # images a side that are seen to grow
 CHARTS = 12  # of a model, at most
 LINES = 8  # of the log, as a table
-FEW = 3  # models whose pictures may be as large as the numbers below; of more each has less room
+FEW = 3  # models whose pictures may have the bytes below; more models share these
 SAMPLE_BYTES, GROWTH_BYTES, OTHER_BYTES = 160_000, 250_000, 100_000
 LEAST_BYTES = 12_000
 WIDE, NARROW = 560, 320  # pixels across that pictures have at most where they stand alone
@@ -63,7 +63,7 @@ class ModelSection:
     options: list[tuple[str, str, str]] = field(default_factory=list)
 
     def load(self, path: Path | None, most_bytes: float, **how: Any) -> Picture | None:
-        """Embed a picture, if there is one; what cannot be read is a warning and no more."""
+        """Embed a picture, None without one; a picture that cannot be read is a warning."""
         try:
             most = max(round(most_bytes), LEAST_BYTES)
             return embed(path, self.view.tile, most_bytes=most, **how) if path else None
@@ -200,8 +200,11 @@ def log(view: RunView) -> Log:
 def chart_quality(
     sections: Sequence[ModelSection], rows: Sequence[ScoreRow], ranking: Column | None, quick: bool
 ) -> Chart | None:
-    """The score that was watched in training against seconds of it, for all models in one chart;
-    with the last score and its error bar if that is one of the same features (`quick`)."""
+    """The score that was watched in training over seconds of it, for all models in one chart.
+
+    Args:
+        quick: the last scores are of the features that were watched: they are marked, too.
+    """
     watched = [name for section in sections for name in section.view.curves if "/" not in name]
     names = [name for name in watched if name != DIVERSITY]
     if ranking and (ranking.name in names or not names):
@@ -242,7 +245,7 @@ def commands(view: RunView) -> list[str]:
 
 
 def command_line(words: Any) -> str:
-    """A command as one types it, from what Python has as its arguments."""
+    """A command as one types it, from its words as in `sys.argv`."""
     if not isinstance(words, Sequence) or isinstance(words, str) or not words:
         return str(words)
     first, *rest = map(str, words)

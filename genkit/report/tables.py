@@ -1,4 +1,4 @@
-"""Score tables: rows to rich tables, Markdown or JSON, ranked where that is honest. Light."""
+"""Score tables: ranked rows as rich tables, as Markdown and as JSON. Light."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genkit.report.ranking import Ranking
 from genkit.report.rows import NearestShares, ScoreRow
 from genkit.specs import Column
 
-_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as more than text
+_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as markup
 RANK = 3  # characters
 Cell = str
 
@@ -99,8 +99,8 @@ def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
-    """The columns of all tables: distances and likelihood, then what else samples are scored by,
-    the Inception Score last, then neighbours and costs. Columns without a value are left out."""
+    """The columns of all tables: scores that rank and likelihoods, then the other scores,
+    then neighbours and costs. Columns without a value are left out."""
     rows = ranking.rows
 
     def scores(columns: Sequence[Column]) -> Iterator[Field]:
@@ -223,7 +223,7 @@ def print_cards(rows: Sequence[ScoreRow], console: Console | None = None) -> Non
 
 
 def to_markdown(ranking: Ranking, features: str | None) -> str:
-    """The same as one table of Markdown."""
+    """Ranked rows as one table of Markdown."""
     columns = [field for group in fields(ranking, features) for field in group]
     headings = ["", "model", *(c.heading.replace("-\n", "").replace("\n", " ") for c in columns)]
     lines = [headings, ["---"] * len(headings)]

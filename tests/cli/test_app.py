@@ -365,7 +365,7 @@ def test_path_that_is_no_run_is_refused_by_name(
         ("evaluate real --json missing/rows.json", "is no path of a file in a folder that"),
         ("compare vae -n 3", "'--samples'"),
         ("compare vae --budget soon", "--budget: 'soon' is no budget"),
-        ("compare vae vae", "'vae' is there twice"),
+        ("compare vae vae", "'vae' is named twice"),
         ("compare vae --json missing/rows.json", "is no path of a file in a folder that"),
     ],
 )
