@@ -133,6 +133,7 @@ def test_mistyped_word_gets_the_closest_one(
 
 def test_info_of_a_metric_says_what_ranks_and_how_it_is_defined(light: dict[str, Answer]) -> None:
     text = light["info kid"].out
+    assert "Kernel distance between the features" in " ".join(text.split())
     assert "kid: lower is better, ranks models, unbiased" in text
     assert "cubic kernel, 100 subsets" in text
 

@@ -22,12 +22,13 @@ from genkit.cli import main
 from genkit.errors import GenkitError
 from genkit.registry.catalogue import Registry, load_registry
 from genkit.report.charts import Series, chart, log_ticks, number, thin, ticks
-from genkit.report.headline import make_headline
+from genkit.report.headline import explain_columns, make_headline
 from genkit.report.page import refresh_page, render, write_page
 from genkit.report.ranking import rank, score_columns
 from genkit.report.rows import ScoreRow
-from genkit.report.tables import estimate
-from genkit.report.thumbnails import embed
+from genkit.report.tables import Field, estimate
+from genkit.report.thumbnails import double_small, embed
+from genkit.specs import Column
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "<script>alert(1)</script>"
@@ -232,6 +233,24 @@ def test_every_column_of_the_tables_is_explained(page: Page) -> None:
     assert any("Lower is better." in words for words in page.words["dd"])
 
 
+def test_a_column_is_explained_by_its_help_or_by_the_summary_of_its_metric(
+    registry: Registry,
+) -> None:
+    for column in score_columns(registry):
+        assert column.help.endswith((".", "?")), (
+            column.name
+        )  # plugins of genkit explain all they show
+    helped = Column(name="fid", title="FID", better="lower", help="How far apart they are.")
+    bare = Column(name="kid", title="KID\nx1000", better="lower")
+    explained = explain_columns(
+        [Field("FID", [], helped), Field("KID\nx1000", [], bare), Field("NLL\nnats", [])], registry
+    )
+    assert explained[0] == ("FID", "How far apart they are. Lower is better.")
+    summary = registry.metrics["kid"].spec.summary
+    assert explained[1] == ("KID x1000", f"{summary}. Lower is better.")
+    assert explained[2][0] == "NLL nats" and "log-likelihood" in explained[2][1]
+
+
 # ---- for everybody
 
 
@@ -333,6 +352,14 @@ def test_page_of_what_is_damaged_or_missing_says_what_is_wrong(
     assert sum("cannot be shown" in line for line in lines) >= 4
     assert "failed: loss is nan" in lines
     assert [line[1] for line in page.tables[0][1:]] == ["pixelcnn", "vae", "dcgan", "gone"]
+
+
+def test_damaged_number_of_an_unscored_run_is_named(tmp_path: Path, registry: Registry) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "summary.json").write_text('{"step": 3, "seconds": "soon"}')
+    page = Page(render([run], registry))
+    assert f"{run}: 'seconds' cannot be 'soon': Input should be a valid number" in page.words["li"]
+    assert page.words["h1"][0] == "dcgan: not scored yet"
 
 
 @pytest.mark.parametrize("config", ["{}", "[]", "nonsense", '{"run": 3, "image_shape": {}}'])
@@ -446,6 +473,20 @@ def test_what_is_no_picture_is_an_os_error_and_blocks_nothing(tmp_path: Path) ->
     for name in ("pipe.png", "text.png", "nowhere.png"):
         with pytest.raises(OSError):
             embed(tmp_path / name)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(599, 1198), (600, 600), (2, 4)])
+def test_small_pictures_are_shown_at_twice_their_size(width: int, expected: int) -> None:
+    from PIL import Image
+
+    image = Image.new("RGB", (width, 1))
+    image.putpixel((1, 0), (9, 8, 7))
+    shown = double_small(image)
+    assert shown.width == expected
+    scale = expected // width
+    assert [x for x in range(expected) if shown.getpixel((x, 0)) == (9, 8, 7)] == list(
+        range(scale, 2 * scale)
+    )
 
 
 def test_large_grid_loses_images_and_stays_a_grid(tmp_path: Path) -> None:
