@@ -99,10 +99,11 @@ def compare(models: Sequence[str], *, out: str | Path | None = None, **options: 
         models: names of trainers, and paths of runs to take as they are.
         out: folder for all results; must be new.
         options: data, budget, preset, seed, samples, features and the others of
-            `genkit.comparison.options.Options`.
+            `genkit.comparison.options.CompareOptions`.
     """
     from genkit.comparison.compare import compare as run_comparison
-    from genkit.comparison.options import Options
+    from genkit.comparison.options import CompareOptions
     from genkit.registry.catalogue import load_registry
 
-    return run_comparison(models, Options(**options), load_registry(), Path(out) if out else None)
+    chosen = CompareOptions(**options)
+    return run_comparison(models, chosen, load_registry(), Path(out) if out else None)

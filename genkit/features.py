@@ -61,7 +61,7 @@ class FeatureExtractor(nn.Module):
     `identity` is the name with the first eight hex digits of the SHA-256 of the weights: two
     extractors of one identity give the same features. It is a plain string, never a path.
     `classes` is the number of the data's own classes that the logits are of, 0 if they are of
-    others; `note` is one line on the extractor for whoever reads a score, such as its accuracy.
+    others; `note` is one line on the extractor for the readers of a score, such as its accuracy.
     """
 
     identity: str
@@ -79,7 +79,7 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def check(cls, config: Config, data: ImageData) -> None:
-        """Raise `UsageError` if the extractor cannot score a data set. Asked before hours of
+        """Raise `UsageError` if the extractor cannot score a data set. Called before hours of
         training, so it takes seconds at most: override it if `open` takes longer."""
         cls.open(config, data).check_shape(data.shape)
 
@@ -88,7 +88,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 images, (N, C, H, W), to features, (N, D) float32, and class logits, (N, K)
-        float32, or None for a network that tells no classes."""
+        float32, or None for a network without classes."""
         raise NotImplementedError
 
     def shipped_statistics(self, reference: str) -> Statistics | None:
@@ -115,7 +115,7 @@ def extract(
     extractor.eval()
     device = next((weights.device for weights in extractor.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        for batch in images.split(BATCH_SIZE):
+        for batch in torch.split(images, BATCH_SIZE):
             with plugin_code(f"features {extractor.identity}"):
                 outputs = extractor(batch.to(device))
             for layer, values, into in zip(
@@ -178,7 +178,7 @@ class ImageSet:
 
     @property
     def logits(self) -> Tensor | None:
-        """(N, K) float32, or None for an extractor that tells no classes."""
+        """(N, K) float32, or None for an extractor without classes."""
         return self._outputs[1]
 
     @property

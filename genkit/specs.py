@@ -120,12 +120,16 @@ class ImageShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every spec has: a name to type, one line of help, a target and a config class."""
+    """What every spec has: a name to type, one line of help, a target and a config class.
+
+    `records` names distributions whose versions are recorded beside results that it had a part in.
+    """
 
     name: str
     summary: str
     target: str
     config: type[Config] = Config
+    records: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
@@ -199,6 +203,8 @@ class Column:
         scale: factor on the value in tables, which the title should say ("KID x1000").
         decimals: digits after the point in tables.
         shown: in tables; else in JSON only.
+        help: what the value says, in a sentence or two, for the report page and `genkit info`;
+            without it the page shows the metric's summary.
     """
 
     name: str
@@ -209,6 +215,7 @@ class Column:
     scale: float = 1.0
     decimals: int = 2
     shown: bool = True
+    help: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,6 +13,7 @@ from genkit.io.processes import is_first
 if TYPE_CHECKING:
     from genkit.io.progress import Reporter
     from genkit.registry.catalogue import Registry
+    from genkit.report.rows import ScoreRow
 
 
 def registry() -> Registry:
@@ -41,7 +42,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def show(
-    rows: list[dict[str, Any]],
+    rows: list[ScoreRow],
     found: Registry,
     features: str | None,
     rank_by: str | None,

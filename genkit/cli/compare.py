@@ -1,4 +1,4 @@
-"""`genkit compare`, and the look at data, features and device that it takes first."""
+"""`genkit compare`, and `genkit inspect`, by which it checks data, features and device first."""
 
 from __future__ import annotations
 
@@ -64,11 +64,10 @@ def compare(
 ) -> None:
     """Train models under one budget, score all alike, and rank them in one table."""
     from genkit.comparison.compare import compare as run_comparison
-    from genkit.comparison.options import Options
-    from genkit.report.ranking import CALIBRATION
+    from genkit.comparison.options import CompareOptions
     from genkit.report.tables import print_cards, write_json_output
 
-    options = Options(
+    options = CompareOptions(
         data=data,
         data_root=data_root,
         data_option=tuple(data_option or ()),
@@ -86,7 +85,7 @@ def compare(
     )
     comparison = run_comparison(models, options, registry(), out)
     if json:
-        write_json_output(json, comparison.rows)
+        write_json_output(json, [row.to_json() for row in comparison.rows])
     if json != "-":
         comparison.print()
         if cards:
@@ -94,8 +93,8 @@ def compare(
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)
-    if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
-        raise GenkitError("no model came through; the table says why")
+    if all(row.error for row in comparison.ranking.models):
+        raise GenkitError("all models failed; the table says why")
 
 
 def inspect(
@@ -115,4 +114,4 @@ def inspect(
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     weights = str(feature_weights) if feature_weights else None
     facts = inspect_data(registry(), chosen, features, weights, device, grid)
-    write_json_output(json or "-", facts)
+    write_json_output(json or "-", facts.to_json())

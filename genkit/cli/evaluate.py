@@ -1,4 +1,4 @@
-"""`genkit evaluate` and `genkit report`: scores of what is there already."""
+"""`genkit evaluate`: scores of runs and of files of samples."""
 
 from __future__ import annotations
 
@@ -63,26 +63,26 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
-    from genkit.evaluation.evaluator import Protocol, Yardstick
-    from genkit.evaluation.evaluator import evaluate as score
+    from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
     from genkit.evaluation.preflight import choose_data
-    from genkit.io.files import write_json
+    from genkit.evaluation.targets import evaluate as evaluate_targets
     from genkit.io.machine import count_cores
     from genkit.io.progress import new_reporter
     from genkit.io.run_directory import RunDir
     from genkit.report.page import refresh_page
-    from genkit.report.ranking import CALIBRATION, choose_column, score_columns
+    from genkit.report.ranking import choose_column, score_columns
+    from genkit.report.rows import CALIBRATION, write_evaluation
     from genkit.report.tables import write_json_output
     from genkit.runs.build import load_data
     from genkit.runs.run import load_run
 
     torch.set_num_threads(threads or count_cores())
     found = registry()
-    choose_column(score_columns(found), [], rank_by)  # better said now than after the scoring
+    choose_column(score_columns(found), [], rank_by)  # an error now, not after the scoring
     reporter = new_reporter(progress)
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         samples=samples,
         seed=seed,
         features=features,
@@ -93,19 +93,19 @@ def evaluate(
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))
-        yardstick = Yardstick.choose(found, opened, protocol, reporter)
+        evaluator = Evaluator.choose(found, opened, protocol, reporter)
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = score(
-            [*targets, *more], yardstick, lambda path: load_run(path, found, device, best=best)
+        rows = evaluate_targets(
+            [*targets, *more], evaluator, lambda path: load_run(path, found, device, best=best)
         )
     finally:
         reporter.stop()
-    calibration = [row for row in rows if row["name"] in CALIBRATION]
+    calibration = [row for row in rows if row.is_calibration]
     for row in rows:
-        if row.get("run"):
-            write_json(RunDir(Path(row["run"])).evaluation_path, [row, *calibration])
-            refresh_page(Path(row["run"]), found)
+        if row.run:
+            write_evaluation(RunDir(Path(row.run)).evaluation_path, [row, *calibration])
+            refresh_page(Path(row.run), found)
     if json:
-        write_json_output(json, rows)
+        write_json_output(json, [row.to_json() for row in rows])
     if json != "-" and progress != "json":
         show(rows, found, features or opened.features, rank_by, cards)

@@ -106,7 +106,7 @@ def check_name(name: str, package: str) -> None:
     """Raise UsageError for a name that is none, or that something has already."""
     from genkit.cli.catalogue import KINDS
     from genkit.registry.catalogue import load_registry
-    from genkit.report.ranking import CALIBRATION
+    from genkit.report.rows import CALIBRATION
     from genkit.specs import NAME
 
     if not NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Pictures made of pictures: sample grids side by side."""
+"""The picture of a comparison: a grid of samples of each model, side by side."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from genkit.io.files import write_atomic
+from genkit.report.thumbnails import double_small
 
 
 def join_grids(pictures: list[tuple[str, Path]], path: Path) -> None:
-    """Sample grids side by side, each under its model's name, at twice their size."""
+    """Sample grids side by side, each under its model's name, small ones at twice their
+    size."""
     grids = []
     for name, source in pictures:
         with Image.open(source) as image:
-            size = (2 * image.width, 2 * image.height) if image.width < 600 else image.size
-            grids.append((name, image.convert("RGB").resize(size, Image.Resampling.NEAREST)))
+            grids.append((name, double_small(image.convert("RGB"))))
     margin, title = 12, 36
     width = sum(grid.width + margin for _, grid in grids) + margin
     canvas = Image.new("RGB", (width, max(g.height for _, g in grids) + title + margin), "white")

@@ -1,4 +1,4 @@
-"""The protocol of a comparison: what all its models are trained on and scored by."""
+"""The options of a comparison: what all its models are trained on and scored by."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from genkit.registry.catalogue import Registry
 
 
 @dataclass(frozen=True)
-class Options:
-    """One protocol for all: what every model of a comparison is trained on and scored by."""
+class CompareOptions:
+    """The options of `genkit compare`, the same for all its models except `set`."""
 
     data: str | None = None
     data_root: Path | None = None
@@ -30,7 +30,7 @@ class Options:
     device: str = "auto"
     workers: int | None = None
 
-    def with_data(self, recorded: Mapping[str, Any] | None, registry: Registry) -> Options:
+    def with_data(self, recorded: Mapping[str, Any] | None, registry: Registry) -> CompareOptions:
         """The same options with the data named: as given, else as a run recorded it, else the
         default data set."""
         if self.data is not None:
@@ -61,6 +61,7 @@ class Options:
         return found
 
     def data_arguments(self) -> list[str]:
+        """The data options as arguments of a command."""
         arguments = ["--data", str(self.data)]
         if self.data_root:
             arguments += ["--data-root", str(self.data_root)]
@@ -69,6 +70,7 @@ class Options:
         return arguments
 
     def feature_arguments(self) -> list[str]:
+        """The options of data, features and device as arguments of a command."""
         arguments = [*self.data_arguments(), "--device", self.device]
         if self.features:
             arguments += ["--features", self.features]

@@ -1,4 +1,4 @@
-"""Calls one metric, and keeps its failure to its own columns."""
+"""Calls one metric; its failure costs its own columns only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from genkit.specs import MetricSpec
 def measure(
     entry: Entry[MetricSpec], samples: ImageSet, reference: Reference
 ) -> tuple[dict[str, Estimate], list[PluginError]]:
-    """What a metric says of samples, by column, and what went wrong, in one line each.
+    """A metric's estimates for samples, by column, and what went wrong, in one line each.
 
-    Whatever a metric raises or returns costs its own columns and nothing else: one that raises
-    loses all of them, a value that is not a finite number the column it is for.
+    A metric that raises an error loses all its columns, a value that is not a finite number costs
+    the column it is for; no other metric is affected.
 
     Raises:
-        GenkitError: what the metric says to its user, such as UsageError.
+        GenkitError: the metric raised it, for instance a UsageError for its user.
     """
     spec, plugin = entry.spec, entry.plugin
     what = f"metric {spec.name!r} of {plugin.distribution} {plugin.version}"
@@ -48,9 +48,9 @@ def measure(
         if estimate is not None:
             found[column] = estimate
             continue
-        why = "not a finite number" if column in columns else "which is none of its columns"
-        said = " ".join(f"{value!r:.60}".split())
-        problems.append(PluginError(f"{what} returned {column!r} = {said}, {why} ({spec.target})"))
+        why = "not a finite number" if column in columns else "which is not one of its columns"
+        shown = " ".join(f"{value!r:.60}".split())
+        problems.append(PluginError(f"{what} returned {column!r} = {shown}, {why} ({spec.target})"))
     return found, problems
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from genkit.evaluation.nearest import Nearest, closer_to_train
 from genkit.features import ImageSet
 from genkit.metrics import Reference, choice
 from genkit.report.protocol_card import FLAGGED
+from genkit.report.rows import NearestShares
 from genkit.sampling.grids import make_grid, save_png
 
 MOST_IMAGES, FEWEST_IMAGES = 2000, 200
@@ -25,7 +25,12 @@ PANEL = 16  # samples in the picture
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Nearest neighbours of samples, in pixels and in features; `samples` are those looked at."""
+    """Nearest neighbours of samples, in pixels and in features.
+
+    Args:
+        samples: those looked at, uint8, (n, C, H, W).
+        train: the training split, uint8, (N, C, H, W).
+    """
 
     samples: Tensor
     train: Tensor
@@ -47,7 +52,7 @@ class Memorisation:
         Args:
             images: uint8, (n, C, H, W).
             samples, reference: the same images with features, and what to compare them with.
-            places: where each image stands in the test split, if it is from there.
+            places: int64, (n,), where each image stands in the test split, if it is from there.
         """
         train, test = torch.from_numpy(data.train.images), torch.from_numpy(data.test.images)
         if places is not None and len(test) < 2:
@@ -66,18 +71,17 @@ class Memorisation:
         return cls(looked, train, pixels, features)
 
     @property
-    def shares(self) -> dict[str, Any]:
-        """By space, "pixels" and "features": the share of samples closer to the training split
-        (0.5 for images that nobody has seen, 1 for copies) and its standard deviation. "flagged"
-        says that one of them is above 0.6, and not by chance."""
-        found: dict[str, Any] = {"images": len(self.samples)}
+    def shares(self) -> NearestShares:
+        """The shares of samples closer to the training split; flagged if one of them is above 0.6,
+        and not by chance."""
+        found: dict[str, float] = {}
         flagged = False
         for space, nearest in (("pixels", self.pixels), ("features", self.features)):
             if nearest is not None:
-                found[space] = nearest.share
-                found[f"{space}_deviation"] = nearest.deviation
+                found |= {space: nearest.share, f"{space}_deviation": nearest.deviation}
                 flagged |= nearest.share > FLAGGED and nearest.surprise > SURPRISE
-        return {**found, "flagged": flagged}
+        shares = NearestShares(images=len(self.samples), flagged=flagged)
+        return shares.model_copy(update=found)
 
     def save_panel(self, path: Path) -> None:
         """Write a PNG: the 16 samples most like copies, those that are closest to a training image

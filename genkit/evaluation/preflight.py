@@ -1,4 +1,4 @@
-"""What can be found out before hours of training: which data, and whether it can be scored."""
+"""Checks before hours of training: which data, and whether it can be scored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from genkit.config.validation import validate
 from genkit.evaluation.reference import find_features
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
+from genkit.report.rows import DataFacts
 from genkit.runs.build import load_data
 from genkit.runs.run import read_values
 from genkit.sampling.grids import make_grid, save_png
@@ -41,10 +42,11 @@ def inspect_data(
     weights: str | None,
     device: str,
     grid: Path | None,
-) -> dict[str, Any]:
-    """What a comparison has to know before it starts: UsageError if data or features fail it.
+) -> DataFacts:
+    """What a comparison has to know before it starts; writes test images to `grid`, if given.
 
-    Writes test images to `grid`, if given.
+    Raises:
+        UsageError: the data cannot be loaded, or the features cannot score it.
     """
     data = load_data(registry, validate(RunConfig, chosen))
     name = features or data.features
@@ -54,11 +56,11 @@ def inspect_data(
     if grid:
         save_png(make_grid(torch.from_numpy(data.test.images[:GRID_IMAGES])), grid)
     chosen_device = choose_device(device)
-    return {
-        "device": chosen_device.type,
-        "devices": visible_devices(chosen_device),
-        "shape": str(data.shape),
-        "train_images": len(data.train.images),
-        "features": name,
-        "notes": list(data.notes),
-    }
+    return DataFacts(
+        device=chosen_device.type,
+        devices=tuple(visible_devices(chosen_device)),
+        shape=str(data.shape),
+        train_images=len(data.train.images),
+        features=name,
+        notes=tuple(data.notes),
+    )

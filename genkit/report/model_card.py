@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from genkit.errors import printable
-from genkit.report.protocol_card import entries
-from genkit.report.ranking import CALIBRATION, Ranking, footnotes
+from genkit.report.ranking import Ranking, footnotes
 from genkit.report.tables import fields
 
 MOST_CLASSES = 20  # whose names are shown
@@ -22,7 +21,7 @@ Facts = Mapping[str, Any]
 
 
 def code(text: object) -> str:
-    """Text from outside as a code span, in which nothing is markup; fit for a table's cell."""
+    """Text from outside as a code span, in which nothing is markup; also fits a table's cell."""
     shown = printable(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     pad = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
@@ -56,7 +55,7 @@ def model_card(
         plugin: distribution and version that brings the model; version "file" for a file.
         ranking: the model's scores and the calibration rows'; None if it was not evaluated.
         features: name of the features behind them.
-        network: `onnx_network.Network.facts`, if there is one.
+        network: what `Network.facts` of `genkit.runs.onnx` returns, if there is one.
     """
     name, data = config["model"], config["data"]
     lines = [
@@ -161,18 +160,18 @@ def _usage(plugin: tuple[str, str]) -> list[str]:
 
 def _scores(ranking: Ranking | None, features: str | None) -> list[str]:
     if ranking is None:
-        return ["These weights have not been evaluated: nothing is known of how good samples are."]
+        return ["These weights have not been evaluated: how good their samples are is not known."]
     distances, others, costs = fields(ranking, features)
     shown = [*distances, *others, *(f for f in costs if f.heading.startswith(("near", "sample")))]
-    names = " | ".join(escape(row["name"]) for row in ranking.rows)
+    names = " | ".join(escape(row.name) for row in ranking.rows)
     lines = [f"| | {names} |", "|---" * (len(ranking.rows) + 1) + "|"]
     for field in shown:
         heading = " ".join(field.heading.replace("-\n", "").split("\n"))
         lines.append(f"| {escape(heading)} | {' | '.join(map(escape, field.cells))} |")
     notes = [line for line in footnotes(ranking) if not line.startswith("Ranked by")]
     lines += ["", *(f"- {escape(line)}" for line in notes), "", "What stands behind them:", ""]
-    card = next(row["card"] for row in ranking.rows if row["name"] not in CALIBRATION)
-    return [*lines, *table([(title, code(text)) for title, text in entries(card)])]
+    card = next(row.card for row in ranking.models if row.card)
+    return [*lines, *table([(title, code(text)) for title, text in card.lines().items()])]
 
 
 def _onnx(network: Facts) -> Iterator[str]:
@@ -202,9 +201,8 @@ def _onnx(network: Facts) -> Iterator[str]:
 def _limits(config: Facts, ranking: Ranking | None) -> Iterator[str]:
     yield f"It draws {_size(config)} and no others; no label says what they are to show."
     yield "What its training images lack or overdo, its samples lack or overdo, too."
-    own = [row for row in ranking.rows if row["name"] not in CALIBRATION] if ranking else []
-    shares = own[0].get("memorisation") if own else None
-    if shares and shares.get("flagged"):
+    shares = ranking.models[0].memorisation if ranking and ranking.models else None
+    if shares and shares.flagged:
         yield "Samples are closer to training than to unseen images: some may be copies."
     elif shares:
         yield "No sign of copied training images was found among the samples that were scored."

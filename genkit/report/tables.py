@@ -1,10 +1,10 @@
-"""Score tables: rows to rich tables, Markdown or JSON, ranked where that is honest. Light."""
+"""Score tables: ranked rows as rich tables, as Markdown and as JSON. Light."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.errors import GenkitError, printable
-from genkit.report.protocol_card import FLAGGED, entries
-from genkit.report.ranking import CALIBRATION, Ranking, Row
+from genkit.report.protocol_card import FLAGGED
+from genkit.report.ranking import Ranking
+from genkit.report.rows import NearestShares, ScoreRow
 from genkit.specs import Column
 
-_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as more than text
+_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as markup
 RANK = 3  # characters
 Cell = str
 
@@ -65,10 +66,9 @@ def estimate(
     return f"{text} ±{bar.removeprefix('0') or '0'}"
 
 
-def score_cell(row: Row, column: Column) -> Cell:
+def score_cell(row: ScoreRow, column: Column) -> Cell:
     """A row's score and its error bar as tables show them."""
-    value = (row.get("scores") or {}).get(column.name)
-    deviation = (row.get("deviations") or {}).get(column.name)
+    value, deviation = row.scores.get(column.name), row.deviations.get(column.name)
     return estimate(
         None if value is None else value * column.scale,
         None if deviation is None else deviation * column.scale,
@@ -76,24 +76,31 @@ def score_cell(row: Row, column: Column) -> Cell:
     )
 
 
-def _likelihood(row: Row) -> tuple[Cell, Cell]:
-    found = row.get("likelihood")
+def _likelihood(row: ScoreRow) -> tuple[Cell, Cell]:
+    found = row.likelihood
     if not found:  # a model without one says so; calibration rows have no model
-        return ("none", "none") if row.get("parameters") else ("-", "-")
-    sign = "" if found["kind"] == "exact" else "≤"  # a bound on log p from below
-    nats = estimate(-found["nats"], found.get("deviation"), 1, sign)
-    return nats, f"{sign}{found['bits_per_dimension']:.3f}"
+        return ("none", "none") if row.parameters else ("-", "-")
+    sign = "" if found.kind == "exact" else "≤"  # a bound on log p from below
+    return estimate(-found.nats, found.deviation, 1, sign), f"{sign}{found.bits_per_dimension:.3f}"
 
 
-def _share(row: Row, space: str) -> Cell:
-    found = row.get("memorisation") or {}
-    text = estimate(found.get(space), found.get(f"{space}_deviation"))
-    return f"{text}!" if found.get("flagged") and (found.get(space) or 0) > FLAGGED else text
+def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
+    """Shares of samples near training images, in pixels and in features."""
+    found = row.memorisation or NearestShares()
+
+    def cell(share: float | None, deviation: float | None) -> Cell:
+        marked = found.flagged and share is not None and share > FLAGGED
+        return f"{estimate(share, deviation)}{'!' * marked}"
+
+    return (
+        cell(found.pixels, found.pixels_deviation),
+        cell(found.features, found.features_deviation),
+    )
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
-    """The columns of all tables: distances and likelihood, then what else samples are scored by,
-    the Inception Score last, then neighbours and costs. Columns without a value are left out."""
+    """The columns of all tables: scores that rank and likelihoods, then the other scores,
+    then neighbours and costs. Columns without a value are left out."""
     rows = ranking.rows
 
     def scores(columns: Sequence[Column]) -> Iterator[Field]:
@@ -111,21 +118,26 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])
     others = [*scores([c for c in ranking.columns if not c.ranks])]
-    costs = known("near train\n(pixels)", [_share(row, "pixels") for row in rows])
-    costs += known(f"near train\n({features})", [_share(row, "features") for row in rows])
-    for heading, key in (
-        ("para-\nmeters", "parameters"),
-        ("images\nseen", "images"),
-        ("train\ns", "seconds"),
-        ("train\nimg/s", "train_rate"),
-        ("sample\nimg/s", "sample_rate"),
+    shares = [_shares(row) for row in rows]
+    costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
+    costs += known(f"near train\n({features})", [other for _, other in shares])
+    for heading, values in (
+        ("para-\nmeters", [row.parameters for row in rows]),
+        ("images\nseen", [row.images for row in rows]),
+        ("train\ns", [row.seconds for row in rows]),
+        ("train\nimg/s", [row.train_rate for row in rows]),
+        ("sample\nimg/s", [row.sample_rate for row in rows]),
     ):
-        costs += known(heading, [shorten(row.get(key)) for row in rows])
+        costs += known(heading, [shorten(value) for value in values])
     return [distances, others, costs]
 
 
 def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
-    """The groups, those that are too wide in several parts. The first has ranks beside it."""
+    """The groups, those that are too wide split. The first has ranks beside it.
+
+    Args:
+        room: for columns, in characters.
+    """
     packed: list[list[Field]] = []
     for group in groups:
         left = 0
@@ -141,7 +153,7 @@ def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
 def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[Table]:
     """Rich tables of ranked rows, none wider than `width` unless a single column is."""
     tables = []
-    names = max((len(printable(row["name"])) for row in ranking.rows), default=0)
+    names = max((len(printable(row.name)) for row in ranking.rows), default=0)
     groups = pack(fields(ranking, features), width - names)
     for number, group in enumerate(groups):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -151,17 +163,17 @@ def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[T
         for field in group:
             table.add_column(field.heading, justify="right")
         for place, row in enumerate(ranking.rows):
-            cells = [printable(row["name"]), *(field.cells[place] for field in group)]
+            cells = [printable(row.name), *(field.cells[place] for field in group)]
             if number == 0:
-                cells = [ranking.place(row), *cells]
-            style = "dim" if row["name"] in CALIBRATION else None
+                cells = [row.place, *cells]
+            style = "dim" if row.is_calibration else None
             table.add_row(*map(Text, cells), style=style)
         tables.append(table)
     return tables
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table; where the output is no terminal, as wide as it needs to be."""
+    """Print a table; where the output is not a terminal, as wide as it needs to be."""
     if not console.is_terminal:
         wanted = Measurement.get(console, console.options.update_width(10_000), table).maximum
         console.width = max(console.width, wanted)
@@ -182,34 +194,41 @@ def print_ranking(
         )
 
 
-def split_cards(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """What the rows' protocol cards have in common, under "All rows", and then, by name, what each
-    has of its own: titles to texts."""
-    cards = {printable(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
+def split_cards(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """What cards have in common, under "All rows", and then, by name, what each has of its own.
+
+    Args:
+        cards: by the name of their row, titles to texts.
+    """
     shared = set.intersection(*(set(card.items()) for card in cards.values())) if cards else set()
-    first: dict[str, str] = next(iter(cards.values()), {})
-    parts = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
+    first: Mapping[str, str] = next(iter(cards.values()), {})
+    found = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
     for name, card in cards.items():
-        parts[name] = {k: text for k, text in card.items() if (k, text) not in shared}
-    return {name: part for name, part in parts.items() if part}
+        found[printable(name)] = {k: text for k, text in card.items() if (k, text) not in shared}
+    return {name: card for name, card in found.items() if card}
 
 
-def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
+def card_texts(rows: Sequence[ScoreRow]) -> dict[str, dict[str, str]]:
+    """The rows' protocol cards by name, titles to texts."""
+    return {row.name: row.card.lines() for row in rows if row.card}
+
+
+def print_cards(rows: Sequence[ScoreRow], console: Console | None = None) -> None:
     """Print what the rows' protocol cards have in common, and then what each has of its own."""
     console = console or Console()
-    for name, part in split_cards(rows).items():
+    for name, card in split_cards(card_texts(rows)).items():
         console.print(f"\n{name}", markup=False, highlight=False)
-        for title, text in part.items():
+        for title, text in card.items():
             console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def to_markdown(ranking: Ranking, features: str | None) -> str:
-    """The same as one table of Markdown."""
+    """Ranked rows as one table of Markdown."""
     columns = [field for group in fields(ranking, features) for field in group]
     headings = ["", "model", *(c.heading.replace("-\n", "").replace("\n", " ") for c in columns)]
     lines = [headings, ["---"] * len(headings)]
     for place, row in enumerate(ranking.rows):
-        cells = [ranking.place(row), printable(row["name"]), *(c.cells[place] for c in columns)]
+        cells = [row.place, printable(row.name), *(c.cells[place] for c in columns)]
         lines.append([_MARKUP.sub(r"\\\1", cell) for cell in cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

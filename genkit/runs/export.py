@@ -17,8 +17,8 @@ from genkit.io.files import write_atomic
 from genkit.io.run_directory import SCHEMA, RunDir
 from genkit.registry.catalogue import Registry
 from genkit.report.model_card import model_card
-from genkit.report.ranking import CALIBRATION, Ranking, rank, score_columns
-from genkit.report.rows import read_rows
+from genkit.report.ranking import Ranking, rank, score_columns
+from genkit.report.rows import ScoreRow, read_rows
 from genkit.runs import checkpoint
 from genkit.runs.build import count_parameters
 from genkit.runs.onnx import export_network
@@ -79,7 +79,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     return {
         "path": str(to),
         "files": {path.name: path.stat().st_size for path in sorted(to.iterdir())},
-        "scores": ranking.rows[0]["scores"] if ranking else None,
+        "scores": ranking.rows[0].scores if ranking else None,
         "onnx": network.facts() if network else None,
     }
 
@@ -164,17 +164,22 @@ def _scores(run: Run) -> tuple[Ranking | None, str | None]:
         own, *others = read_rows([run.path])
     except UsageError:
         return None, None
-    card = own.get("card") or {}
-    best = str(card.get("weights", "")).endswith("best in training")
-    if best != run.best or own.get("images") != run.summary.get("images") or not card:
-        return None, None  # of other weights, or of an earlier moment
-    rows = []
-    for row in (own, *(row for row in others if row["name"] in CALIBRATION)):
-        told = dict(row.get("card") or {})
-        for key in ("data", "trained_on"):
-            if isinstance(told.get(key), str):
-                told[key] = public_data(told[key], run.registry)
-        rows.append({**without_paths(row), "card": without_paths(told) or None, "run": None})
-    rows[0]["name"] = run.config["model"]
-    features = str(card["features"]).rpartition("-")[0] or None
-    return rank(rows, score_columns(run.registry)), features
+    if own.card is None or own.images != run.summary.get("images"):
+        return None, None  # of an earlier moment
+    if (own.card.weights or "").endswith("best in training") != run.best:
+        return None, None  # of other weights
+    rows = [
+        _public_row(own.model_copy(update={"name": run.config["model"]}), run.registry),
+        *(_public_row(row, run.registry) for row in others if row.is_calibration),
+    ]
+    return rank(rows, score_columns(run.registry)), own.card.features_name
+
+
+def _public_row(row: ScoreRow, registry: Registry) -> ScoreRow:
+    """A row without paths on this machine."""
+    content = {**row.to_json(), "run": None}
+    card = content.get("card") or {}
+    for key in ("data", "trained_on"):
+        if card.get(key) is not None:
+            card[key] = public_data(card[key], registry)
+    return ScoreRow.from_json(without_paths(content))

@@ -7,12 +7,15 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from genkit.data import ImageData
 from genkit.registry.catalogue import Registry
+from genkit.specs import Spec
 from genkit.version import __version__
 
 
@@ -30,17 +33,28 @@ def describe_data(data: ImageData) -> dict[str, Any]:
 def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
     """Versions, command and commit: what is needed to repeat a run."""
     plugin = registry.trainers[model].plugin
+    specs = [registry.trainers[model].spec, *(e.spec for e in registry.metrics.values())]
     return {
         "genkit": __version__,
         "plugin": f"{plugin.distribution} {plugin.version}",
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "torch-fidelity": importlib.metadata.version("torch-fidelity"),
+        **recorded_versions(specs),
         **_gpu(),
         "command": sys.argv,
         "commit": _commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def recorded_versions(specs: Iterable[Spec], *others: str) -> dict[str, str]:
+    """Versions of `others` and of the distributions that the specs ask to have recorded, by name;
+    without those that are not installed."""
+    versions = {}
+    for name in dict.fromkeys([*others, *(name for spec in specs for name in spec.records)]):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _gpu() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from genkit.hookspecs import hookimpl
 from genkit.specs import Column, Config, FeaturesSpec, MetricSpec, option
 
+RECORDS = ("torch-fidelity",)  # computes the scores and holds the networks
+
 
 class WeightsConfig(Config):
     """Where a network's weights are."""
@@ -36,24 +38,28 @@ def register_features() -> list[FeaturesSpec]:
             summary="The Inception network of the published FID and IS; 91 MiB of weights",
             target="genkit_fidelity.pretrained:Inception",
             config=WeightsConfig,
+            records=RECORDS,
         ),
         FeaturesSpec(
             name="vgg16",
             summary="VGG-16, as in improved precision and recall; 528 MiB of weights",
             target="genkit_fidelity.pretrained:VGG16",
             config=WeightsConfig,
+            records=RECORDS,
         ),
         FeaturesSpec(
             name="clip",
             summary="CLIP ViT-B/32; 338 MiB of weights",
             target="genkit_fidelity.pretrained:CLIP",
             config=WeightsConfig,
+            records=RECORDS,
         ),
         FeaturesSpec(
             name="dinov2",
             summary="DINOv2 ViT-L/14; 1.1 GiB of weights, and code run from GitHub by torch.hub",
             target="genkit_fidelity.pretrained:DINOv2",
             config=WeightsConfig,
+            records=RECORDS,
         ),
     ]
 
@@ -65,7 +71,17 @@ def register_metrics() -> list[MetricSpec]:
             name="fid",
             summary="Fréchet distance of features to those of the reference (FID)",
             target="genkit_fidelity.scores:frechet",
-            columns=(Column(name="fid", title="FID", better="lower"),),
+            columns=(
+                Column(
+                    name="fid",
+                    title="FID",
+                    better="lower",
+                    help="Fréchet distance between the features of samples and of real images: how "
+                    "far apart the two clouds are as a whole. It counts what looks wrong and what "
+                    "is missing alike.",
+                ),
+            ),
+            records=RECORDS,
             definition="Gaussians fitted to all features",
         ),
         MetricSpec(
@@ -80,9 +96,12 @@ def register_metrics() -> list[MetricSpec]:
                     unbiased=True,
                     scale=1000,
                     decimals=1,
+                    help="Kernel distance between the features of samples and of real images, free "
+                    "of bias where samples are few; about 0 for real images.",
                 ),
                 Column(name="kid_std", title="KID sd", better=None, ranks=False, shown=False),
             ),
+            records=RECORDS,
             definition="cubic kernel, 100 subsets of at most 1,000, at most 10,000 real images",
         ),
         MetricSpec(
@@ -90,11 +109,37 @@ def register_metrics() -> list[MetricSpec]:
             summary="Precision, recall, density and coverage: quality and variety apart",
             target="genkit_fidelity.scores:manifold",
             columns=(
-                Column(name="precision", title="preci-\nsion", better="higher", ranks=False),
-                Column(name="recall", title="re-\ncall", better="higher", ranks=False),
-                Column(name="density", title="den-\nsity", better="higher", ranks=False),
-                Column(name="coverage", title="cover-\nage", better="higher", ranks=False),
+                Column(
+                    name="precision",
+                    title="preci-\nsion",
+                    better="higher",
+                    ranks=False,
+                    help="Share of samples that lie among real images: do they look real?",
+                ),
+                Column(
+                    name="recall",
+                    title="re-\ncall",
+                    better="higher",
+                    ranks=False,
+                    help="Share of real images that lie among samples: is everything shown?",
+                ),
+                Column(
+                    name="density",
+                    title="den-\nsity",
+                    better="higher",
+                    ranks=False,
+                    help="How closely real images surround each sample; about 1 for real images.",
+                ),
+                Column(
+                    name="coverage",
+                    title="cover-\nage",
+                    better="higher",
+                    ranks=False,
+                    help="Share of real images with a sample nearby; like recall, less fooled by "
+                    "outliers.",
+                ),
             ),
+            records=RECORDS,
             definition="as many real images as samples, at most 10,000; 3 neighbours for precision "
             "and recall, 5 for density and coverage",
         ),
@@ -103,8 +148,21 @@ def register_metrics() -> list[MetricSpec]:
             summary="Class coverage and confident samples, by a classifier of the data's classes",
             target="genkit_fidelity.classes:score",
             columns=(
-                Column(name="class_coverage", title="class\ncover", better="higher", ranks=False),
-                Column(name="confident", title="confi-\ndent", better="higher", ranks=False),
+                Column(
+                    name="class_coverage",
+                    title="class\ncover",
+                    better="higher",
+                    ranks=False,
+                    help="How evenly the classes of the data are shown; 1 if as often as in the "
+                    "data.",
+                ),
+                Column(
+                    name="confident",
+                    title="confi-\ndent",
+                    better="higher",
+                    ranks=False,
+                    help="Share of samples that a classifier is sure of.",
+                ),
             ),
             definition="overlap of the class histograms; confident above 0.9",
         ),
@@ -113,9 +171,17 @@ def register_metrics() -> list[MetricSpec]:
             summary="Inception Score (IS): sure and varied answers; blind to collapse, never ranks",
             target="genkit_fidelity.scores:inception",
             columns=(
-                Column(name="is", title="IS", better="higher", ranks=False),
+                Column(
+                    name="is",
+                    title="IS",
+                    better="higher",
+                    ranks=False,
+                    help="Inception Score: sure and varied answers of a classifier. Blind to much; "
+                    "never ranks.",
+                ),
                 Column(name="is_std", title="IS sd", better=None, ranks=False, shown=False),
             ),
+            records=RECORDS,
             definition="10 parts in random order",
         ),
     ]

@@ -117,7 +117,10 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("resume nowhere", "nowhere does not exist; give the path of a run"),
         ("sample nowhere", "nowhere does not exist; give the path of a run"),
         ("resume nowhere --budget 0s", "'--budget': '0s' is no budget"),
-        ("compare vae --rank-by is", "--rank-by 'is' is no score that ranks; there are: fid, kid"),
+        (
+            "compare vae --rank-by is",
+            "--rank-by 'is' is not a score that ranks; there are: fid, kid",
+        ),
         ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
         ("list --json nowhere/list.json", "is no path of a file in a folder that exists"),
     ],
@@ -130,6 +133,7 @@ def test_mistyped_word_gets_the_closest_one(
 
 def test_info_of_a_metric_says_what_ranks_and_how_it_is_defined(light: dict[str, Answer]) -> None:
     text = light["info kid"].out
+    assert "Kernel distance between the features" in " ".join(text.split())
     assert "kid: lower is better, ranks models, unbiased" in text
     assert "cubic kernel, 100 subsets" in text
 
@@ -362,7 +366,7 @@ def test_path_that_is_no_run_is_refused_by_name(
         ("evaluate real --json missing/rows.json", "is no path of a file in a folder that"),
         ("compare vae -n 3", "'--samples'"),
         ("compare vae --budget soon", "--budget: 'soon' is no budget"),
-        ("compare vae vae", "'vae' is there twice"),
+        ("compare vae vae", "'vae' is named twice"),
         ("compare vae --json missing/rows.json", "is no path of a file in a folder that"),
     ],
 )

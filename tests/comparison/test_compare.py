@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.comparison.compare import choose_entrants, compare
-from genkit.comparison.options import Options
+from genkit.comparison.candidates import choose_candidates
+from genkit.comparison.compare import compare
+from genkit.comparison.options import CompareOptions
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
 
@@ -34,23 +35,23 @@ def genkit(*arguments, cwd, **environment):
 
 
 def test_model_given_twice_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="'vae' is there twice"):
-        choose_entrants(["vae", "dcgan", "vae"], registry, tmp_path)
+    with pytest.raises(UsageError, match="'vae' is named twice"):
+        choose_candidates(["vae", "dcgan", "vae"], registry, tmp_path)
 
 
 def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'vae'"):
-        choose_entrants(["dcgan", "vea"], registry, tmp_path)
+        choose_candidates(["dcgan", "vea"], registry, tmp_path)
 
 
 def test_path_that_is_no_run_is_refused(registry, tmp_path):
     with pytest.raises(UsageError, match="is no run directory"):
-        choose_entrants([str(tmp_path)], registry, tmp_path)
+        choose_candidates([str(tmp_path)], registry, tmp_path)
 
 
 def test_bad_budget_is_refused(registry, tmp_path):
     with pytest.raises(UsageError, match="'abc' is no budget"):
-        compare(["vae"], Options(budget="abc"), registry, tmp_path / "out")
+        compare(["vae"], CompareOptions(budget="abc"), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -66,14 +67,14 @@ def test_bad_budget_is_refused(registry, tmp_path):
 )
 def test_option_for_one_model_is_checked_before_training(registry, tmp_path, text, complaint):
     with pytest.raises(UsageError, match=complaint):
-        compare(["vae"], Options(set=(text,)), registry, tmp_path / "out")
+        compare(["vae"], CompareOptions(set=(text,)), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_folder_with_files_in_it_is_refused_and_left_alone(registry, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is not empty"):
-        compare(["vae"], Options(), registry, tmp_path)
+        compare(["vae"], CompareOptions(), registry, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -81,7 +82,12 @@ def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_pat
     path = tmp_path / "small.npz"
     np.savez(path, images=np.zeros((40, 16, 16), np.uint8))
     with pytest.raises(UsageError, match="1 x 28 x 28, not 1 x 16 x 16"):
-        compare(["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out")
+        compare(
+            ["vae"],
+            CompareOptions(data=f"npz:{path}", features="digits"),
+            registry,
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -197,15 +203,15 @@ def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     )
     assert done.returncode == 1
     assert "vae failed: vae takes images of 8 to 128 pixels a side, not 1 x 4 x 4" in done.stdout
-    assert done.stderr.strip().endswith("Error: no model came through; the table says why")
+    assert done.stderr.strip().endswith("Error: all models failed; the table says why")
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (Options(), ("npz:/sprites.npz", ("size=8",))),
-        (Options(data="mnist"), ("mnist", ())),
-        (Options(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
+        (CompareOptions(), ("npz:/sprites.npz", ("size=8",))),
+        (CompareOptions(data="mnist"), ("mnist", ())),
+        (CompareOptions(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
     ],
 )
 def test_data_is_that_of_a_run_unless_named(options, expected):
@@ -213,7 +219,7 @@ def test_data_is_that_of_a_run_unless_named(options, expected):
     registry = load_registry()
     chosen = options.with_data(recorded, registry)
     assert (chosen.data, chosen.data_option) == expected
-    assert Options().with_data(None, registry).data == "mnist-mini"
+    assert CompareOptions().with_data(None, registry).data == "mnist-mini"
 
 
 @pytest.mark.thorough
@@ -239,5 +245,5 @@ def test_command_and_python_have_the_same_defaults():
     from genkit.cli.compare import compare
 
     parameters = inspect.signature(compare).parameters
-    for name, value in vars(Options()).items():
+    for name, value in vars(CompareOptions()).items():
         assert (parameters[name].default or None) == (value or None), name

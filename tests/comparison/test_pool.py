@@ -10,8 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from genkit.comparison import pool as crews
-from genkit.comparison.pool import Crew
+from genkit.comparison import pool
+from genkit.comparison.pool import ProcessPool
 from genkit.compute.device import visible_devices
 
 TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
@@ -21,14 +21,15 @@ TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands write the device that they were given into the file that they are called with."""
     code = TELL.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
-    monkeypatch.setattr(crews, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
     return [str(tmp_path / str(i)) for i in range(4)]
 
 
 def run(paths: list[str], devices: list[str], workers: int) -> list[str]:
-    with Crew(Console(quiet=True), devices=devices) as crew, ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda path: crew.run([path], "x"), paths))
-        assert set(crew.busy.values()) <= {0}
+    processes = ProcessPool(Console(quiet=True), devices=devices)
+    with processes, ThreadPoolExecutor(workers) as threads:
+        list(threads.map(lambda path: processes.run([path], "x"), paths))
+        assert set(processes.busy.values()) <= {0}
     return [Path(path).read_text() for path in paths]
 
 

@@ -234,11 +234,11 @@ def test_every_method_of_a_model_stands_in_the_page_with_its_arguments() -> None
 # left out, "*" stands before those that are given by name. Lines may be added, and parameters with
 # "=" at the end of a line; whatever else changes here is version 2 of the plugin interface.
 PROMISED = """
-specs.TrainerSpec(*, name, summary, target, config=, presets=)
-specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=)
-specs.MetricSpec(*, name, summary, target, config=, columns=, definition=)
-specs.FeaturesSpec(*, name, summary, target, config=, quick=)
-specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=)
+specs.TrainerSpec(*, name, summary, target, config=, presets=, records=)
+specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=, records=)
+specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, records=)
+specs.FeaturesSpec(*, name, summary, target, config=, quick=, records=)
+specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=, help=)
 specs.option(default, description, *, ge=, gt=, le=, lt=, multiple_of=, panel=)
 specs.ImageShape(channels, height, width, classes=)
 model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=)

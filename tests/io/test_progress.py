@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from genkit.cli import main
-from genkit.comparison.pool import Crew
+from genkit.comparison.pool import ProcessPool
 from genkit.io import progress
 from genkit.io.preview import Preview
 from genkit.io.progress import Bar, JSONLines, Lines, Reporter, new_bars, new_reporter, show_state
@@ -153,29 +153,29 @@ print(json.dumps({"event": "update", "score": SCORE, **state}), flush=True)
 
 
 @pytest.fixture
-def crew_of(monkeypatch):
-    """A crew whose commands are Python source."""
-    from genkit.comparison import pool as crew
+def pool_of(monkeypatch):
+    """A pool whose commands are Python source."""
+    from genkit.comparison import pool
 
-    monkeypatch.setattr(crew, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
-    return Crew
+    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
+    return ProcessPool
 
 
-def test_each_title_has_one_bar_for_all_its_parts_and_those_that_wait_have_one(crew_of):
-    with crew_of(terminal()) as crew:
-        crew.expect(["dcgan", "vae"])
-        assert [task.fields["note"] for task in crew.bars.tasks] == ["waiting", "waiting"]
-        crew.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
-        assert crew.bars.tasks[0].fields["note"] == "training done  kid 0.25"
-        crew.run([TELLS.replace("SCORE", "{}")], "dcgan", "scoring")
-        notes = [task.fields["note"] for task in crew.bars.tasks]
+def test_each_title_has_one_bar_for_all_its_parts_and_those_that_wait_have_one(pool_of):
+    with pool_of(terminal()) as processes:
+        processes.expect(["dcgan", "vae"])
+        assert [task.fields["note"] for task in processes.bars.tasks] == ["waiting", "waiting"]
+        processes.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
+        assert processes.bars.tasks[0].fields["note"] == "training done  kid 0.25"
+        processes.run([TELLS.replace("SCORE", "{}")], "dcgan", "scoring")
+        notes = [task.fields["note"] for task in processes.bars.tasks]
     assert notes == ["scoring done  kid 0.25", "waiting"]
 
 
-def test_piped_crew_prints_lines_with_the_same(crew_of):
+def test_piped_pool_prints_lines_with_the_same(pool_of):
     console = Console(file=io.StringIO(), width=60)
-    with crew_of(console) as crew:
-        crew.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
+    with pool_of(console) as processes:
+        processes.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
     assert console.file.getvalue().splitlines() == [
         "dcgan: training: 50%  9 img/s  kid 0.25  a/loss 2  7 s left",
         "dcgan: training: done",

@@ -16,6 +16,7 @@ from rich.console import Console
 from genkit.errors import GenkitError
 from genkit.report.protocol_card import FLAGGED
 from genkit.report.ranking import footnotes, rank
+from genkit.report.rows import ScoreRow
 from genkit.report.tables import (
     estimate,
     print_cards,
@@ -48,6 +49,9 @@ CARD = {
     "samples": 2000,
     "reference": "mnist-train",
     "reference_images": 60_000,
+    "data_fingerprint": "aa",
+    "quantisation": "uint8",
+    "metrics": {},
 }
 
 
@@ -102,13 +106,13 @@ def printed(
 ) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    ranking = rank(rows, COLUMNS)
+    ranking = rank(list(map(ScoreRow.from_json, rows)), COLUMNS)
     print_ranking(ranking, features, footnotes(ranking), console)
     return out.getvalue().splitlines()
 
 
 def markdown(rows: list[dict[str, Any]], columns: list[Column]) -> str:
-    return to_markdown(rank(rows, columns), "digits")
+    return to_markdown(rank(list(map(ScoreRow.from_json, rows)), columns), "digits")
 
 
 # ---- numbers
@@ -250,7 +254,7 @@ def test_markdown_has_as_many_cells_in_each_line_and_escapes_names() -> None:
 def test_cards_are_printed_once_for_what_they_share() -> None:
     rows = [full_row("dcgan", 1.0), full_row("vae", 2.0, card={**CARD, "weights": "raw"})]
     out = io.StringIO()
-    print_cards(rows, Console(file=out, width=80))
+    print_cards(list(map(ScoreRow.from_json, rows)), Console(file=out, width=80))
     shared, own = out.getvalue().split("\nvae\n")
     assert shared.startswith("\nAll rows\n  features: digits-0123abcd\n")
     assert "  number of reference images: 60,000\n" in shared and "\ndcgan\n" not in shared
