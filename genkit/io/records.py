@@ -63,3 +63,13 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write the record atomically; WriteError if that is not possible."""
         write_json(path, self.to_json())
+
+
+class BestPointer(Record):
+    """`checkpoints/best.json`: which weights scored best so far, and by what."""
+
+    step: int
+    file: str
+    sha256: str
+    column: str
+    value: float

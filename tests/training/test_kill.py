@@ -36,10 +36,11 @@ OFTEN = {"checkpoint_seconds": 1e-9, "log_every": 1, "watch": 0, "grids": 2}
 WATCHED = {"data": "mnist-mini", "grids": 4, "watch": 16}
 # What a save does, in order. Pruning begins when there are three states.
 SAVE = """sync metrics.jsonl
-    write .STATE.pt.tmp, sync .STATE.pt.tmp, replace STATE.pt, sync checkpoints
+    write .STATE.safetensors.tmp, sync .STATE.safetensors.tmp
+    replace STATE.safetensors, sync checkpoints
     write .STATE.json.tmp, sync .STATE.json.tmp, replace STATE.json, sync checkpoints
     write .last.json.tmp, sync .last.json.tmp, replace last.json, sync checkpoints
-    unlink OLD.json, unlink OLD.pt
+    unlink OLD.json, unlink OLD.safetensors
     write .model.safetensors.tmp, sync .model.safetensors.tmp, replace model.safetensors, sync run
     write .summary.json.tmp, sync .summary.json.tmp, replace summary.json, sync run"""
 
@@ -223,7 +224,7 @@ def outcome(path):
         "state": state["loop"],
         "weights": directory.weights_path.read_bytes(),
         "best": best,
-        "best weights": best and (directory.checkpoints / best["file"]).read_bytes(),
+        "best weights": best and (directory.checkpoints / best.file).read_bytes(),
         "metrics": [{k: v for k, v in row.items() if k not in TIMES} for row in rows],
         "warnings": summary["warnings"],
         "samples": {path.name: path.read_bytes() for path in directory.samples.iterdir()},
