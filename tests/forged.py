@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 import json
 import math
@@ -9,12 +11,17 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from toys import Denoiser, make_loop
+from toys import Denoiser, TinyGAN, make_loop, same_bits
 
+from genkit.model import Phase
+from genkit.runs.checkpoint import load_state, save_state
+from genkit.runs.state_file import check_state
 from genkit.runs.tree import pack
+from genkit.training.loop import Loop
 
 CUTS = (0, 1, 3, 10, 30, 50, 70, 90, 99, 99.9)  # percent
 LAST = "layers.2.weight"  # of a toy's tensors by name: the others would be copied before it
@@ -186,3 +193,63 @@ def bombs() -> dict[str, bytes]:
         "a length": raw(b"{}", length=2**40),
         "a device": bomb({"device": "cuda:" + "9" * 5_000}),
     }
+
+
+# ---- training states in place
+
+NAME = "step-000000002"
+
+
+class Call:
+    """Unpickled, it would call a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def make_gan() -> TinyGAN:
+    """A model of two phases on one optimizer."""
+
+    def plan(m: Any, g: Any, d: Any) -> list[Phase]:
+        return [Phase(name=n, loss=m.discriminator_loss, optimizer=d) for n in ("d", "again")]
+
+    return TinyGAN(plan)
+
+
+def plant(folder: Path, content: bytes) -> Path:
+    """Put a state into place, with a valid sidecar."""
+    path = folder / f"{NAME}.safetensors"
+    path.write_bytes(content)
+    sidecar = {"step": 2, "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
+    return path
+
+
+def make_states(folder: Path) -> tuple[Path, Loop, list[Any]]:
+    """A folder with the states of steps 1 and 2, the loop and the state of each."""
+    loop = make_loop(Denoiser(), ema_half_life=50)
+    states = []
+    for _ in range(2):
+        loop.iterate()
+        states.append(copy.deepcopy({"loop": loop.state_dict(), "seconds": float(loop.step)}))
+        save_state(folder, loop.step, states[-1])
+    return folder, loop, states
+
+
+def fits(loop: Loop) -> Callable[[Any], None]:
+    return lambda state: check_state(state, loop.model, loop.average, loop.optimizers)
+
+
+def assert_passed_over(run: tuple[Path, Loop, list[Any]]) -> str:
+    """The state of step 1 is taken, nothing of the loop changes; returns what is said of step 2."""
+    folder, loop, states = run
+    before = copy.deepcopy(loop.state_dict())
+    state, notes = load_state(folder, fits(loop))
+    assert same_bits(state, states[0]) and same_bits(loop.state_dict(), before)
+    assert len(notes) == 1
+    assert f"{NAME}.safetensors is damaged and was passed over: " in notes[0]
+    assert notes[0].isprintable() and len(notes[0]) < 400
+    return notes[0]

@@ -80,7 +80,7 @@ def unpack(content: bytes) -> Any:
         tree = _decode(parse_json(header["__metadata__"]["tree"]), tensors)
     except MALFORMED as error:
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"it is not a training state: {reason}") from None
+        raise CheckpointError(f"it is not a training state: {reason:.200}") from None
     for name in tensors:
         raise CheckpointError(f"it holds {name!r:.200}, which its tree does not name")
     return tree
