@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -15,13 +16,13 @@ from genkit.io.files import write_atomic
 
 
 def cache_folder(kind: str) -> Path:
-    """Where things are kept that can be computed anew: $GENKIT_CACHE, else ~/.cache/genkit."""
-    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
-    return Path(root) / kind
+    """Where things are kept that can be computed again: in $GENKIT_CACHE, else the user's cache."""
+    root = os.environ.get("GENKIT_CACHE") or user_cache_path("genkit", appauthor=False)
+    return Path(os.path.expanduser(root)) / kind
 
 
 def read_kept(path: Path) -> dict[str, Tensor] | None:
-    """Tensors out of the cache; None if they are not there, damaged or cannot be read."""
+    """Tensors out of the cache, of any shape; None if they are missing, damaged or unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
             recorded = file.metadata()["sha256"]
@@ -32,7 +33,9 @@ def read_kept(path: Path) -> dict[str, Tensor] | None:
 
 
 def keep(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Keep tensors for the next time; a cache that cannot be written is only slower."""
+    """Keep tensors of any shape for the next time; without a cache that can be written, the next
+    command computes them again."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, save(tensors, {"sha256": digest(tensors)}))
@@ -41,7 +44,7 @@ def keep(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
+    """SHA-256, in hex, of names, shapes and numbers: safetensors does not notice a flipped bit."""
     hashed = hashlib.sha256()
     for name in sorted(tensors):
         hashed.update(f"{name} {tuple(tensors[name].shape)};".encode())
