@@ -19,7 +19,7 @@ import pytest
 import torch
 from toys import child_environment, registry, same_bits, train_tiny, write_npz
 
-from genkit.io import run_directory as rundir
+from genkit.io import files, run_directory
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.runs.checkpoint import load_state, read_best
@@ -85,7 +85,7 @@ class Plug:
                 plug.note("unlink", path)
             unlink(path, **options)
 
-        rundir.open = opened
+        files.open = run_directory.open = opened
         os.replace, os.unlink = noted_replace, noted_unlink
         # Nothing is lost without: a killed process leaves what it wrote to the system.
         os.fsync = lambda number: plug.note("sync", os.readlink(f"/proc/self/fd/{number}"))
@@ -179,9 +179,8 @@ def server():
     """Runs a case in processes that may be killed; returns how they ended."""
     command = [sys.executable, __file__]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, env=child_environment()
-    ) as process:
+    environment = {**child_environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
 
         def run(**case):
             process.stdin.write(json.dumps(case) + "\n")
