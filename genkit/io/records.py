@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genkit.errors import GenkitError, printable
 from genkit.io.files import read_json, write_json
@@ -68,8 +68,8 @@ class Record(BaseModel):
 class BestPointer(Record):
     """`checkpoints/best.json`: which weights scored best so far, and by what."""
 
-    step: int
-    file: str
-    sha256: str
-    column: str
-    value: float
+    step: int = Field(description="iterations done when these weights were drawn from")
+    file: str = Field(description="name of the file of weights beside it")
+    sha256: str = Field(description="of that file, in hex")
+    column: str = Field(description='the score, such as "kid"')
+    value: float = Field(description="what it was")

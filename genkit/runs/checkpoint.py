@@ -28,8 +28,11 @@ KEEP = 2  # the newest, and one before it in case the newest is damaged
 def save_state(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the training state of a step, point `last.json` at it, drop all but the newest two.
 
-    The pointer holds the file's SHA-256: safetensors reads a file with a flipped bit without a
-    word. Raises PluginError for a state that holds more than tensors, numbers and text.
+    The pointer holds the file's SHA-256, since safetensors does not notice a flipped bit.
+
+    Raises:
+        PluginError: the state holds more than tensors, numbers and text.
+        WriteError: it could not be written.
     """
     with plugin_code("saving the training state"):
         content = pack(dict(state))
@@ -42,8 +45,10 @@ def save_state(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
         p for p in directory.glob("step-*.safetensors") if re.fullmatch(r"step-\d{9}", p.stem)
     ]
     whole = sorted(p for p in states if p.with_suffix(".json").exists() and p <= path)
-    for old in {*states} - {*whole[-KEEP:]}:  # also later ones: damaged, or they would be this one
-        old.with_suffix(".json").unlink(missing_ok=True)  # first: it is nothing without the state
+    for old in {*states} - {*whole[-KEEP:]}:  # also later ones, which are damaged
+        old.with_suffix(".json").unlink(
+            missing_ok=True
+        )  # first, since it is useless without the state
         old.unlink(missing_ok=True)
     for torn in directory.glob(".step-*.tmp"):  # of a run that was killed while it wrote
         torn.unlink(missing_ok=True)
@@ -85,8 +90,9 @@ def load_state(
 
 
 def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> str:
-    """Write a model's parameters and buffers as safetensors, which takes no views and no sharing:
-    each tensor is a copy, and tied weights are written twice. Returns the file's SHA-256.
+    """Write a model's parameters and buffers as safetensors; returns the file's SHA-256, in hex.
+
+    Each tensor is written by itself, tied weights twice, since safetensors takes no views.
 
     The card, of JSON's types, goes into the file as metadata "genkit": safetensors writes several
     keys in random order, and then equal weights would not make equal files.
@@ -143,7 +149,7 @@ def best_weights(directory: Path) -> Path:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy weights from a safetensors file into a model, once all of them are what they must be."""
+    """Copy weights from a safetensors file into a model, after all of them were checked."""
     copy_weights(read_weights(path, model), model)
 
 

@@ -26,10 +26,10 @@ def check_state(
     average: nn.Module | None,
     optimizers: Sequence[Optimizer],
 ) -> None:
-    """Raise CheckpointError if a state is not of these, or has a NaN; changes nothing.
+    """Raise CheckpointError unless a state belongs to these objects and is finite; changes nothing.
 
-    Names, shapes and types are compared. What torch's own optimizers would take without a look
-    and then choke on, they are made to take a step with, on tensors that have no memory.
+    Names, shapes and types are compared. torch's own optimizers load states that make them fail
+    later, so each takes one step from its state, on tensors without memory.
     """
     loop, seconds = state.get("loop"), state.get("seconds")
     if not isinstance(loop, dict):
@@ -56,7 +56,7 @@ def check_state(
             if not all(map(math.isfinite, rates)):
                 raise CheckpointError(f"its learning rates are {rates}")
             _rehearse(optimizer, content)
-        except Exception as error:  # whatever an optimizer makes of what is not its own
+        except Exception as error:  # whatever a state of another optimizer makes it raise
             reason = str(error).split("\n")[0] or type(error).__name__
             raise CheckpointError(f"optimizer {number} cannot continue from it: {reason}") from None
 
@@ -73,8 +73,8 @@ def _tensors(nest: Any) -> Iterator[Tensor]:
 def _rehearse(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Take the next step from a saved state with a twin of the optimizer on "meta" tensors.
 
-    Where that cannot be done, only shapes are compared. Other optimizers than torch's are left
-    alone: they may hold what a twin would share.
+    Where a new optimizer cannot do that either, only shapes are compared. Optimizers of plugins
+    are not tried, since a twin would share what they hold.
     """
 
     def step(saved: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,7 +93,7 @@ def _rehearse(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         return twin.state_dict()
 
     def shadows(state: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-        """The state without its numbers, except those that stand alone: counts of steps."""
+        """The state with its tensors on "meta", except scalars, which count steps."""
         return {number: {k: shadow(v) for k, v in e.items()} for number, e in state.items()}
 
     def shadow(value: Any) -> Any:
@@ -108,12 +108,12 @@ def _rehearse(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         own = parameters[number].shape
         for value in entry.values():
             if isinstance(value, Tensor) and value.ndim:
-                value.to("meta").expand(own)  # raises if it cannot be
+                value.to("meta").expand(own)  # raises if the shapes do not match
         if not 0 <= float(entry.get("step", 0)) < math.inf:
             raise ValueError(f"it took {entry['step']} steps")
     try:
         step(step({}))
-    except (RuntimeError, TypeError):  # it looks at values, say
+    except (RuntimeError, TypeError):  # for instance because it reads values
         return
     step(saved)
 

@@ -216,7 +216,7 @@ def _lay_out(tensor: Tensor, shape: Sequence[int], strides: Sequence[int]) -> Te
     leave gaps, overlap or leave the memory."""
     expected = 1
     for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1 and stride != expected:
+        if size < 0 or (size > 1 and stride != expected):
             raise ValueError(f"its tree has strides {strides!r:.80} for the shape {shape!r:.80}")
         expected *= size
     if expected != tensor.numel():
