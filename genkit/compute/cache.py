@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -15,14 +16,15 @@ from genkit.io.files import write_atomic
 
 
 def cache_folder(kind: str) -> Path:
-    """Folder of results of one kind, which can be computed again: in $GENKIT_CACHE, else in
-    ~/.cache/genkit."""
-    root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
-    return Path(root) / kind
+    """Folder of results of one kind, which can be computed again: in $GENKIT_CACHE, else in the
+    user's cache folder."""
+    root = os.environ.get("GENKIT_CACHE") or user_cache_path("genkit", appauthor=False)
+    return Path(os.path.expanduser(root)) / kind
 
 
 def read_cached(path: Path) -> dict[str, Tensor] | None:
-    """Tensors from the cache; None if they are not there, are damaged or cannot be read."""
+    """Tensors of any shape from the cache; None if they are not there, are damaged or cannot be
+    read."""
     try:
         with safe_open(path, framework="pt") as file:
             recorded = file.metadata()["sha256"]
@@ -33,7 +35,8 @@ def read_cached(path: Path) -> dict[str, Tensor] | None:
 
 
 def write_cached(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to the cache. If that fails, they are computed again next time."""
+    """Write tensors of any shape to the cache. If that fails, they are computed again next time."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, save(tensors, {"sha256": hash_tensors(tensors)}))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
@@ -130,14 +131,9 @@ def parse_data_name(text: str) -> tuple[str, str | None]:
 
 def data_root(option: Path | None = None) -> Path:
     """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
-    if option is not None:
-        return Path(os.path.expanduser(option))
-    if chosen := os.environ.get("GENKIT_DATA"):
+    if chosen := option or os.environ.get("GENKIT_DATA"):
         return Path(os.path.expanduser(chosen))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # the XDG specification: a relative path counts as unset
-        cache = Path(os.path.expanduser("~")) / ".cache"
-    return cache / "genkit" / "data"
+    return user_cache_path("genkit", appauthor=False) / "data"
 
 
 def open_data(

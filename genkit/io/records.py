@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genkit.errors import GenkitError, printable
 from genkit.io.files import read_json, write_json
@@ -68,3 +68,13 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write the record atomically; WriteError if that is not possible."""
         write_json(path, self.to_json())
+
+
+class BestPointer(Record):
+    """`checkpoints/best.json`: which weights scored best so far, and by what."""
+
+    step: int = Field(description="iterations done when these weights were drawn from")
+    file: str = Field(description="name of the file of weights beside it")
+    sha256: str = Field(description="of that file, in hex")
+    column: str = Field(description='the score, such as "kid"')
+    value: float = Field(description="what it was")

@@ -119,9 +119,7 @@ def public_config(run: Run) -> dict[str, Any]:
         training = dict(config["training"])
         training.setdefault("weights", "unknown")
     if run.best and (best := checkpoint.read_best(run.directory.checkpoints)):
-        training["weights"] = (
-            f"{average}, of step {best['step']}: best {best['column']} in training"
-        )
+        training["weights"] = f"{average}, of step {best.step}: best {best.column} in training"
     public: dict[str, Any] = without_paths(
         {
             "schema": SCHEMA,

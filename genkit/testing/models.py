@@ -157,8 +157,8 @@ def losses_are_finite_scalars(trial: Trial) -> Faults:
 
 
 def state_is_plain(trial: Trial) -> Faults:
-    """The training state must hold only tensors, and plain values beside the model's, which
-    weights_only=True reads.
+    """The training state must hold only tensors, and beside the model's plain values: numbers,
+    text, dicts, lists.
     """
     loop = trial.loop()
     loop.iterate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ from genkit.compute.device import place
 from genkit.data import Split
 from genkit.model import GenerativeModel, to_unit_range
 from genkit.runs.build import build_model
-from genkit.runs.state_file import read_state
+from genkit.runs.tree import pack, unpack
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 from genkit.testing.contract import CLASSES, seed_random
@@ -95,6 +94,5 @@ def run(loop: Loop, steps: int) -> Loop:
 
 def reread(state: dict[str, Any]) -> dict[str, Any]:
     """A training state through a file's bytes, as a resumed run reads it."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return read_state(buffer.getvalue())
+    found: dict[str, Any] = unpack(pack(state))
+    return found

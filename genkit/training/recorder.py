@@ -159,14 +159,14 @@ class Record:
             self.journal.add({"step": step, "images": self.loop.images_seen, **seen})
         if warning := watch.collapse(look, spent):
             self.journal.warn(step, warning)
-        best = self.best["value"] if self.best else None
+        best = self.best.value if self.best else None
         if look.score is not None:
             self.reporter.score(watch.column or "score", look.score)
         if look.score is not None and watch.is_better(look.score, best):
-            score = {"column": watch.column, "value": look.score}
-            folder, average = self.directory.checkpoints, self.loop.average
+            folder, average, card = self.directory.checkpoints, self.loop.average, self._card()
+            column, score = watch.column or "score", look.score
             self.journal.attempt(
-                "best", lambda: checkpoint.save_best(folder, average, self._card(), score)
+                "best", lambda: checkpoint.save_best(folder, average, card, column, score)
             )
             self.best = checkpoint.read_best(folder)
 
@@ -182,8 +182,6 @@ class Record:
         step = self.loop.step
         if step != self.saved_step:  # a good state is not put at risk by its copy
             state = {"loop": self.loop.state_dict(), "seconds": seconds, "settled": self.settled}
-            with plugin_code("saving the training state"):
-                checkpoint.check_plain(state)
             path = checkpoint.save_state(self.directory.checkpoints, step, state)
             self.saved_step = step
             self.notify("on_checkpoint", step=step, path=path)
@@ -195,7 +193,7 @@ class Record:
             "seconds": seconds,
             "images_per_second": self.loop.images_seen / max(seconds, 1e-9),
             "weights": card["weights"],
-            "best": self.best,
+            "best": self.best.to_json() if self.best else None,
             "warnings": self.journal.warnings,
         }
         write_json(self.directory.path / "summary.json", summary)
@@ -208,5 +206,5 @@ class Record:
         kept = f"The last checkpoint is of step {self.saved_step}"
         if self.saved_step < 0:
             kept = "There is no checkpoint yet"
-        best = f"; the best weights, of step {self.best['step']}, too" if self.best else ""
+        best = f"; the best weights, of step {self.best.step}, too" if self.best else ""
         return f"{kept}{best}; to go on from there: genkit resume {path}"

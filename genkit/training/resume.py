@@ -115,7 +115,7 @@ def _sweep(directory: RunDir) -> None:
                 torn.unlink(missing_ok=True)
     if best := checkpoint.read_best(directory.checkpoints):
         for weights in directory.checkpoints.glob("best-*.safetensors"):
-            if weights.name != best["file"]:
+            if weights.name != best.file:
                 weights.unlink(missing_ok=True)
 
 

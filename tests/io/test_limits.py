@@ -108,7 +108,9 @@ def run_with(listener, data, path, **options):
 # ---- a full disk
 
 
-@pytest.mark.parametrize("names", [("*",), ("*.pt",), ("*.jsonl",), ("*.png", "*.safetensors")])
+@pytest.mark.parametrize(
+    "names", [("*",), ("step-*.safetensors",), ("*.jsonl",), ("*.png", "*.safetensors")]
+)
 def test_training_outlasts_a_full_disk_says_so_once_and_catches_up(
     tmp_path, data, monkeypatch, names
 ):

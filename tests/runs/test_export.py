@@ -160,7 +160,7 @@ def test_best_weights_are_exported_with_their_step(own: Run, tmp_path: Path) -> 
         for parameter in own.model.parameters():
             parameter.add_(0.25)
     about = {"model": "dcgan", "step": 1, "weights": "ema"}
-    checkpoint.save_best(own.directory.checkpoints, own.model, about, {"column": "kid", "value": 2})
+    checkpoint.save_best(own.directory.checkpoints, own.model, about, "kid", 2.0)
     code = main(["export", str(own.path), "--best", "--to", str(tmp_path / "out")])
     assert code == 0
     assert torch.equal(genkit.load(tmp_path / "out").sample(3), own.sample(3))

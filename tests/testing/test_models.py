@@ -221,7 +221,7 @@ class ListsItsTroubles(Toy):
         return ["it rises"] if any(len(values) > 9 for values in history.values()) else None
 
 
-@breaks(promises.state_is_plain, "Fraction, which no training state needs")
+@breaks(promises.state_is_plain, "param_groups.0.share is a Fraction")
 class KeepsAFraction(Toy):
     def phases(self):
         (phase,) = super().phases()

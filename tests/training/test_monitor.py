@@ -58,8 +58,8 @@ def test_weights_of_the_best_look_stay_and_are_those_of_their_step(tmp_path, mon
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **{**WATCHED, **options})
     assert [row["kid"] for row in rows_with(run, "kid")] == [3, 1, 2, 4]
     best = checkpoint.read_best(run.directory.checkpoints)
-    assert (best["step"], best["column"], best["value"]) == (4, "kid", 1.0)
-    assert run.summary["best"] == best
+    assert (best.step, best.column, best.value) == (4, "kid", 1.0)
+    assert run.summary["best"] == best.to_json()
     files = {path.name for path in run.directory.checkpoints.glob("best*")}
     assert files == {"best.json", "best-000000004.safetensors"}
     part = train_tiny(
@@ -75,7 +75,7 @@ def test_kid_of_the_digits_chooses_the_best(tmp_path):
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **{**WATCHED, "budget": "12steps"})
     found = [row["kid"] for row in rows_with(run, "kid")]
     assert len(found) == 4 and all(map(math.isfinite, found))
-    assert checkpoint.read_best(run.directory.checkpoints)["value"] == min(found)
+    assert checkpoint.read_best(run.directory.checkpoints).value == min(found)
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_damaged_best_weights_are_refused(tmp_path, data, damage):
     run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
     folder = run.directory.checkpoints
     if damage != "nothing":
-        checkpoint.save_best(folder, run.model, {"step": 2}, {"column": "kid", "value": 1.0})
+        checkpoint.save_best(folder, run.model, {"step": 2}, "kid", 1.0)
         assert same_bits(
             load_run(run.path, registry(), best=True).model.state_dict(), run.model.state_dict()
         )

@@ -77,13 +77,13 @@ def test_a_damaged_checkpoint_costs_steps_but_not_equality(tmp_path, data):
     whole = train_tiny("dcgan", data, tmp_path / "whole", budget="12steps")
     run = train_tiny("dcgan", data, tmp_path / "run", budget="5steps")
     resume(run.path, registry(), budget="9steps")
-    newest = run.path / "checkpoints" / "step-000000009.pt"
+    newest = run.path / "checkpoints" / "step-000000009.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     said = []
     reporter = Reporter()
     reporter.say = said.append
     resumed = resume(run.path, registry(), budget="12steps", reporter=reporter)
-    assert any("step-000000009.pt is damaged" in line for line in said)
+    assert any("step-000000009.safetensors is damaged" in line for line in said)
     assert_equal_runs(whole, resumed)
 
 

@@ -49,7 +49,7 @@ def test_a_run_directory_holds_what_later_commands_need(run):
         "model.safetensors",
         "checkpoints/last.json",
         "checkpoints/step-000000008.json",
-        "checkpoints/step-000000008.pt",
+        "checkpoints/step-000000008.safetensors",
         *(f"samples/step-{step}.png" for step in steps),
         *(f"samples/reconstructions-{step}.png" for step in steps),
         "samples/interpolation.png",
@@ -397,7 +397,7 @@ def test_images_that_a_model_cannot_take_are_refused(tmp_path):
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, data, monkeypatch):
     run = train_tiny("vae", data, tmp_path / "run", budget="3steps")
-    before = {p: p.read_bytes() for p in run.path.rglob("*.pt")}
+    before = {p: p.read_bytes() for p in run.path.rglob("step-*.safetensors")}
 
     def full(path, content):
         raise GenkitError(f"{path} could not be written: No space left on device")
@@ -406,7 +406,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, data, monkeypatch)
     with pytest.raises(GenkitError, match="No space left"):
         resume(run.path, registry(), budget="5steps")
     monkeypatch.undo()
-    assert before == {p: p.read_bytes() for p in run.path.rglob("*.pt")}
+    assert before == {p: p.read_bytes() for p in run.path.rglob("step-*.safetensors")}
     assert resume(run.path, registry(), budget="5steps").summary["step"] == 5
 
 
