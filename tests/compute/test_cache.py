@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import same_bits
 
-from genkit.compute.cache import cache_folder, keep, read_kept
+from genkit.compute.cache import cache_folder, read_cached, write_cached
 
 
 def test_cache_folder_is_the_variable_then_the_users_cache(
@@ -28,19 +28,19 @@ def test_cache_folder_is_the_variable_then_the_users_cache(
 
 def test_what_is_kept_comes_back_and_what_is_damaged_does_not(tmp_path: Path) -> None:
     path, tensors = tmp_path / "folder" / "kept", {"a": torch.randn(3, 2).t(), "b": torch.arange(4)}
-    assert read_kept(path) is None
-    keep(path, tensors)
-    found = read_kept(path)
+    assert read_cached(path) is None
+    write_cached(path, tensors)
+    found = read_cached(path)
     assert found and same_bits(found, tensors)
     content = bytearray(path.read_bytes())
     for place in (4, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        assert read_kept(path) is None
+        assert read_cached(path) is None
     path.write_bytes(content[:-1])
-    assert read_kept(path) is None
+    assert read_cached(path) is None
 
 
 def test_a_cache_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
-    keep(tmp_path / "file" / "kept", {"a": torch.ones(1)})
+    write_cached(tmp_path / "file" / "kept", {"a": torch.ones(1)})
     assert (tmp_path / "file").read_text() == "here"
