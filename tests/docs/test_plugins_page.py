@@ -360,7 +360,9 @@ def test_promised_names_are_there_and_cover_what_is_promised_above() -> None:
 def test_page_imports_only_promised_names() -> None:
     section = TEXT.partition("## What will not change")[2]
     pages = [(DOCS / f"{n}.md").read_text("utf-8") for n in ("plugins", "tutorial", "porting")]
-    templates = [p.read_text("utf-8") for p in (DOCS.parent / "genkit/cli/templates").rglob("*.py.*")]
+    templates = [
+        p.read_text("utf-8") for p in (DOCS.parent / "genkit/cli/templates").rglob("*.py.*")
+    ]
     examples = [p.read_text("utf-8") for p in (DOCS.parent / "examples").glob("*/**/*.py")]
     found = 0
     for text in (*pages, *templates, *examples):
