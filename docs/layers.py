@@ -1,15 +1,13 @@
-"""Draws layers.svg from genkit's imports, and writes the table of modules in contributing.md.
+"""Draws layers.svg, the picture in architecture.md, from genkit's imports.
 
-    python docs/layers.py            write both
-    python docs/layers.py --check    exit code 1 if one of them is stale
+    python docs/layers.py            write it
+    python docs/layers.py --check    exit code 1 if it is stale
 
 A unit is a folder or a module directly in genkit/. Imports for type checkers do not count.
 """
 
 from __future__ import annotations
 
-import ast
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -173,64 +171,15 @@ def arrow(places: Mapping[str, tuple[float, float]], unit: str, other: str) -> s
     return f'<path class="arrow" data-from="{unit}" data-to="{other}" d="{curve}" {look}/>'
 
 
-# ---- the table
-
-
-def modules_table() -> str:
-    """A table for each folder: its modules, each with the first sentence of its docstring."""
-    folders = [path.parent for path in sorted(PACKAGE.glob("*/__init__.py"))]
-    text = section("genkit/", PACKAGE, sorted(PACKAGE.glob("*.py")))
-    for folder in folders:
-        files = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
-        text += section(f"genkit/{folder.name}/", folder, files)
-    return text
-
-
-def section(title: str, folder: Path, files: Iterable[Path]) -> str:
-    text = f"\n### `{title}`\n\n{summary(folder / '__init__.py')}\n\n| file | what it is for |\n"
-    rows = [f"| `{path.name}` | {summary(path)} |\n" for path in files]
-    return "".join([text, "|---|---|\n", *rows])
-
-
-def summary(path: Path) -> str:
-    """The first sentence of a module's docstring, in one line."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    first = " ".join(docstring.partition("\n\n")[0].split())
-    return re.split(r"(?<=\.) (?=[A-Z`])", first)[0].replace("|", "\\|")
-
-
-def within(page: str, name: str, content: str) -> str:
-    """A page with other content between the comments `made by ...: NAME` and `end: NAME`."""
-    before, start, rest = page.partition(f"<!-- made by {COMMAND}: {name} -->\n")
-    _, end, after = rest.partition(f"<!-- end: {name} -->")
-    assert start and end, f"the comments around {name!r} are missing"
-    return f"{before}{start}{content}{end}{after}"
-
-
-# ---- what is written
-
-
-def files() -> dict[str, str]:
-    """Both files by their names."""
-    page = (DOCS / "contributing.md").read_text(encoding="utf-8")
-    return {
-        "layers.svg": draw(*read_imports()),
-        "contributing.md": within(page, "modules", modules_table()),
-    }
-
-
 def main(arguments: list[str]) -> int:
-    stale = []
-    for name, text in files().items():
-        path = DOCS / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(name)
-            if "--check" not in arguments:
-                path.write_text(text, encoding="utf-8")
-    if "--check" in arguments and stale:
-        print(f"stale: {', '.join(stale)}; run: {COMMAND}", file=sys.stderr)
+    path, picture = DOCS / "layers.svg", draw(*read_imports())
+    stale = not path.exists() or path.read_text(encoding="utf-8") != picture
+    if stale and "--check" in arguments:
+        print(f"stale: {path.name}; run: {COMMAND}", file=sys.stderr)
         return 1
-    print("\n".join(str(DOCS / name) for name in stale) or "up to date")
+    if stale:
+        path.write_text(picture, encoding="utf-8")
+    print(path if stale else "up to date")
     return 0
 
 

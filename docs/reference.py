@@ -1,6 +1,6 @@
-"""Writes commands.md and options.md from the code: the command line and the config classes.
+"""Writes commands.md and options.md from the code, and tables of other pages (sections.py).
 
-    python docs/reference.py            write both pages
+    python docs/reference.py            write all of them
     python docs/reference.py --check    exit code 1 if one of them is stale
 
 Only what comes with genkit is written, whatever plugins are installed.
@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import typer
+from sections import RECORDS, file_tables, record_tables, within
 
 from genkit.cli import app
 from genkit.config.run import RunConfig
@@ -32,8 +33,17 @@ NAMES = {str: "text", int: "whole number", float: "number", bool: "switch", Path
 
 
 def pages() -> dict[str, str]:
-    """Both pages by their file names."""
-    return {"commands.md": commands_page(), "options.md": options_page()}
+    """The pages by their file names."""
+    contributing, runs = (
+        (DOCS / name).read_text(encoding="utf-8")
+        for name in ("contributing.md", "run-directory.md")
+    )
+    return {
+        "commands.md": commands_page(),
+        "options.md": options_page(),
+        "contributing.md": within(contributing, "files", file_tables()),
+        "run-directory.md": within(runs, "records", record_tables(RECORDS)),
+    }
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
