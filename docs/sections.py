@@ -24,7 +24,7 @@ FIELDS = """
 ## What the files hold
 
 Each JSON file is written and read through a class, from which these tables are made. Unknown
-fields are ignored; a file with a missing or a wrong field is refused with a message that names the field.
+fields are ignored; a file with a missing or wrong field is refused, with a message that names it.
 """
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
 
@@ -93,7 +93,7 @@ def record_table(
             if field.is_required()
             else shown(field.get_default(call_default_factory=True))
         )
-        meaning = field.description or meanings.get(name, "")
+        meaning = field.description or meanings.get(name, "").rstrip(".")
         cells = (f"`{name}`", kind(field.annotation, titles or {}), missing, meaning)
         text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
     return text
@@ -129,7 +129,8 @@ def kind(annotation: Any, titles: Mapping[type[Record], str]) -> str:
     if origin in (Union, UnionType):
         return " or ".join(kind(part, titles) for part in inner)
     if origin in (list, tuple):
-        return f"list of {kind(inner[0], titles)}"
+        part = kind(inner[0], titles)
+        return f"list of {part}s" if part.endswith("number") else f"list of {part}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"by name: {kind(inner[1], titles)}"
     if annotation in titles:

@@ -148,6 +148,7 @@ class Picture(Record):
 
     kind: Literal["png", "webp"] = Field("png", description="format | suffix")
     sizes: tuple[Size, ...]
+    shape: tuple[int, int]
     score: Annotated[float, Field(ge=0)] | None = None
     notes: dict[str, list[str]] = Field(default_factory=dict)
     first: Size = Field(default_factory=lambda: Size(width=1))
@@ -160,12 +161,13 @@ def test_fields_of_a_record_are_listed_with_type_default_and_meaning() -> None:
     assert rows == [
         '| `kind` | `"png"`, `"webp"` | `"png"` | format \\| suffix |',
         "| `sizes` | list of [`Size`](#size) | refused |  |",
+        "| `shape` | list of whole numbers | refused |  |",
         "| `score` | number or null | `null` |  |",
         "| `notes` | by name: list of text | `{}` |  |",
         '| `first` | [`Size`](#size) | `{"width": 1, "height": 28}` |  |',
     ]
-    assert "| `width` | whole number | refused | in pixels, as integers. |" in size
-    assert "| `height` | whole number | `28` | in pixels, as integers. |" in size
+    assert "| `width` | whole number | refused | in pixels, as integers |" in size
+    assert "| `height` | whole number | `28` | in pixels, as integers |" in size
     assert page.count("### ") == 2 and list(records_within(Picture)) == [Size, Size]
 
 
