@@ -94,8 +94,8 @@ def limits(low: Any = None, high: Any = None, above: Any = None, below: Any = No
 COMMANDS = """# Commands
 
 Each command of `genkit` with its arguments and options, as `--help` shows them. Options may
-stand in any order. What models, data sets and feature extractors can be told is in
-[Options](options.md).
+stand in any order. Models, data sets and feature extractors have options of their
+own, in [Options](options.md).
 
 Options of `genkit` itself:
 
@@ -113,7 +113,7 @@ def commands_page() -> str:
 
 
 def own_commands() -> list[str]:
-    """Names of genkit's own commands, without those of strangers and hidden ones."""
+    """Names of genkit's own commands, without third-party and hidden ones."""
     from typer.main import get_command_name
 
     names = {group.name for group in app.registered_groups}
@@ -190,7 +190,7 @@ def parameter_table(parameters: Iterable[Any]) -> str:
 
 OPTIONS = """# Options
 
-What can be set, read from the classes that check it. A run's and a model's options are given to
+All options, from the classes that check them. Options of a run and of a model are given to
 `genkit train MODEL` as they stand here, in a TOML file (`--config`) under the same names with `_`
 for `-`, or to `genkit compare` by `--set MODEL.OPTION=VALUE`. A data set's are given by
 `--data-option KEY=VALUE`. Empty cells: no limit, no default.
@@ -201,7 +201,7 @@ for `-`, or to `genkit compare` by `--set MODEL.OPTION=VALUE`. A data set's are 
 
 
 def built_in(entries: Mapping[str, Entry[Any]]) -> dict[str, Entry[Any]]:
-    """Those that come with genkit."""
+    """The entries that come with genkit."""
     return {name: entry for name, entry in entries.items() if entry.plugin.built_in}
 
 

@@ -120,3 +120,10 @@ def test_stale_picture_is_named_with_the_command_that_writes_it(
     assert layers.main(["--check"]) == 1
     assert capsys.readouterr().err == "stale: layers.svg; run: python docs/layers.py\n"
     assert layers.main([]) == 0 and layers.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("page", ["architecture", "contributing", "training-loop", "trust"])
+def test_paths_on_a_page_exist(page: str) -> None:
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:genkit|plugins|tests|docs)/[\w/.-]*)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
