@@ -1,5 +1,5 @@
 """The packages under examples/ are installed by pip into an environment of their own and used
-through the command line, as by a stranger."""
+through the command line, as a third party would use them."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ def test_uninstalling_takes_the_model_away_and_leaves_everything_else(
     environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "flow.png")
     environment.pip("uninstall", "--yes", "torch-genkit-flow")
     try:
-        told = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
-        assert told == (
+        refusal = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
+        assert refusal == (
             "Error: model 'flow' comes from torch-genkit-flow 0.1.0, which is not installed; "
             "install it again\n"
         )
