@@ -1,7 +1,8 @@
 """The site: `sphinx-build -W docs build/site` makes one that works offline, from files.
 
 Nothing is fetched when a page is read: formulas become MathML here, not by a script of MathJax,
-which would be loaded from another site. The pages are those of this folder, in the order of index.md's tables.
+which would be loaded from another site. The pages are those of this folder, in the order of the
+tables in index.md.
 """
 
 from __future__ import annotations

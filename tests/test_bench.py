@@ -39,7 +39,7 @@ def burn(seconds):
 
 
 def burn_now_and_then(gate):
-    """A worker that computes on request, and stays."""
+    """A worker that computes once it is told to, and stays."""
     gate.recv()
     burn(0.2)
     gate.send("done")

@@ -2,9 +2,9 @@
 
     python tests/bench/run.py [NAME...] [--quick] [--json PATH] [--markdown PATH]
 
-Prints the table of docs/benchmarks.md. A benchmark is a script in this folder with `measure(quick)`,
-which returns a list of `timing.Figure`; run alone, it also takes --quick and --json. If one fails or
-takes too long, the table says so, and the exit code is 1.
+Prints the table of docs/benchmarks.md. A benchmark is a script in this folder with
+`measure(quick)`, which returns a list of `timing.Figure`; run alone, it also takes --quick and
+--json. If one fails or takes too long, the table says so, and the exit code is 1.
 """
 
 from __future__ import annotations
