@@ -99,8 +99,8 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
 
 
 def public_config(run: Run) -> dict[str, Any]:
-    """A run's config.json for others: all that loading needs, and the run's origin, without paths.
-    "training" holds what is known about the training."""
+    """A run's config.json for others: all that loading needs, and where it came from, without
+    paths. "training" holds what is known of the training."""
     config, summary = run.config, run.summary
     data, options = dict(config.get("data", {})), dict(config["run"])
     origin = {key: value for key, value in config.get("provenance", {}).items() if key in ORIGIN}

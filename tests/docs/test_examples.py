@@ -1,5 +1,5 @@
 """The packages under examples/ are installed by pip into an environment of their own and used
-through the command line, as a third party would use them."""
+through the command line, as by a stranger."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ def test_uninstalling_takes_the_model_away_and_leaves_everything_else(
     environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "flow.png")
     environment.pip("uninstall", "--yes", "torch-genkit-flow")
     try:
-        refusal = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
-        assert refusal == (
+        told = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
+        assert told == (
             "Error: model 'flow' comes from torch-genkit-flow 0.1.0, which is not installed; "
             "install it again\n"
         )
