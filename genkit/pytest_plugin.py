@@ -1,7 +1,7 @@
-"""The pytest plugin: `pytest --genkit torch-genkit-NAME` holds an installed plugin to its promises.
+"""The pytest plugin: `pytest --genkit torch-genkit-NAME` checks an installed plugin.
 
-pytest imports this module in every session of an environment that has genkit, so it imports
-nothing but pytest, and without the option it does nothing.
+pytest imports this module in every session of an environment with genkit. So it imports only
+pytest at its top, and does nothing without the option.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--genkit",
         action="append",
         metavar="PLUGIN",
-        help="hold an installed plugin (a distribution or an entry point) to its promises",
+        help="check an installed plugin (a distribution or an entry point)",
     )
 
 
@@ -65,7 +65,7 @@ class Checks(pytest.Collector):
 
 
 class Check(pytest.Item):
-    """The call of a function of `genkit.testing`: it fails with the promise that is broken."""
+    """The call of a function of `genkit.testing`; it fails with the contract that is broken."""
 
     call: tuple[str, str, dict[str, Any]]  # function, subject, keyword arguments
 
@@ -74,7 +74,7 @@ class Check(pytest.Item):
 
         from genkit import testing
         from genkit.errors import GenkitError
-        from genkit.testing import contract as promises
+        from genkit.testing.contract import frames_of_plugin
 
         name, subject, arguments = self.call
         check = getattr(testing, name)
@@ -83,8 +83,8 @@ class Check(pytest.Item):
         try:
             check(subject, **arguments)
         except (testing.PromiseBroken, GenkitError) as error:
-            told = f"{error}\n{promises.frames_of_plugin(error)}".strip()
-            raise pytest.fail.Exception(told, pytrace=False) from None
+            message = f"{error}\n{frames_of_plugin(error)}".strip()
+            raise pytest.fail.Exception(message, pytrace=False) from None
 
     def reportinfo(self) -> tuple[str, None, str]:
         return "genkit", None, self.name
@@ -114,7 +114,7 @@ def _checks_of(registry: Registry, plugin: Plugin) -> Iterator[tuple[str, str]]:
 
 def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
     """Arguments by check and name, from the tables [tool.genkit.CHECK.NAME] of pyproject.toml;
-    UsageError for one that is of nothing installed."""
+    UsageError for a table of something that is not installed."""
     import tomllib
 
     from genkit.config.validation import suggest

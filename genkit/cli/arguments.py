@@ -9,9 +9,9 @@ import typer
 
 
 def check_json(target: str | None) -> str | None:
-    """The target of --json, if it can be written to: better said before long work than after."""
+    """The target of --json, if it can be written to: checked before long work, not after."""
     if target not in (None, "-") and (Path(target).is_dir() or not Path(target).parent.is_dir()):
-        raise typer.BadParameter(f"{target!r} is no path of a file in a folder that exists.")
+        raise typer.BadParameter(f"{target!r} is not a file in an existing folder.")
     return target
 
 

@@ -1,6 +1,6 @@
 """A run's model as a folder for others: weights, config, model card, samples, ONNX.
 
-What is written says nothing of the machine it was trained on: no path, no user, no command.
+The files tell nothing about the machine of the training: no path, no user, no command.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from genkit.runs.build import count_parameters
 from genkit.runs.onnx import export_network
 from genkit.runs.run import Run
 
-# What follows an absolute path in a text: with a home, a drive, or neither before it.
+# An absolute path in a text, and all that follows it: below a home, on a drive, or neither.
 _PATH = re.compile(r"(^|[\s:=,;'\"(\[])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?![/\s]).*", re.DOTALL)
-ORIGIN = ("genkit", "plugin", "torch", "python")  # of a run's provenance
-TRAINING = ("step", "images", "seconds", "images_per_second")  # of a run's summary
+ORIGIN = ("genkit", "plugin", "torch", "python")  # what is kept of a run's provenance
+TRAINING = ("step", "images", "seconds", "images_per_second")  # what is kept of a run's summary
 
 
 def check_target(to: Path) -> None:
@@ -41,7 +41,7 @@ def check_target(to: Path) -> None:
 
 def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     """Write model.safetensors, config.json, README.md and samples.png, and with `onnx`
-    model.onnx, into a new or empty folder; all of them or none.
+    model.onnx, into a new or empty folder; all of the files or none.
 
     Returns: "path", "files" (bytes by name), "scores" (None if these weights have none) and "onnx"
     (how it was checked, or None).
@@ -148,7 +148,7 @@ def public_data(name: str, registry: Registry) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """The same value of JSON's types with "PATH" for each absolute path and what follows it."""
+    """A JSON value with "PATH" in place of each absolute path and of what follows it."""
     if isinstance(value, str):
         return _PATH.sub(r"\1PATH", value)
     if isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _scores(run: Run) -> tuple[Ranking | None, str | None]:
-    """Stored scores of these very weights, with the calibration rows, and their features' name."""
+    """Stored scores of exactly these weights, with the calibration rows, and the features' name."""
     try:
         own, *others = read_rows([run.path])
     except UsageError:

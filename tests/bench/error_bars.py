@@ -2,8 +2,8 @@
 
     python tests/bench/error_bars.py RUN... [-n 2000] [--repeats 10]
 
-Prints for each run and score: mean, the standard deviation over the repeats, the one printed with
-the first, and how many repeats lie within two printed deviations of the mean; then how often
+Prints for each run and score: mean, the standard deviation over the repeats, the deviation printed
+with the first, and how many repeats lie within two printed deviations of the mean; then how often
 the order of the runs by each score that ranks was the most frequent one.
 """
 

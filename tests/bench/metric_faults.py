@@ -3,7 +3,7 @@
     python tests/bench/metric_faults.py                                        # mnist-mini
     python tests/bench/metric_faults.py --data mnist --data-root DIR -n 5000 --write docs/metrics.md
 
-Prints two tables of Markdown: the values, and what they say of each fault beside real images. With
+Prints two tables of Markdown: the values, and whether each metric sees each fault. With
 --write they replace what stands between the markers in a file.
 """
 

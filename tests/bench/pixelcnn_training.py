@@ -2,8 +2,8 @@
 
 The plain network is written as most repositories write van den Oord et al. 2016: every layer a
 masked convolution with a full kernel, tanh times sigmoid, a 1 x 1 convolution each for link and
-residual, NCHW, fp32, Adam as it comes. From a model's weights it computes the same logits (a
-test). It is cheaper than the paper's in one thing, which flatters it: its link starts behind
+residual, NCHW, fp32, Adam with its defaults. From a model's weights it computes the same logits (a
+test). In one point it is cheaper than the paper's, which favours it: its link starts after
 the vertical stack's gate, with half the channels.
 
     python tests/bench/pixelcnn_training.py [--rounds 9]

@@ -1,9 +1,9 @@
 """FID, KID and Inception Score of three models against one reference, features `digits`.
 
-torch-fidelity as it comes, called once per model, sees the reference anew each time unless it is
-told to keep it; genkit begins with an empty cache in each round and makes error bars, too. One
-thread; CPU time of torch-fidelity's DataLoader workers counts. The time of scores does not depend
-on the images, so the models are digits with more and more noise.
+torch-fidelity with its defaults, called once per model, computes the reference again each time
+unless its cache is on; genkit starts with an empty cache in each round and also computes error
+bars. One thread; CPU time of torch-fidelity's DataLoader workers counts. The time of scores does
+not depend on the images, so the models are digits with increasing noise.
 """
 
 from __future__ import annotations

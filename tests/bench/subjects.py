@@ -1,4 +1,4 @@
-"""What several benches train: genkit's loop on digits, and the usual tutorial's data."""
+"""What several benchmarks train: genkit's loop on digits, and the data of the usual tutorial."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from genkit.training.stream import Stream
 
 CPU = torch.device("cpu")
 SHAPE = ImageShape(1, 28, 28)
-PRECISION = choose_precision("auto", CPU)  # what genkit trains with unless told otherwise
+PRECISION = choose_precision("auto", CPU)  # genkit's default
 MNIST_IMAGES = 60_000
 
 

@@ -122,7 +122,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
             "--rank-by 'is' is not a score that ranks; there are: fid, kid",
         ),
         ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
-        ("list --json nowhere/list.json", "is no path of a file in a folder that exists"),
+        ("list --json nowhere/list.json", "is not a file in an existing folder"),
     ],
 )
 def test_mistyped_word_gets_the_closest_one(
@@ -363,11 +363,11 @@ def test_path_that_is_no_run_is_refused_by_name(
         ("evaluate real -n 3", "'--samples'"),
         ("evaluate real --threads 99999999999", "'--threads'"),
         ("evaluate real --features digit", "Did you mean 'digits'?"),
-        ("evaluate real --json missing/rows.json", "is no path of a file in a folder that"),
+        ("evaluate real --json missing/rows.json", "is not a file in an existing folder"),
         ("compare vae -n 3", "'--samples'"),
         ("compare vae --budget soon", "--budget: 'soon' is no budget"),
         ("compare vae vae", "'vae' is named twice"),
-        ("compare vae --json missing/rows.json", "is no path of a file in a folder that"),
+        ("compare vae --json missing/rows.json", "is not a file in an existing folder"),
     ],
 )
 def test_scoring_refuses_bad_words_before_any_work(

@@ -298,7 +298,7 @@ hookspecs.on_log(run, step, values)
 hookspecs.on_sample(run, step, path)
 hookspecs.on_checkpoint(run, step, path)
 hookspecs.on_run_end(run, status)
-"""
+"""  # noqa: E501
 BROKEN = (
     "{}: this breaks version 1 of the plugin interface, which docs/plugins.md promises to keep "
     "(What will not change): put it back, or give what is new a default"

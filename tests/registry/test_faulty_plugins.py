@@ -408,7 +408,7 @@ def test_built_in_command_cannot_be_replaced(commanded: dict[str, Answer]) -> No
         ("fail", "command 'fail' of torch-genkit-fails 0.1 failed: KeyError: 'x'"),
         ("missing", "No module named 'nowhere_at_all'"),
         ("leaves", "command 'leaves' exits when it is imported"),
-        ("number", "command 'number' is 3, no typer.Typer and no function"),
+        ("number", "command 'number' is 3, neither a typer.Typer nor a function"),
         ("both", "comes from torch-genkit-one 0.1 and torch-genkit-two 0.1; set GENKIT_DISABLE"),
     ],
 )

@@ -149,7 +149,7 @@ def test_nothing_of_the_training_machine_is_exported(tmp_path: Path, onnx: bool)
         ("and/or", "and/or"),
     ],
 )
-def test_absolute_paths_are_told_from_other_text(text: str, expected: str) -> None:
+def test_absolute_paths_are_distinguished_from_other_text(text: str, expected: str) -> None:
     assert export.without_paths({"a": [text, 1]}) == {"a": [expected, 1]}
 
 
@@ -309,7 +309,7 @@ def test_onnx_network_does_what_pytorch_does_at_any_batch_size(
     out = tmp_path / "out"
     words = ["export", str(runs[name].path), "--to", str(out), "--onnx", "--json", "-"]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)["onnx"]
+    onnx = json.loads(capsys.readouterr().out)["onnx"]
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     model = genkit.load(out, "cpu").model
     (end,) = session.get_inputs()
@@ -324,8 +324,8 @@ def test_onnx_network_does_what_pytorch_does_at_any_batch_size(
         assert found.shape == expected.shape and expected.std() > 1e-3
         np.testing.assert_allclose(found, expected, atol=1e-4)
     text = card_of(out)[1]
-    assert told["kind"] == ("network" if name == "pixelcnn" else "decoder")
-    assert f"{told['difference']:.1e}" in text and told["difference"] <= 1e-4
+    assert onnx["kind"] == ("network" if name == "pixelcnn" else "decoder")
+    assert f"{onnx['difference']:.1e}" in text and onnx["difference"] <= 1e-4
     assert ("is a loop and not in the file" in text) == (name == "pixelcnn")
 
 

@@ -1,4 +1,4 @@
-"""A model on trial: built and trained as a run does it, small, and once for all promises."""
+"""The model fixture: a small model, built and trained once for all contracts, as in a run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __tracebackhide__ = True
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 40
-BEFORE, AFTER, MOST_AFTER = 3, 3, 20  # iterations before and after a resumption
+BEFORE, AFTER, MOST_AFTER = 3, 3, 20  # iterations before and after resuming
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A trainer with small options on images of one shape, and what was trained so far."""
+class ModelFixture:
+    """A trainer with small options on images of one shape, and what has been trained so far."""
 
     spec: TrainerSpec
     config: TrainerConfig
@@ -58,7 +58,7 @@ class Trial:
 
     @property
     def before_and_after(self) -> tuple[int, int]:
-        """Iterations to do before and after a resumption, such that lazy phases run after it."""
+        """Iterations before and after resuming; phases with `every` run in the latter."""
         lazy = max(phase.every for phase in self.trained.phases)
         return BEFORE, min(max(AFTER, lazy), MOST_AFTER)
 
@@ -68,7 +68,7 @@ class Trial:
         return run(self.loop(), sum(self.before_and_after)).state_dict()
 
     def sample(self, n: int, seed: int = 0, others: int = 0) -> Tensor:
-        """Samples of the averaged weights, as floats; `others` seeds the global generators."""
+        """Samples of the averaged weights, (n, C, H, W); `others` seeds the global generators."""
         seed_random(others)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -80,12 +80,12 @@ class Trial:
         return draw(self.trained.average, 5, seed=0)
 
     def images(self, count: int) -> Tensor:
-        """The first training images, as a model sees them."""
+        """The first training images, (count, C, H, W) float32 in [-1, 1], as a model gets them."""
         return to_unit_range(torch.from_numpy(self.split.images[:count]))
 
 
 def run(loop: Loop, steps: int) -> Loop:
-    """The loop after so many more iterations, all finite."""
+    """Do so many more iterations, check that all weights are finite, and return the loop."""
     for _ in range(steps):
         loop.iterate()
     loop.check_weights()
