@@ -55,7 +55,7 @@ def choose_entrants(
                 entrants.append(Entrant(name, out / title, seed, title))
         elif (Path(name) / "config.json").exists():
             run = RunDir.open(Path(name))
-            run.config()
+            run.record()
             labels.append(run.name)
             entrants.append(Entrant(run.name, Path(name), title=run.name))
         elif os.sep in name or Path(name).exists():

@@ -22,7 +22,7 @@ from genkit.comparison.options import Options
 from genkit.comparison.pool import Crew
 from genkit.config.budget import Budget
 from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.io.files import read_json, write_atomic, write_json
+from genkit.io.files import check_free, read_json, write_atomic, write_json
 from genkit.io.machine import count_cores
 from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import error_console
@@ -87,7 +87,7 @@ def compare(
     """
     console = console or error_console()
     runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
-    recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
+    recorded = next((run.record().run for run in runs if run.config_path.is_file()), None)
     options = options.with_data(recorded)
     out = out or new_run_path("compare", str(options.data), options.seed)
     seeds = range(options.seed, options.seed + options.seeds)
@@ -97,8 +97,7 @@ def compare(
         Budget.parse(options.budget)
     except ValueError as error:
         raise UsageError(f"--budget: {error}") from None
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} exists and is not empty; choose another folder")
+    check_free(out, "--out")
     with tempfile.TemporaryDirectory() as folder:
         facts = _inspect(options, Path(folder))
         real = Path(folder, "real.png").read_bytes()

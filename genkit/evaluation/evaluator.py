@@ -7,7 +7,6 @@ down the protocol beside the numbers.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,7 +26,9 @@ from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
 from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
+from genkit.io.machine import is_switched_on
 from genkit.io.progress import Reporter
+from genkit.io.run_records import ProgressState
 from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import Registry
 from genkit.runs.run import Run
@@ -112,7 +113,7 @@ class Yardstick:
                     "or more for scores that mean something"
                 )
         for name, entry in self.registry.metrics.items():
-            self.reporter.update({"fraction": 1.0, "stage": name})
+            self.reporter.update(ProgressState(fraction=1.0, stage=name))
             start = time.monotonic()
             found, problems = measure(entry, samples, self.reference)
             row["problems"] += self._tell(name, problems)
@@ -129,7 +130,7 @@ class Yardstick:
         if problems and name not in self.told:
             self.told.add(name)
             self.reporter.say(str(problems[0]))
-            if problems[0].__cause__ and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+            if problems[0].__cause__ and is_switched_on("GENKIT_TRACEBACK"):
                 self.reporter.say("".join(traceback.format_exception(problems[0].__cause__)))
         return [str(problem) for problem in problems]
 
@@ -164,18 +165,17 @@ class Yardstick:
         images, rate = sampling.timed_draw(
             run.model, self.count, seed, self.reporter.counter("sampling")
         )
-        summary = run.summary
-        trained_on = run.config.get("data", {})
+        summary, record = run.summary, run.record
         card = self.card(
             samples=len(images),
             sample_seed=seed,
-            weights=f"{summary.get('weights', 'ema')}{', best in training' * run.best}",
+            weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
-            training_precision=run.config.get("precision"),
-            trained_on=trained_on.get("name"),
-            trained_on_fingerprint=trained_on.get("fingerprint"),
+            training_precision=record.precision,
+            trained_on=record.data.name,
+            trained_on_fingerprint=record.data.fingerprint,
         )
-        row = self.evaluate_images(run.config["model"], images, card, panel=run.path)
+        row = self.evaluate_images(record.model, images, card, panel=run.path)
         likelihood = None
         try:
             with plugin_code(f"the likelihood of {row['name']}"):
@@ -186,10 +186,10 @@ class Yardstick:
             **row,
             "run": str(run.path),
             "likelihood": likelihood,
-            "parameters": run.config.get("parameters"),
-            "images": summary.get("images"),
-            "seconds": summary.get("seconds"),
-            "train_rate": summary.get("images_per_second"),
+            "parameters": record.parameters,
+            "images": summary.images if summary else None,
+            "seconds": summary.seconds if summary else None,
+            "train_rate": summary.images_per_second if summary else None,
             "sample_rate": rate,
         }
 

@@ -1,12 +1,11 @@
-"""From names to specs: who provides what, who may keep a contested name, "did you mean".
+"""From names to specs: who provides what, which names are contested, "did you mean".
 
-Built-in names always win; a name that two strangers claim belongs to nobody.
+Built-in names always win; a name that two third-party plugins claim can be used by neither.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,6 +13,8 @@ from typing import Any, Generic, TypeVar
 from genkit.config.options import check_trainer_options
 from genkit.config.validation import suggest
 from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.io.machine import is_switched_on
+from genkit.io.run_records import RunRecord
 from genkit.registry.loader import Plugins, load_plugins
 from genkit.registry.plugin import Plugin
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
@@ -55,7 +56,7 @@ class Catalogue(dict[str, Entry[S]]):
             self[name] = Entry(spec, plugin)
 
     def claims(self, name: str) -> str:
-        """Who claims a contested name, and what to do."""
+        """Which plugins claim a contested name, and what to do."""
         owners = " and ".join(f"{p.distribution} {p.version}" for p in self.contested[name])
         return (
             f"{self.kind} {name!r} comes from {owners}; "
@@ -109,14 +110,14 @@ class Registry:
                 for plugin in claimants:
                     plugin.note(catalogue.claims(name))
 
-    def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
+    def trainer_of(self, record: RunRecord) -> TrainerSpec:
         """The trainer that a run's config.json names.
 
         Raises:
-            UsageError: it is not there; names the distribution and version that it came from.
-            PluginError: it is not there, since its plugin fails, or two plugins claim its name.
+            UsageError: it is not installed; names the distribution and version that it came from.
+            PluginError: its plugin fails, or two plugins claim its name.
         """
-        name, made_with = config["model"], str(config.get("provenance", {}).get("plugin", ""))
+        name, made_with = record.model, record.provenance.plugin or ""
         distribution, _, version = made_with.rpartition(" ")
         if name in self.trainers or name in self.trainers.contested or not distribution:
             return self.trainers.find(name)
@@ -133,21 +134,21 @@ class Registry:
         )
 
     @contextmanager
-    def as_made(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Errors about a run that its trainer's plugin made in another version say so."""
+    def as_made(self, record: RunRecord) -> Iterator[None]:
+        """Errors about a run say so if its trainer's plugin has another version now."""
         try:
             yield
         except (UsageError, CheckpointError) as error:
-            then = config.get("provenance", {}).get("plugin")
-            plugin = self.trainers[config["model"]].plugin
+            then = record.provenance.plugin
+            plugin = self.trainers[record.model].plugin
             now = f"{plugin.distribution} {plugin.version}"
             if then in (None, now):
                 raise
             raise type(error)(f"{error}; it was made with {then}, and {now} is here") from error
 
     def _check_names(self, offered: list[tuple[Catalogue[Any], Spec]]) -> None:
-        """Raise PluginError for a name that is built in or offered twice, and for a column that is
-        there already: it would hide another metric's."""
+        """Raise PluginError for a name that is built in or offered twice, and for a column that
+        another metric has already."""
         names = [(catalogue.kind, spec.name) for catalogue, spec in offered]
         for (catalogue, spec), name in zip(offered, names, strict=True):
             catalogue.check(spec)
@@ -168,7 +169,7 @@ class Registry:
 
 @contextmanager
 def noting_faults(plugin: Plugin) -> Iterator[None]:
-    """Whatever goes wrong with what a plugin offers is that plugin's problem."""
+    """Any error about what a plugin offers is recorded as that plugin's problem."""
     try:
         with plugin.contained():
             yield
@@ -179,7 +180,7 @@ def noting_faults(plugin: Plugin) -> Iterator[None]:
 
 
 def _checked(hook: str, kind: type[Spec], answer: Any) -> list[Spec]:
-    """The specs that a hook returned, or PluginError for what are none."""
+    """The specs that a hook returned, or PluginError if it returned something else."""
     if not isinstance(answer, Iterable):
         raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
     specs = list(answer)
@@ -209,7 +210,7 @@ def load_registry(strict: bool | None = None) -> Registry:
     """
     registry = Registry(load_plugins())
     if strict is None:
-        strict = os.environ.get("GENKIT_STRICT_PLUGINS", "") not in ("", "0")
+        strict = is_switched_on("GENKIT_STRICT_PLUGINS")
     for plugin in registry.plugins.failed if strict else []:
         raise PluginError(
             f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}: {plugin.problem}"

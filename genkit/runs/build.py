@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 
-if TYPE_CHECKING:
-    pass
-
 
 def load_data(registry: Registry, config: RunConfig) -> ImageData:
     """The data set that a run's config names."""
@@ -29,7 +26,7 @@ def load_data(registry: Registry, config: RunConfig) -> ImageData:
 
 
 def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
-    """The same options, naming data so that they can be used from any folder."""
+    """The same options with absolute paths of data, so that they can be used from any folder."""
     changes: dict[str, Any] = {}
     name, source = parse_data_name(config.data)
     if source and registry.datasets.find(name).source == "PATH":
@@ -42,8 +39,8 @@ def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
 def build_model(
     spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
 ) -> GenerativeModel:
-    """A new model, on the CPU; its weights follow from the seed. torch's random numbers are left
-    as they were."""
+    """A new model, on the CPU; its weights follow from the seed. torch's own random numbers are not
+    advanced."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights"))
         with plugin_code(f"{spec.name}: building the model for images of {shape}"):
@@ -54,8 +51,8 @@ def build_model(
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor):
                 raise PluginError(
-                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, no "
-                    "tensor; make it a buffer"
+                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, not "
+                    "a tensor; make it a buffer"
                 )
     return model
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.files import write_atomic
-from genkit.io.run_directory import SCHEMA, RunDir
+from genkit.io.files import check_free, write_atomic
+from genkit.io.run_directory import RunDir
+from genkit.io.run_records import SCHEMA
 from genkit.registry.catalogue import Registry
 from genkit.report.model_card import model_card
 from genkit.report.ranking import CALIBRATION, Ranking, rank, score_columns
@@ -32,11 +33,7 @@ TRAINING = ("step", "images", "seconds", "images_per_second")  # of a run's summ
 
 def check_target(to: Path) -> None:
     """Raise UsageError unless the folder is new or empty."""
-    try:
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise UsageError(f"--to {to} exists and is not empty; choose another folder")
-    except OSError as error:
-        raise UsageError(f"--to {to} cannot be read: {error.strerror or error}") from None
+    check_free(to, "--to")
 
 
 def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     """
     check_target(to)
     trainers = run.registry.trainers
-    spec, plugin = trainers.find(run.config["model"]), trainers[run.config["model"]].plugin
+    spec, plugin = trainers.find(run.record.model), trainers[run.record.model].plugin
     picture = io.BytesIO()
     run.grid(64).save(picture, "PNG")
     network = export_network(run.model.cpu()) if onnx else None
@@ -101,7 +98,8 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
 def public_config(run: Run) -> dict[str, Any]:
     """A run's config.json for others: all that loading needs, and where it came from, without
     paths. "training" holds what is known of the training."""
-    config, summary = run.config, run.summary
+    config = run.record.to_json()
+    summary = run.summary.to_json() if run.summary else {}
     data, options = dict(config.get("data", {})), dict(config["run"])
     origin = {key: value for key, value in config.get("provenance", {}).items() if key in ORIGIN}
     plugin, _, version = str(origin.get("plugin", "")).rpartition(" ")
@@ -166,7 +164,11 @@ def _scores(run: Run) -> tuple[Ranking | None, str | None]:
         return None, None
     card = own.get("card") or {}
     best = str(card.get("weights", "")).endswith("best in training")
-    if best != run.best or own.get("images") != run.summary.get("images") or not card:
+    if (
+        best != run.best
+        or own.get("images") != (run.summary.images if run.summary else None)
+        or not card
+    ):
         return None, None  # of other weights, or of an earlier moment
     rows = []
     for row in (own, *(row for row in others if row["name"] in CALIBRATION)):
@@ -175,6 +177,6 @@ def _scores(run: Run) -> tuple[Ranking | None, str | None]:
             if isinstance(told.get(key), str):
                 told[key] = public_data(told[key], run.registry)
         rows.append({**without_paths(row), "card": without_paths(told) or None, "run": None})
-    rows[0]["name"] = run.config["model"]
+    rows[0]["name"] = run.record.model
     features = str(card["features"]).rpartition("-")[0] or None
     return rank(rows, score_columns(run.registry)), features

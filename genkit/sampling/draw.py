@@ -50,7 +50,7 @@ def draw(
             if on_progress:
                 on_progress(min(done * ranks.count * CHUNK, n), n)
     found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
-    order = [each.split(CHUNK) for each in found]  # by the rank that drew them
+    order = [torch.split(each, CHUNK) for each in found]  # by the rank that drew them
     chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
     return torch.cat(chunked)[:n].contiguous()
 

@@ -268,7 +268,7 @@ def test_bad_budget_is_refused_with_examples(
         (["--latnt", "3"], "No such option: --latnt"),
         (["--preset", "quik"], "vae has no preset 'quik'; it has full, quick. Did you mean"),
         (["dcgan"], "Got unexpected extra argument(s) (dcgan)"),
-        (["--data-option", "size"], "--data-option: 'size' is no option of a data set"),
+        (["--data-option", "size"], "--data-option: 'size' is not an option of a data set"),
         (["--data-option", "size=8"], "mnist-mini has no data option 'size'"),
         (["--data", "mnist-min"], "no data set named 'mnist-min'. Did you mean 'mnist-mini'?"),
         (["--data", ""], "names no data set"),
@@ -354,7 +354,7 @@ def test_path_that_is_no_run_is_refused_by_name(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("evaluate real --data-option size", "'size' is no option of a data set"),
+        ("evaluate real --data-option size", "'size' is not an option of a data set"),
         ("evaluate real --data mnist-min", "Did you mean 'mnist-mini'?"),
         ("evaluate real -n 3", "'--samples'"),
         ("evaluate real --threads 99999999999", "'--threads'"),

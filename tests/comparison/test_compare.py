@@ -44,7 +44,7 @@ def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
 
 
 def test_path_that_is_no_run_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="is no run directory"):
+    with pytest.raises(UsageError, match="is not a run directory"):
         choose_entrants([str(tmp_path)], registry, tmp_path)
 
 

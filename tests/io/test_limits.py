@@ -259,7 +259,7 @@ def test_memory_that_runs_out_names_the_options_to_change(
         "out of memory; train with a smaller --batch-size or a larger --accumulate. "
         f"The last checkpoint is of step 3; to go on from there: genkit resume {tmp_path / 'run'}"
     )
-    assert resume(tmp_path / "run", registry()).summary["step"] == 9
+    assert resume(tmp_path / "run", registry()).summary.step == 9
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, data, monkeypatch):
@@ -393,7 +393,7 @@ def test_a_listener_that_raises_whatever_it_likes_is_muted(tmp_path, data):
         def on_run_end(self):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    assert run_with(Listener(), data, tmp_path / "run", budget="3steps").summary["step"] == 3
+    assert run_with(Listener(), data, tmp_path / "run", budget="3steps").summary.step == 3
 
 
 def test_a_listener_that_blocks_is_left_by_a_second_interrupt(tmp_path, data):

@@ -76,7 +76,7 @@ FAULTS = {
     "phases_fail": ({"phases": "[][1]"}, "Model.phases() failed: IndexError", 3),
     "loss_fails": ({"loss": "{}['loss']"}, "loss of phase 'fit' in step 1 failed: KeyError", 3),
     "no_pair": ({"loss": "loss"}, "loss of phase 'fit' in step 1 failed: TypeError", 3),
-    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is no scalar: (3,)", 3),
+    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is not a scalar: (3,)", 3),
     "nan": ({"loss": "loss * float('nan'), {}"}, "loss of phase 'fit' became nan in step 1", 1),
     "detached": ({"loss": "loss.detach(), {}"}, "loss of phase 'fit' in step 1", 3),
     "sample_fails": ({"sample": "[][1]"}, "Model.sample() failed: IndexError", 3),
@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "extra_state": (
         {"sample": "images\n\n    def get_extra_state(self):\n        return 3"},
-        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, no tensor",
+        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, not a tensor",
         3,
     ),
     "validates": (

@@ -398,7 +398,7 @@ def test_exhibit_that_fails_is_one_line_and_no_end_of_the_training(tmp_path, dat
     run = train_tiny("vae", data, tmp_path / "run", lines, budget="2steps", grids=1)
     told = [line for line in lines.lines if "interpolation.png" in line]
     assert len(told) == 1 and "was not made: VAE.draw_latents() failed:\\nno noise" in told[0]
-    assert "\n" not in told[0] and run.summary["step"] == 2
+    assert "\n" not in told[0] and run.summary.step == 2
 
 
 def test_no_exhibits_are_made_where_no_grids_are_wanted_or_training_is_not_at_its_end(

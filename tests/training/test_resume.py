@@ -61,7 +61,7 @@ def test_a_resumed_run_equals_one_in_one_go_bit_for_bit(tmp_path, data, model, e
     resumed = resume(part.path, registry(), budget="12steps")
     assert_equal_runs(whole, resumed)
     assert [row["step"] for row in metrics_of(resumed)] == [2, 4, 6, 8, 10, 12]
-    assert resumed.config["run"]["budget"] == "12steps"
+    assert resumed.record.run["budget"] == "12steps"
     assert len(state_of(resumed)["loop"]["optimizers"]) == (2 if model == "dcgan" else 1)
 
 
@@ -248,7 +248,7 @@ def test_training_works_outside_the_main_thread(tmp_path, data):
     )
     train.start()
     train.join()
-    assert runs[0].summary["step"] == 3
+    assert runs[0].summary.step == 3
 
 
 # ---- signals that come twice, or to other commands
@@ -314,7 +314,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, data):
         reporter = Reporter()
         reporter.update = lambda state: signal.raise_signal(signal.SIGHUP)
         run = train_tiny("vae", data, tmp_path / "run", reporter, budget="4steps")
-        assert run.summary["step"] == 4
+        assert run.summary.step == 4
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, former)
@@ -567,4 +567,4 @@ def test_metrics_after_the_checkpoint_go_and_warnings_and_scores_before_it_stay(
     resumed = resume(run.path, registry(), budget="6steps")
     assert directory.read_metrics()[:-1] == rows + early
     assert directory.read_metrics()[-1]["step"] == 6
-    assert resumed.summary["warnings"] == ["odd"]
+    assert resumed.summary.warnings == ("odd",)

@@ -81,7 +81,7 @@ def test_metrics_hold_a_line_every_two_steps(run):
     keys = {"elbo/loss", "elbo/reconstruction_nats", "elbo/kl_nats", "seconds", "images_per_second"}
     assert all(keys < row.keys() for row in rows)
     seconds = [row["seconds"] for row in rows]
-    assert seconds == sorted(seconds) and run.summary["seconds"] >= seconds[-1]
+    assert seconds == sorted(seconds) and run.summary.seconds >= seconds[-1]
 
 
 def test_the_weights_are_the_averaged_ones(run):
@@ -91,7 +91,7 @@ def test_the_weights_are_the_averaged_ones(run):
     saved = load_file(run.path / "model.safetensors")
     assert all(torch.equal(saved[k], v) for k, v in state["loop"]["average"].items())
     assert any(not torch.equal(saved[k], v) for k, v in state["loop"]["model"].items())
-    assert run.summary["weights"] == "ema"
+    assert run.summary.weights == "ema"
 
 
 def test_grids_show_the_same_noise_each_time(run, data, tmp_path):
@@ -143,7 +143,7 @@ def test_a_resumed_run_writes_the_grids_of_its_new_budget(tmp_path, data):
 )
 def test_a_budget_ends_training_when_it_is_spent(tmp_path, data, budget, step):
     run = train_tiny("vae", data, tmp_path / "run", budget=budget)
-    assert run.summary["step"] == step and run.summary["images"] == 8 * step
+    assert run.summary.step == step and run.summary.images == 8 * step
 
 
 def test_a_budget_of_seconds_counts_iterations_only(tmp_path, data, monkeypatch):
@@ -166,8 +166,8 @@ def test_a_budget_of_seconds_counts_iterations_only(tmp_path, data, monkeypatch)
     monkeypatch.setattr(sampling, "draw", slowly(draw, 100.0))
     monkeypatch.setattr(training.checkpoint, "save_state", slowly(save, 1000.0))
     run = train_tiny("vae", data, tmp_path / "run", budget="0.95s", grids=5)
-    assert run.summary["step"] == 10
-    assert run.summary["seconds"] == pytest.approx(1.0)
+    assert run.summary.step == 10
+    assert run.summary.seconds == pytest.approx(1.0)
     rows = RunDir(run.path).read_metrics()
     assert [row["images_per_second"] for row in rows] == pytest.approx([80.0] * 5)
 
@@ -309,7 +309,7 @@ def test_a_listener_that_fails_is_muted_and_training_goes_on(tmp_path, data):
     reporter = Reporter()
     reporter.say = said.append
     run = train_with(Listener(), data, tmp_path / "run", reporter, budget="8steps")
-    assert calls == [2] and run.summary["step"] == 8
+    assert calls == [2] and run.summary.step == 8
     muted = [line for line in said if "muted" in line]
     assert len(muted) == 1 and "listener" in muted[0] and "no route to host" in muted[0]
 
@@ -407,7 +407,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, data, monkeypatch)
         resume(run.path, registry(), budget="5steps")
     monkeypatch.undo()
     assert before == {p: p.read_bytes() for p in run.path.rglob("*.pt")}
-    assert resume(run.path, registry(), budget="5steps").summary["step"] == 5
+    assert resume(run.path, registry(), budget="5steps").summary.step == 5
 
 
 def test_labels_reach_the_loss(tmp_path, monkeypatch):
