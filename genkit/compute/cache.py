@@ -1,4 +1,4 @@
-"""Results that are kept between commands, in the cache folder."""
+"""Results kept between commands, in the cache folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from genkit.io.files import write_atomic
 
 
 def cache_folder(kind: str) -> Path:
-    """Where things are kept that can be computed anew: $GENKIT_CACHE, else ~/.cache/genkit."""
+    """The folder for what can be computed again: in $GENKIT_CACHE, else in ~/.cache/genkit."""
     root = os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit"
     return Path(root) / kind
 
 
 def read_kept(path: Path) -> dict[str, Tensor] | None:
-    """Tensors out of the cache; None if they are not there, damaged or cannot be read."""
+    """Tensors by name out of the cache; None if they are missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             recorded = file.metadata()["sha256"]
@@ -41,7 +41,7 @@ def keep(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the numbers: safetensors reads a file with a flipped bit without a word."""
+    """SHA-256 of names, shapes and numbers: safetensors does not notice a flipped bit."""
     hashed = hashlib.sha256()
     for name in sorted(tensors):
         hashed.update(f"{name} {tuple(tensors[name].shape)};".encode())

@@ -11,28 +11,29 @@ from typing import Any
 
 from genkit.config.run import RunConfig
 from genkit.config.validation import quoted, suggest, validate
-from genkit.errors import PluginError, UsageError
+from genkit.errors import PluginError, UsageError, reason_of
 from genkit.specs import Config, TrainerSpec
 
 
 def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
-    """The tables "run" and "options" of a TOML file or of a run's config.json.
+    """The "model" and the tables "run" and "options" of a TOML file or of a run's config.json.
 
-    Raises UsageError for a file that cannot be read or holds anything else.
+    Raises:
+        UsageError: the file cannot be read or holds anything else.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"--config {path} cannot be read: {reason_of(error)}") from None
     except (ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise UsageError(f"--config {path} is no valid {kind}: {error}") from None
+        raise UsageError(f"--config {path} is not valid {kind}: {error}") from None
     known = {"model", "run", "options"}
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: a table was expected, not {type(content).__name__}")
     extra = [key for key in content if key not in known]
-    if extra and "schema" not in content:  # a run's config.json also says where it came from
+    if extra and "schema" not in content:  # a run's config.json has other tables, too
         raise UsageError(
             f"--config {path}: unknown key {extra[0]!r}; write 'model' and the tables [run] and "
             f"[options].{suggest(extra[0], known)}"
@@ -60,9 +61,13 @@ def resolve(
     file: Path | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merge default < preset < file < given into checked configs; UsageError names the culprit.
+    """Merge default < preset < file < given into checked configs.
 
-    `given` mixes the run's and the model's options by field name, as the command line does.
+    Args:
+        given: the run's and the model's options together, by field name, as on the command line.
+
+    Raises:
+        UsageError: an option is unknown or has a wrong value; the message names it.
     """
     presets: dict[str, Mapping[str, Any]] = {"full": {}, **spec.presets}
     if preset not in presets:

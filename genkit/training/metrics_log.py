@@ -76,7 +76,7 @@ class MetricsLog:
             if not self.directory.config_path.exists():
                 raise
             if not self._failing:
-                self.reporter.say(f"Warning: {error}; training goes on and tries again")
+                self.reporter.say(f"Warning: {error}; training continues and tries again")
             self._failing.add(what)
         else:
             self._failing.discard(what)

@@ -49,7 +49,7 @@ def test_path_that_is_no_run_is_refused(registry, tmp_path):
 
 
 def test_bad_budget_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="'abc' is no budget"):
+    with pytest.raises(UsageError, match="'abc' is not a budget"):
         compare(["vae"], Options(budget="abc"), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

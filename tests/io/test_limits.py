@@ -119,7 +119,7 @@ def test_training_outlasts_a_full_disk_says_so_once_and_catches_up(
     run = train_tiny("vae", data, tmp_path / "run", said, **options)
     warnings = [line for line in said.lines if "Warning" in line]
     assert len(warnings) == 1
-    assert "No space left on device; training goes on and tries again" in warnings[0]
+    assert "No space left on device; training continues and tries again" in warnings[0]
     assert metrics_of(run.path) == metrics_of(whole.path) and len(metrics_of(run.path)) == 10
     states = [load_state(each.path / "checkpoints") for each in (whole, run)]
     assert same_bits(states[0][0]["loop"], states[1][0]["loop"]) and not states[1][1]
@@ -134,7 +134,7 @@ def test_the_checkpoint_from_before_the_disk_was_full_stays_whole(tmp_path, data
         train_tiny("vae", data, path, Said({4: disk.fill}), **options)
     assert str(caught.value) == (
         f"{path / 'metrics.jsonl'} could not be written: No space left on device. "
-        f"The last checkpoint is of step 3; to go on from there: genkit resume {path}"
+        f"The last checkpoint is of step 3; to resume from there: genkit resume {path}"
     )
     assert load_state(path / "checkpoints")[0]["loop"]["step"] == 3
     disk.clear()
@@ -178,10 +178,10 @@ def test_files_that_may_not_grow_end_the_command_with_one_sentence(tmp_path, dat
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.count("training goes on and tries again") == 1
+    assert done.stderr.count("training continues and tries again") == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"Error: {path / 'checkpoints'}") and "File too large" in last
-    assert last.endswith(f"There is no checkpoint yet; to go on from there: genkit resume {path}")
+    assert last.endswith(f"There is no checkpoint yet; to resume from there: genkit resume {path}")
     assert len(metrics_of(path)) == 5 and len(list((path / "samples").iterdir())) == 4
     assert not list(path.rglob("*.tmp"))
 
@@ -257,7 +257,7 @@ def test_memory_that_runs_out_names_the_options_to_change(
         train_tiny("vae", data, tmp_path / "run", **options)
     assert str(caught.value) == (
         "out of memory; train with a smaller --batch-size or a larger --accumulate. "
-        f"The last checkpoint is of step 3; to go on from there: genkit resume {tmp_path / 'run'}"
+        f"The last checkpoint is of step 3; to resume from there: genkit resume {tmp_path / 'run'}"
     )
     assert resume(tmp_path / "run", registry()).summary.step == 9
 

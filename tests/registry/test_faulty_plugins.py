@@ -270,7 +270,7 @@ def test_file_that_cannot_be_a_plugin_is_a_problem_of_its_own(
 def test_file_that_does_not_exist_is_refused(command_lines: CommandLines) -> None:
     missing, nothing = command_lines("list --plugin nowhere.py", "list --plugin")
     assert missing.code == nothing.code == 2
-    assert "--plugin nowhere.py is no file; give the path of a Python file" in missing.err
+    assert "--plugin nowhere.py is not a file; give the path of a Python file" in missing.err
     assert "--plugin needs the path of a Python file" in nothing.err
 
 
@@ -497,7 +497,7 @@ def test_stored_scores_are_shown_without_the_plugin(
 @pytest.mark.parametrize(
     ("version", "words", "code"),
     [
-        ("without the field", "config.json: depth is no option here", 2),
+        ("without the field", "config.json: depth is not an option here", 2),
         ("with another shape", "'level' has shape (), the model (1,)", 1),
     ],
 )

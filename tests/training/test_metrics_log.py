@@ -89,7 +89,7 @@ def test_one_trouble_is_told_once_until_all_of_it_is_over(log):
         log.attempt("log", lambda: None)  # small things still fit
         log.attempt("grid", fail)
     assert said == [
-        "Warning: file could not be written: No space left on device; training goes on and tries "
+        "Warning: file could not be written: No space left on device; training continues and tries "
         "again"
     ]
     log.attempt("checkpoint", lambda: None)

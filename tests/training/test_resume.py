@@ -162,7 +162,7 @@ def test_a_model_whose_plugin_is_missing_is_refused(tmp_path, data, monkeypatch)
 @pytest.mark.parametrize("budget", ["soon", "0s", "5stepz", "1.5steps"])
 def test_an_unreadable_budget_is_refused_by_its_option(tmp_path, data, budget):
     run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
-    with pytest.raises(UsageError, match=f"--budget: '{budget}' is no budget"):
+    with pytest.raises(UsageError, match=f"--budget: '{budget}' is not a budget"):
         resume(run.path, registry(), budget=budget)
     assert json.loads((run.path / "config.json").read_text())["run"]["budget"] == "2steps"
 
@@ -289,7 +289,7 @@ def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, da
         patch.setattr(Loop, "_follow", follow)
         train_tiny("vae", data, tmp_path / "run", reporter, budget="8steps", **OFTEN)
     assert said[-1] == (
-        "Interrupted in the middle of a step. The last checkpoint is of step 3; to go on from "
+        "Interrupted in the middle of a step. The last checkpoint is of step 3; to resume from "
         f"there: genkit resume {tmp_path / 'run'}"
     )
     assert load_state(tmp_path / "run" / "checkpoints")[0]["loop"]["step"] == 3
@@ -416,7 +416,7 @@ def test_a_config_changed_in_what_is_settled_is_refused_with_the_difference(tmp_
     table[where[-1]] = SETTLED[where]
     (run.path / "config.json").write_text(json.dumps(config))
     name = ".".join(where)
-    with pytest.raises(UsageError, match=f"{name} is .*, was .*Put it back, or train anew"):
+    with pytest.raises(UsageError, match=f"{name} is .*, was .*Put it back, or train a new run"):
         resume(run.path, registry(), budget="4steps")
     assert json.loads((run.path / "config.json").read_text()) == config
     assert load_state(run.path / "checkpoints")[0]["loop"]["step"] == 2
@@ -499,7 +499,7 @@ def test_another_version_of_torch_is_told_of(tmp_path, data):
     reporter.say = said.append
     resume(run.path, registry(), reporter=reporter, budget="4steps")
     changed = f"torch 2.9.0, now {torch.__version__}"
-    assert f"the last bits may differ from those of a run in one go: {changed}" in said
+    assert f"the last bits may differ from those of an uninterrupted run: {changed}" in said
 
 
 # ---- runs that ended before they had saved anything, and what a kill leaves
@@ -515,7 +515,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(tmp_path, data
     reporter = Reporter()
     reporter.say = said.append
     resumed = resume(part.path, registry(), reporter=reporter, budget="6steps")
-    assert "the run ended before its first checkpoint and begins anew" in said
+    assert "the run ended before its first checkpoint and starts again" in said
     assert_equal_runs(whole, resumed)
 
 

@@ -375,7 +375,7 @@ def test_a_run_directory_that_is_taken_is_refused_before_training(tmp_path, data
         ("vae", {"latent": 0}, "--latent"),
         ("vae", {"latnet": 3}, "Did you mean 'latent'"),
         ("vae", {"budget": "soon"}, "--budget"),
-        ("vae", {"device": "gpu"}, "--device 'gpu' is no device"),
+        ("vae", {"device": "gpu"}, "--device 'gpu' is not a device"),
         ("vae", {"data": "npz:nothing.npz"}, "does not exist"),
         ("vea", {}, "Did you mean 'vae'"),
         ("dcgan", {"batch_size": 1}, "--batch-size"),
