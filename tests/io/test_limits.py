@@ -25,6 +25,7 @@ from genkit.io import run_directory as rundir
 from genkit.io.files import write_atomic
 from genkit.io.progress import Bar, JSONLines, Reporter
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import ProgressState
 from genkit.registry.catalogue import load_registry
 from genkit.registry.plugin import Plugin
 from genkit.runs.checkpoint import load_state
@@ -53,7 +54,7 @@ class Said(Reporter):
         self.lines.append(message)
 
     def update(self, state):
-        self.at.get(state["step"], lambda: None)()
+        self.at.get(state.step, lambda: None)()
 
 
 class Disk:
@@ -340,7 +341,7 @@ def test_a_bar_on_a_terminal_that_went_away_is_silent(monkeypatch):
     bar = Bar()
     bar.start("run")
     assert bar.bars.console.is_terminal
-    bar.update({"fraction": 0.1, "values": {}})
+    bar.update(ProgressState(fraction=0.1))
     shown = b""
     while b"run" not in shown:  # what is never shown ends the test by its time
         shown += os.read(master, 4096)
@@ -348,7 +349,7 @@ def test_a_bar_on_a_terminal_that_went_away_is_silent(monkeypatch):
     with pytest.raises(OSError):
         print("nobody listens", file=terminal, flush=True)
     bar.say("still here")
-    bar.update({"fraction": 0.2, "values": {}})
+    bar.update(ProgressState(fraction=0.2))
     time.sleep(0.3)  # the bar draws itself, too
     bar.stop()
     monkeypatch.undo()
@@ -360,7 +361,7 @@ def test_a_bar_without_any_stderr_is_silent(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     bar = Bar()
     bar.start("run")
-    bar.update({"fraction": 0.1, "values": {}})
+    bar.update(ProgressState(fraction=0.1))
     bar.say("still here")
     bar.stop()
 

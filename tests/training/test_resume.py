@@ -21,7 +21,8 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
 from genkit.runs.checkpoint import load_state
-from genkit.training.resume import CHANGEABLE, resume
+from genkit.training.resume import resume
+from genkit.training.settled import CHANGEABLE
 
 TIMES = ("seconds", "images_per_second")
 OFTEN = {"checkpoint_seconds": 1e-9}  # a checkpoint after each step
@@ -550,7 +551,7 @@ def test_warnings_come_at_the_same_steps_after_a_resume(tmp_path):
     told = [row["step"] for row in metrics_of(whole) if "warning" in row]
     assert told == [3]  # looks at 1, before a fifth of the budget, then at 2 and at 3
     reporter = Reporter()
-    reporter.update = lambda state: state["step"] == 2 and signal.raise_signal(signal.SIGTERM)
+    reporter.update = lambda state: state.step == 2 and signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Interrupted):
         train_tiny("vae", "mnist-mini", tmp_path / "part", reporter, **options)
     assert load_state(tmp_path / "part" / "checkpoints")[0]["loop"]["step"] == 2

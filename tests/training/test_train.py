@@ -18,7 +18,7 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
 from genkit.registry.plugin import Plugin
-from genkit.sampling import draw as sampling
+from genkit.runs import checkpoint
 from genkit.sampling.grids import make_grid
 from genkit.training import runner
 from genkit.training import train as training
@@ -149,7 +149,7 @@ def test_a_budget_ends_training_when_it_is_spent(tmp_path, data, budget, step):
 def test_a_budget_of_seconds_counts_iterations_only(tmp_path, data, monkeypatch):
     """Steps of a tenth of a second; grids, checkpoints and listeners that take far longer."""
     clock = [0.0]
-    iterate, draw, save = Loop.iterate, sampling.draw, training.checkpoint.save_state
+    iterate, draw, save = Loop.iterate, runner.draw, checkpoint.save_state
 
     def slowly(function, seconds):
         def wrapped(*arguments, **options):
@@ -163,8 +163,8 @@ def test_a_budget_of_seconds_counts_iterations_only(tmp_path, data, monkeypatch)
     )
     monkeypatch.setattr(runner, "time", fake)
     monkeypatch.setattr(Loop, "iterate", slowly(iterate, 0.1))
-    monkeypatch.setattr(sampling, "draw", slowly(draw, 100.0))
-    monkeypatch.setattr(training.checkpoint, "save_state", slowly(save, 1000.0))
+    monkeypatch.setattr(runner, "draw", slowly(draw, 100.0))
+    monkeypatch.setattr(checkpoint, "save_state", slowly(save, 1000.0))
     run = train_tiny("vae", data, tmp_path / "run", budget="0.95s", grids=5)
     assert run.summary.step == 10
     assert run.summary.seconds == pytest.approx(1.0)
@@ -210,8 +210,8 @@ def test_a_value_that_is_not_finite_is_null_in_the_metrics(tmp_path, data, monke
     text = (run.path / "metrics.jsonl").read_text()
     rows = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
     assert [row["elbo/odd"] for row in rows] == [None, None]
-    assert all("elbo/odd" not in state["values"] for state in reported)
-    assert all("elbo/loss" in state["values"] for state in reported)
+    assert all("elbo/odd" not in state.values for state in reported)
+    assert all("elbo/loss" in state.values for state in reported)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_without_new_weights(tmp_path, data, monkeypatch):
@@ -402,7 +402,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, data, monkeypatch)
     def full(path, content):
         raise GenkitError(f"{path} could not be written: No space left on device")
 
-    monkeypatch.setattr(training.checkpoint, "write_atomic", full)
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
     with pytest.raises(GenkitError, match="No space left"):
         resume(run.path, registry(), budget="5steps")
     monkeypatch.undo()
