@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,17 @@ from genkit.errors import PluginError, UsageError, reason_of
 from genkit.specs import Config, TrainerSpec
 
 
-def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
-    """The "model" and the tables "run" and "options" of a TOML file or of a run's config.json.
+@dataclass(frozen=True)
+class ConfigFile:
+    """What a file for --config holds: options of the run and of the model, by name."""
+
+    model: object = None  # a trainer's name, if it is given
+    run: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_config_file(path: Path) -> ConfigFile:
+    """Read a TOML file or a run's config.json.
 
     Raises:
         UsageError: the file cannot be read or holds anything else.
@@ -42,7 +51,7 @@ def read_config_file(path: Path) -> dict[str, dict[str, Any]]:
     for key, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(f"--config {path}: {key!r} must be a table, not {quoted(table)}")
-    return {**tables, "model": content.get("model")}
+    return ConfigFile(content.get("model"), **tables)
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,9 @@ def resolve(
             f"{spec.name} has no preset {preset!r}; it has {', '.join(sorted(presets))}."
             f"{suggest(preset, presets)}"
         )
-    content: dict[str, Any] = read_config_file(file) if file else {"run": {}, "options": {}}
-    if content.get("model", spec.name) not in (None, spec.name):
-        raise UsageError(f"--config {file} is for {content['model']!r}, not {spec.name!r}")
+    content = read_config_file(file) if file else ConfigFile()
+    if content.model not in (None, spec.name):
+        raise UsageError(f"--config {file} is for {content.model!r}, not {spec.name!r}")
     own = {k: v for k, v in (given or {}).items() if k in RunConfig.model_fields}
     rest = {k: v for k, v in (given or {}).items() if k not in RunConfig.model_fields}
     fields = {*RunConfig.model_fields, *spec.config.model_fields}
@@ -109,13 +118,13 @@ def resolve(
     sources = {f"run.{name}": "default" for name in RunConfig.model_fields}
     sources |= {f"options.{name}": "default" for name in spec.config.model_fields}
     file_label = f"file {file}"
-    run = build(RunConfig, "run", [(file_label, content["run"]), ("given", own)])
+    run = build(RunConfig, "run", [(file_label, content.run), ("given", own)])
     options = build(
         spec.config,
         "options",
         [
             (f"preset {preset}", presets[preset]),
-            (file_label, content["options"]),
+            (file_label, content.options),
             ("given", rest),
         ],
     )

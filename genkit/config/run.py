@@ -49,7 +49,7 @@ class RunConfig(Config):
         ge=0,
         le=1024,
         description="CPU threads, on which the results' last bits depend; auto: as many as are "
-        "fastest at this moment",
+        "fastest at the moment",
         json_schema_extra={"words": {"auto": 0}},
     )
     compile: bool = Field(
@@ -71,7 +71,7 @@ class RunConfig(Config):
         ge=0,
         le=100_000,
         description="samples looked at with each grid: the best weights are kept and a collapse "
-        "is told; 0: none",
+        "is reported; 0: none",
     )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"

@@ -23,11 +23,11 @@ from genkit.errors import Interrupted, PluginError, UsageError
 from genkit.io.progress import Reporter
 from genkit.model import to_unit_range
 from genkit.runs.run import load_run
-from genkit.training import pictures
 from genkit.sampling.completion import complete, known_half
 from genkit.sampling.draw import draw, draw_classes
 from genkit.sampling.latents import between, interpolate
 from genkit.specs import ImageShape
+from genkit.training import pictures
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_pixelcnn import PixelCNNConfig
