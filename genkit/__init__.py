@@ -61,21 +61,21 @@ def train(
 
 
 def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
-    """Go on with a run from its last checkpoint, bit for bit.
+    """Resume a run from its last checkpoint, bit for bit.
 
     Args:
-        changes: budget, log_every, grids, watch, checkpoint_seconds, threads or where the data
-            lies, if they are to be others from now on.
+        changes: new values for budget, log_every, grids, watch, checkpoint_seconds, threads,
+            compile, or where the data lies.
 
     Raises:
-        genkit.errors.UsageError: the path is no run, or a change is none that can be made.
+        genkit.errors.UsageError: the path is not a run, or a change cannot be made.
         genkit.errors.CheckpointError: there is no whole checkpoint.
     """
     from genkit.io.progress import new_reporter
     from genkit.registry.catalogue import load_registry
-    from genkit.training.resume import resume as go_on
+    from genkit.training.resume import resume as resume_run
 
-    return go_on(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
+    return resume_run(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
 
 
 def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
@@ -83,7 +83,7 @@ def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
     best in training, not the last ones.
 
     Raises:
-        genkit.errors.UsageError: the path is no run, or its plugin is not installed.
+        genkit.errors.UsageError: the path is not a run, or its plugin is not installed.
         genkit.errors.CheckpointError: its weights are missing, damaged or of another model.
     """
     from genkit.registry.catalogue import load_registry

@@ -57,6 +57,12 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def reason_of(error: BaseException) -> str:
+    """What the system says of a failed call, such as "No space left on device", or the error's
+    own words."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def one_line(error: BaseException) -> str:
     """An exception's type and message in one line, with the place it comes from."""
     words = " ".join(f"{type(error).__name__}: {error}".split())

@@ -26,6 +26,7 @@ from genkit.cli.sample import sample
 from genkit.cli.streams import complain, complain_of_output, let_go, occupy_closed_streams
 from genkit.cli.train import TrainGroup
 from genkit.errors import GenkitError, UsageError, printable
+from genkit.io.machine import is_switched_on
 
 app = typer.Typer(
     name="genkit",
@@ -73,8 +74,8 @@ def root(
 
 
 def take_plugins(arguments: list[str]) -> list[str]:
-    """The arguments without --plugin PATH, wherever it stands: the files go to GENKIT_PLUGINS, so
-    that the processes of a comparison load them, too."""
+    """The arguments without --plugin PATH, wherever it stands. The files are added to
+    GENKIT_PLUGINS, so that the processes of a comparison load them, too."""
     kept: list[str] = []
     files: list[str] = []
     words = iter(arguments)
@@ -86,7 +87,7 @@ def take_plugins(arguments: list[str]) -> list[str]:
             kept.append(word)
         elif path := value if equals else next(words, ""):
             if not Path(path).is_file():
-                raise UsageError(f"--plugin {path} is no file; give the path of a Python file")
+                raise UsageError(f"--plugin {path} is not a file; give the path of a Python file")
             files.append(str(Path(path).absolute()))
         else:
             raise UsageError("--plugin needs the path of a Python file")
@@ -97,14 +98,14 @@ def take_plugins(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code. What genkit raises is one line on stderr."""
+    """Run a command line and return its exit code. An error of genkit's is one line on stderr."""
     occupy_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
+            stream.reconfigure(errors="replace")  # for characters that the terminal lacks
     streams = sys.stdout, sys.stderr
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if (sys.stdout, sys.stderr) != streams:  # Typer's sign of a pipe whose reader had enough
+    if (sys.stdout, sys.stderr) != streams:  # Typer does this if the reader closed the pipe
         (sys.stdout, sys.stderr), code = streams, 0
     for stream in streams:
         try:
@@ -117,36 +118,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def script() -> None:
-    """`main` for a process of its own: what the command `genkit` does."""
+    """The command `genkit`: `main` in a process of its own."""
     code: list[int] = []
-    atexit.register(leave, code)  # the first to be registered is the last to be called
+    atexit.register(leave, code)  # registered first, so called last
     code.append(main())
     sys.exit(code[0])
 
 
 def leave(code: list[int]) -> None:
-    """End the process without taking torch apart, which takes 0.3 s and 120 MB."""
+    """End the process at once if torch is loaded: Python's own end would take 0.3 s and 120 MB."""
     if code and "torch" in sys.modules:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # main has complained of it
+            with suppress(Exception):  # main has reported it
                 stream.flush()
         os._exit(code[0])
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line; the exit code, with what genkit raises in one line on stderr."""
+    """Run a command line and return its exit code; an error of genkit's is one line on stderr."""
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:
-        if error.__cause__ is not None and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+        if error.__cause__ is not None and is_switched_on("GENKIT_TRACEBACK"):
             traceback.print_exception(error.__cause__)
         complain(printable(str(error)))
         return error.exit_code
     except OSError as error:
-        if error.filename is not None:  # it is not about a stream
+        if error.filename is not None:  # it is about a file, not a stream
             raise
         return complain_of_output(error)
     return 0

@@ -1,4 +1,4 @@
-"""What several commands share: loaded plugins, which options were given, progress."""
+"""What several commands share: loaded plugins, given options, progress, tables of scores."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ from genkit.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genkit.io.run_records import RunRecord
     from genkit.runs.run import Run
 
 Half = Literal["top", "bottom", "left", "right"]
-# What may not stand beside an option; none of these five may stand beside another of them.
+# Options that each of these excludes; the five also exclude one another.
 KINDS: dict[str, tuple[str, ...]] = {
     "grid": ("n", "columns", "hide"),
     "interpolate": ("columns", "hide"),
@@ -65,7 +66,7 @@ def sample(
         list[Path] | None,
         typer.Option(
             rich_help_panel=PANEL,
-            help="image file whose hidden half is drawn anew, for models that can; repeatable",
+            help="image file whose hidden half is drawn again, for models that can; repeatable",
         ),
     ] = None,
     hide: Annotated[
@@ -99,14 +100,14 @@ def sample(
     kind = choose_kind(context)
     size = read_grid(grid) if grid is not None else None
     directory = RunDir.open(run)
-    config = directory.config()
+    record = directory.record()
     if film:
         from genkit.report.film import make_film
 
         make_film(directory, film)
         print(film)
         return
-    chosen = read_labels(labels, config) if labels is not None else []
+    chosen = read_labels(labels, record) if labels is not None else []
     from genkit.runs.run import load_run
     from genkit.sampling.draw import draw_classes
     from genkit.sampling.files import check_output, save_samples
@@ -130,8 +131,8 @@ def sample(
 
 
 def choose_kind(context: typer.Context) -> str:
-    """Which picture is asked for, "samples" if none of `KINDS`; UsageError for options that exclude
-    one another."""
+    """Which picture to draw, "samples" if none of `KINDS` was given; UsageError for options that
+    exclude one another."""
     given = [name for name in context.params if is_given(context, name)]
     kinds = [name for name in KINDS if name in given]
     excluded = [*kinds[1:], *(name for name in given if name in KINDS[kinds[0]])] if kinds else []
@@ -147,17 +148,14 @@ def read_grid(text: str) -> tuple[int, int]:
     """Columns and rows out of the text of --grid."""
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text, re.ASCII)
     if not match:
-        raise UsageError(f"--grid {text!r} is no COLUMNSxROWS of 1 to 9999 each; an example is 8x8")
+        raise UsageError(f"--grid {text!r} is not COLUMNSxROWS, 1 to 9999 each; an example is 8x8")
     return int(match[1]), int(match[2])
 
 
-def read_labels(text: str, config: dict[str, object]) -> list[int]:
-    """Labels out of the text of --labels: classes' names, which config.json tells, or numbers."""
-    shape, data = config.get("image_shape"), config.get("data")
-    count = shape.get("classes", 0) if isinstance(shape, dict) else 0
-    names = data.get("classes") if isinstance(data, dict) else None
-    names = [str(name) for name in names] if isinstance(names, list) else []
-    if not isinstance(count, int) or count < 1:
+def read_labels(text: str, record: RunRecord) -> list[int]:
+    """Labels out of the text of --labels: numbers, or names of classes as in config.json."""
+    count, names = record.image_shape.classes, record.data.classes
+    if count < 1:
         raise UsageError("--labels: the run was trained on images without classes; leave it out")
     if text == "each":
         return list(range(count))
@@ -176,8 +174,8 @@ def read_labels(text: str, config: dict[str, object]) -> list[int]:
 
 
 def complete_files(loaded: Run, paths: list[Path], hide: Half, n: int, seed: int) -> Tensor:
-    """A row for each image file, fitted to the model's shape: what is given of it, n completions,
-    all of it; uint8, (files, n + 2, C, H, W)."""
+    """A row for each image file, fitted to the model's shape: its known half, n completions, the
+    whole image. uint8, (files, n + 2, C, H, W)."""
     import numpy as np
     import torch
 

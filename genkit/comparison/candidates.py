@@ -56,7 +56,7 @@ def choose_candidates(
                 candidates.append(Candidate(name, out / title, title, seed))
         elif (Path(name) / "config.json").exists():
             run = RunDir.open(Path(name))
-            run.config()
+            run.record()
             labels.append(run.name)
             candidates.append(Candidate(run.name, Path(name), run.name))
         elif os.sep in name or Path(name).exists():

@@ -26,7 +26,7 @@ from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
 from genkit.config.budget import Budget
 from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.io.files import write_atomic
+from genkit.io.files import check_free, write_atomic
 from genkit.io.machine import count_cores
 from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import error_console
@@ -99,7 +99,7 @@ def compare(
     """
     console = console or error_console()
     runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
-    recorded = next((run.config()["run"] for run in runs if run.config_path.is_file()), None)
+    recorded = next((run.record().run for run in runs if run.config_path.is_file()), None)
     options = options.with_data(recorded, registry)
     out = out or new_run_path("compare", str(options.data), options.seed)
     seeds = range(options.seed, options.seed + options.seeds)
@@ -109,8 +109,7 @@ def compare(
         Budget.parse(options.budget)
     except ValueError as error:
         raise UsageError(f"--budget: {error}") from None
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} exists and is not empty; choose another folder")
+    check_free(out, "--out")
     with tempfile.TemporaryDirectory() as temporary:
         facts = _inspect(options, Path(temporary))
         real = Path(temporary, "real.png").read_bytes()

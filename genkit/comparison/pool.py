@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import TaskID
@@ -17,6 +15,7 @@ from rich.progress import TaskID
 from genkit.errors import GenkitError
 from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import in_a_line, new_bars, show_state
+from genkit.io.run_records import Message, ProgressState, read_event
 
 
 class ProcessPool:
@@ -125,13 +124,13 @@ class ProcessPool:
         """Show what a process reports, until its output ends."""
         shown, whole = -1.0, f"{title}: {part}" if part else title
         for line in process.stdout or ():
-            event = _read_event(line)
-            if event.get("event") == "message" and event["message"] not in self.reported:
-                self._line(f"{whole}: {event['message']}")
-            if event.get("event") == "update":
-                share = min(event["fraction"], 1.0)
-                if event.get("score"):
-                    self.scores[title] = event["score"]
+            event = read_event(line)
+            if isinstance(event, Message) and event.message not in self.reported:
+                self._line(f"{whole}: {event.message}")
+            if isinstance(event, ProgressState):
+                share = min(event.fraction, 1.0)
+                if event.score:
+                    self.scores[title] = event.score
                 show_state(self.bars, self.tasks[title], event, part)
                 if not self.live and (share - shown >= 0.25 or share < shown):  # a few lines each
                     shown = share
@@ -139,11 +138,3 @@ class ProcessPool:
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _read_event(line: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}  # something that a plugin printed
-    return event if isinstance(event, dict) else {}

@@ -1,4 +1,4 @@
-"""Results that are kept between commands, in the cache folder."""
+"""Results kept between commands, in the cache folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The options of a run: from command line, file and preset to one checked config, and back to JSON.
-
-Command-line options are made from config classes; a config never holds an import path.
-"""
+"""The options that every run has, as one checked config. It never holds an import path."""
 
 from __future__ import annotations
 
@@ -9,9 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic.config import JsonDict
 
 from genkit.config.budget import Budget
 from genkit.specs import Config
+
+FIXED: JsonDict = {"fixed": True}  # of an option: it cannot change when a run is resumed
 
 
 class RunConfig(Config):
@@ -30,18 +30,26 @@ class RunConfig(Config):
         "10m", description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training"
     )
     seed: int = Field(
-        0, ge=0, lt=2**63, description="start of all randomness: weights, data order, noise"
+        0,
+        ge=0,
+        lt=2**63,
+        description="start of all randomness: weights, data order, noise",
+        json_schema_extra=FIXED,
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps", json_schema_extra=FIXED
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bf16 where the machine is fast at it"
+        "auto",
+        description="auto takes bf16 where the machine is fast at it",
+        json_schema_extra=FIXED,
     )
     threads: int = Field(
         1,
         ge=0,
         le=1024,
         description="CPU threads, on which the results' last bits depend; auto: as many as are "
-        "fastest at this moment",
+        "fastest at the moment",
         json_schema_extra={"words": {"auto": 0}},
     )
     compile: bool = Field(
@@ -52,6 +60,7 @@ class RunConfig(Config):
         ge=1,
         le=65_536,
         description="parts a batch is split into to save memory; gradients add up",
+        json_schema_extra=FIXED,
     )
     log_every: int = Field(
         50, ge=1, le=10**9, description="iterations between lines in metrics.jsonl"
@@ -62,7 +71,7 @@ class RunConfig(Config):
         ge=0,
         le=100_000,
         description="samples looked at with each grid: the best weights are kept and a collapse "
-        "is told; 0: none",
+        "is reported; 0: none",
     )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"
@@ -72,7 +81,7 @@ class RunConfig(Config):
     @classmethod
     def _text_can_be_used(cls, value: str | Path | None) -> str | Path | None:
         if "\0" in str(value):
-            raise ValueError(f"{str(value)!r} holds a NUL, which no name has")
+            raise ValueError(f"{str(value)!r} holds a NUL character")
         return value
 
     @field_validator("threads", mode="before")
@@ -91,7 +100,7 @@ class RunConfig(Config):
     def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
         for pair in pairs:
             if not pair.partition("=")[0].strip() or "=" not in pair:
-                raise ValueError(f"{pair!r} is no option of a data set; write KEY=VALUE")
+                raise ValueError(f"{pair!r} is not an option of a data set; write KEY=VALUE")
         return pairs
 
     @property

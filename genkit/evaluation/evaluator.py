@@ -5,7 +5,6 @@ Metric plugins do the arithmetic; which targets are scored is in `genkit.evaluat
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,9 @@ from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
 from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
+from genkit.io.machine import is_switched_on
 from genkit.io.progress import Reporter
+from genkit.io.run_records import ProgressState
 from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import Registry
 from genkit.report.protocol_card import ProtocolCard
@@ -129,7 +130,7 @@ class Evaluator:
         deviations: dict[str, float | None] = {}
         problems: list[str] = []
         for name, entry in self.registry.metrics.items():
-            self.reporter.update({"fraction": 1.0, "stage": name})
+            self.reporter.update(ProgressState(fraction=1.0, stage=name))
             start = time.monotonic()
             estimates, errors = measure(entry, samples, self.reference)
             problems += self._report(name, errors)
@@ -146,7 +147,7 @@ class Evaluator:
         if errors and name not in self.reported:
             self.reported.add(name)
             self.reporter.say(str(errors[0]))
-            if errors[0].__cause__ and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+            if errors[0].__cause__ and is_switched_on("GENKIT_TRACEBACK"):
                 self.reporter.say("".join(traceback.format_exception(errors[0].__cause__)))
         return [str(error) for error in errors]
 
@@ -212,18 +213,17 @@ class Evaluator:
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
         seed = self.protocol.seed
         images, rate = timed_draw(run.model, self.count, seed, self.reporter.counter("sampling"))
-        summary = run.summary
-        trained_on = run.config.get("data", {})
+        summary, record = run.summary, run.record
         card = self.card(
             len(images),
             sample_seed=seed,
-            weights=f"{summary.get('weights', 'ema')}{', best in training' * run.best}",
+            weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
-            training_precision=run.config.get("precision"),
-            trained_on=trained_on.get("name"),
-            trained_on_fingerprint=trained_on.get("fingerprint"),
+            training_precision=record.precision,
+            trained_on=record.data.name,
+            trained_on_fingerprint=record.data.fingerprint,
         )
-        row = self.evaluate_images(run.config["model"], images, card, panel=run.path)
+        row = self.evaluate_images(record.model, images, card, panel=run.path)
         likelihood, problems = None, row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):
@@ -235,10 +235,10 @@ class Evaluator:
                 "run": str(run.path),
                 "problems": problems,
                 "likelihood": likelihood,
-                "parameters": run.config.get("parameters"),
-                "images": summary.get("images"),
-                "seconds": summary.get("seconds"),
-                "train_rate": summary.get("images_per_second"),
+                "parameters": record.parameters,
+                "images": summary.images if summary else None,
+                "seconds": summary.seconds if summary else None,
+                "train_rate": summary.images_per_second if summary else None,
                 "sample_rate": rate,
             }
         )

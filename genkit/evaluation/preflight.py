@@ -28,9 +28,9 @@ def choose_data(target: str, chosen: Mapping[str, Any]) -> RunConfig:
     directory = RunDir(Path(target))
     if not directory.config_path.is_file():
         return validate(RunConfig, chosen)
-    recorded = directory.config()["run"]
+    recorded = directory.record().run
     if "data" in chosen:
-        recorded = {**recorded, "data_option": ()}
+        recorded = {**recorded, "data_option": []}
     config: RunConfig = read_values(RunConfig, {**recorded, **chosen}, directory)
     return config
 

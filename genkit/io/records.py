@@ -63,7 +63,7 @@ class Record(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     def write(self, path: Path) -> None:
         """Write the record atomically; WriteError if that is not possible."""

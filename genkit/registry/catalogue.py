@@ -6,8 +6,7 @@ gets it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,6 +14,8 @@ from typing import Any, Generic, TypeVar
 from genkit.config.options import check_trainer_options
 from genkit.config.validation import suggest
 from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.io.machine import is_switched_on
+from genkit.io.run_records import RunRecord
 from genkit.registry.loader import Plugins, load_plugins
 from genkit.registry.plugin import Plugin
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
@@ -123,14 +124,14 @@ class Registry:
             raise UsageError("no installed plugin has a default data set; name one with --data")
         return name
 
-    def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
+    def trainer_of(self, record: RunRecord) -> TrainerSpec:
         """The trainer that a run's config.json names.
 
         Raises:
             UsageError: it is not installed; the message names its distribution and version.
             PluginError: its plugin fails, or two plugins claim its name.
         """
-        name, made_with = config["model"], str(config.get("provenance", {}).get("plugin", ""))
+        name, made_with = record.model, record.provenance.plugin or ""
         distribution, _, version = made_with.rpartition(" ")
         if name in self.trainers or name in self.trainers.contested or not distribution:
             return self.trainers.find(name)
@@ -147,13 +148,13 @@ class Registry:
         )
 
     @contextmanager
-    def as_made(self, config: Mapping[str, Any]) -> Iterator[None]:
+    def as_made(self, record: RunRecord) -> Iterator[None]:
         """Add the plugin's versions to errors about a run, if another version made the run."""
         try:
             yield
         except (UsageError, CheckpointError) as error:
-            then = config.get("provenance", {}).get("plugin")
-            plugin = self.trainers[config["model"]].plugin
+            then = record.provenance.plugin
+            plugin = self.trainers[record.model].plugin
             now = f"{plugin.distribution} {plugin.version}"
             if then in (None, now):
                 raise
@@ -223,7 +224,7 @@ def load_registry(strict: bool | None = None) -> Registry:
     """
     registry = Registry(load_plugins())
     if strict is None:
-        strict = os.environ.get("GENKIT_STRICT_PLUGINS", "") not in ("", "0")
+        strict = is_switched_on("GENKIT_STRICT_PLUGINS")
     for plugin in registry.plugins.failed if strict else []:
         raise PluginError(
             f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}: {plugin.problem}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -37,11 +36,7 @@ def make_film(directory: RunDir, path: Path) -> int:
         UsageError: there are fewer than two grids, one is damaged or of another size.
     """
     check_film(path)
-    grids = sorted(
-        (int(match[1]), source)
-        for source in directory.samples.glob("step-*.png")
-        if (match := re.fullmatch(r"step-(\d+)\.png", source.name))
-    )
+    grids = directory.grids()
     if len(grids) < 2:
         raise UsageError(
             f"--film: {directory.samples} holds {len(grids) or 'no'} "

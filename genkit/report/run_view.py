@@ -5,7 +5,6 @@ A damaged one is named among the problems.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,11 +61,7 @@ class RunView:
         """Step and path of each grid of samples, or of another kind such as "reconstructions"."""
         if self.path is None:
             return []
-        found = []
-        for path in (self.path / "samples").glob(f"{kind}-*.png"):
-            if match := re.fullmatch(rf"{kind}-(\d{{1,18}})\.png", path.name):
-                found.append((int(match[1]), path))
-        return sorted(found)
+        return RunDir(self.path).grids(kind)
 
     def picture(self, name: str) -> Path | None:
         """A file of the run, if it is there."""

@@ -40,8 +40,8 @@ def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
 def build_model(
     spec: TrainerSpec, config: TrainerConfig, shape: ImageShape, seed: int
 ) -> GenerativeModel:
-    """A new model, on the CPU; its weights follow from the seed. torch's random numbers are left
-    as they were."""
+    """A new model, on the CPU; its weights follow from the seed. torch's own random numbers are not
+    advanced."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights"))
         with plugin_code(f"{spec.name}: building the model for images of {shape}"):
@@ -52,8 +52,8 @@ def build_model(
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor):
                 raise PluginError(
-                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, no "
-                    "tensor; make it a buffer"
+                    f"{name!r} in the state_dict of {spec.target} is a {type(value).__name__}, not "
+                    "a tensor; make it a buffer"
                 )
     return model
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.files import write_atomic
-from genkit.io.run_directory import SCHEMA, RunDir
+from genkit.io.files import check_free, write_atomic
+from genkit.io.run_directory import RunDir
+from genkit.io.run_records import SCHEMA
 from genkit.registry.catalogue import Registry
 from genkit.report.model_card import model_card
 from genkit.report.ranking import Ranking, rank, score_columns
@@ -32,11 +33,7 @@ TRAINING = ("step", "images", "seconds", "images_per_second")  # what is kept of
 
 def check_target(to: Path) -> None:
     """Raise UsageError unless the folder is new or empty."""
-    try:
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise UsageError(f"--to {to} exists and is not empty; choose another folder")
-    except OSError as error:
-        raise UsageError(f"--to {to} cannot be read: {error.strerror or error}") from None
+    check_free(to, "--to")
 
 
 def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     """
     check_target(to)
     trainers = run.registry.trainers
-    spec, plugin = trainers.find(run.config["model"]), trainers[run.config["model"]].plugin
+    spec, plugin = trainers.find(run.record.model), trainers[run.record.model].plugin
     picture = io.BytesIO()
     run.grid(64).save(picture, "PNG")
     network = export_network(run.model.cpu()) if onnx else None
@@ -101,7 +98,8 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
 def public_config(run: Run) -> dict[str, Any]:
     """A run's config.json for others: all that loading needs, and where it came from, without
     paths. "training" holds what is known of the training."""
-    config, summary = run.config, run.summary
+    config = run.record.to_json()
+    summary = run.summary.to_json() if run.summary else {}
     data, options = dict(config.get("data", {})), dict(config["run"])
     origin = {key: value for key, value in config.get("provenance", {}).items() if key in ORIGIN}
     plugin, _, version = str(origin.get("plugin", "")).rpartition(" ")
@@ -162,12 +160,12 @@ def _scores(run: Run) -> tuple[Ranking | None, str | None]:
         own, *others = read_rows([run.path])
     except UsageError:
         return None, None
-    if own.card is None or own.images != run.summary.get("images"):
+    if own.card is None or own.images != (run.summary.images if run.summary else None):
         return None, None  # of an earlier moment
     if (own.card.weights or "").endswith("best in training") != run.best:
         return None, None  # of other weights
     rows = [
-        _public_row(own.model_copy(update={"name": run.config["model"]}), run.registry),
+        _public_row(own.model_copy(update={"name": run.record.model}), run.registry),
         *(_public_row(row, run.registry) for row in others if row.is_calibration),
     ]
     return rank(rows, score_columns(run.registry)), own.card.features_name

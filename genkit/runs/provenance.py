@@ -1,4 +1,4 @@
-"""What a run records of its origin: data, versions, command and commit. Reads, never writes."""
+"""What a run records of its origin: data, versions, command and commit. Writes nothing."""
 
 from __future__ import annotations
 
@@ -9,42 +9,48 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import torch
 
 from genkit.data import ImageData
+from genkit.io.run_records import DataRecord, Provenance, Tf32
 from genkit.registry.catalogue import Registry
 from genkit.specs import Spec
 from genkit.version import __version__
 
 
-def describe_data(data: ImageData) -> dict[str, Any]:
+def describe_data(data: ImageData) -> DataRecord:
     """What a run records of its data."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "train_images": len(data.train.images),
-        "test_images": len(data.test.images),
-        "classes": list(data.classes),
-    }
+    return DataRecord(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        train_images=len(data.train.images),
+        test_images=len(data.test.images),
+        classes=tuple(data.classes),
+    )
 
 
-def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
+def describe_origin(registry: Registry, model: str) -> Provenance:
     """Versions, command and commit: what is needed to repeat a run."""
     plugin = registry.trainers[model].plugin
     specs = [registry.trainers[model].spec, *(e.spec for e in registry.metrics.values())]
-    return {
-        "genkit": __version__,
-        "plugin": f"{plugin.distribution} {plugin.version}",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        **recorded_versions(specs),
-        **_gpu(),
-        "command": sys.argv,
-        "commit": _commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    found = Provenance(
+        genkit=__version__,
+        plugin=f"{plugin.distribution} {plugin.version}",
+        torch=torch.__version__,
+        python=platform.python_version(),
+        versions=recorded_versions(specs),
+        command=tuple(sys.argv),
+        commit=_commit(),
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    if not torch.cuda.is_available():
+        return found
+    tf32 = Tf32(
+        convolutions=torch.backends.cudnn.allow_tf32,
+        matrices=torch.backends.cuda.matmul.allow_tf32,
+    )
+    return found.model_copy(update={"gpu": torch.cuda.get_device_name(), "tf32": tf32})
 
 
 def recorded_versions(specs: Iterable[Spec], *others: str) -> dict[str, str]:
@@ -55,18 +61,6 @@ def recorded_versions(specs: Iterable[Spec], *others: str) -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-def _gpu() -> dict[str, Any]:
-    """The GPU, and whether its convolutions and matrix products in fp32 may take TF32, which has 10
-    bits of mantissa."""
-    if not torch.cuda.is_available():
-        return {}
-    matrices = torch.backends.cuda.matmul.allow_tf32
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrices": matrices},
-    }
 
 
 def _commit() -> str | None:

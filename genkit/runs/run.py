@@ -11,34 +11,32 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import choose_device, place
-from genkit.config.validation import quoted, validate
-from genkit.errors import PluginError, UsageError, printable
-from genkit.io.files import read_json
+from genkit.config.validation import validate
+from genkit.errors import PluginError, UsageError
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import RunRecord, Summary
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs import checkpoint
 from genkit.runs.build import build_model
-from genkit.sampling import draw as sampling
 from genkit.sampling.completion import complete
+from genkit.sampling.draw import draw
 from genkit.sampling.grids import make_grid
 from genkit.sampling.latents import interpolate
-from genkit.specs import Config, ImageShape
+from genkit.specs import Config
 
 if TYPE_CHECKING:
     from PIL import Image
 
 C = TypeVar("C", bound=Config)
-MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
-MOST_CLASSES = 1_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A run loaded for use: its directory, its config and its model with averaged weights."""
+    """A run loaded for use: its directory, its config.json and its model with averaged weights."""
 
     directory: RunDir
-    config: dict[str, Any]
+    record: RunRecord
     model: GenerativeModel
     registry: Registry
     best: bool = False  # rather than the last weights
@@ -49,7 +47,7 @@ class Run:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n samples as uint8, (n, C, H, W). Image i of a seed is the same whatever n is."""
-        return sampling.draw(self.model, n, seed)
+        return draw(self.model, n, seed)
 
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:
         """n samples side by side."""
@@ -61,7 +59,7 @@ class Run:
         images = interpolate(self.model, rows, steps, seed)
         if images is None:
             raise UsageError(
-                f"{self.config['model']} has no latents to interpolate between; models that make "
+                f"{self.record.model} has no latents to interpolate between; models that make "
                 "an image of noise in one go have them, such as GANs, VAEs and flows"
             )
         return images
@@ -80,17 +78,16 @@ class Run:
             row = complete(self.model, image.expand(n, *image.shape), known, seed)
             if row is None:
                 raise UsageError(
-                    f"{self.config['model']} cannot complete images; models that draw pixel by "
+                    f"{self.record.model} cannot complete images; models that draw pixel by "
                     "pixel can"
                 )
             rows.append(row)
         return torch.stack(rows)
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """Steps, images and seconds of training so far."""
-        path = self.path / "summary.json"
-        return dict(read_json(path)) if path.exists() else {}
+    def summary(self) -> Summary | None:
+        """Steps, images and seconds of training so far; None for an exported run."""
+        return self.directory.summary()
 
 
 def load_run(
@@ -98,19 +95,21 @@ def load_run(
 ) -> Run:
     """Load a run for sampling. Needs its plugin, but neither its data set nor its checkpoints.
 
-    `best` takes the weights whose samples scored best while it trained, not the last ones.
+    Args:
+        best: take the weights whose samples scored best in training, not the last ones.
 
-    Raises UsageError for a path that is no run or whose plugin is missing, CheckpointError for
-    weights that are missing, damaged or of another model.
+    Raises:
+        UsageError: the path is not a run, or its plugin is missing.
+        CheckpointError: the weights are missing, damaged or of another model.
     """
     directory = RunDir.open(Path(path))
-    config = directory.config()
-    spec = registry.trainer_of(config)
-    with registry.as_made(config):
-        options = read_values(spec.config, config["options"], directory)
-        shape = read_shape(config, directory)
+    record = directory.record()
+    spec = registry.trainer_of(record)
+    with registry.as_made(record):
+        options = read_values(spec.config, record.options, directory)
+        shape = record.image_shape.shape()
         weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
-        try:  # config.json may ask for a model that fills any memory: first of all a plan of it
+        try:  # config.json may ask for a model that fills any memory: first build it without any
             with torch.device("meta"):
                 plan = build_model(spec, options, shape, seed=0)
         except PluginError:  # not every model can be built without memory
@@ -119,25 +118,9 @@ def load_run(
         model = build_model(spec, options, shape, seed=0)
         place(model, choose_device(device))
         checkpoint.copy_weights(tensors, model)
-    return Run(directory, config, model.eval(), registry, best)
+    return Run(directory, record, model.eval(), registry, best)
 
 
 def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> C:
     """A config out of a run's config.json; UsageError names file and field."""
     return validate(kind, values, f"{directory.config_path}: ", strict=True)
-
-
-def read_shape(config: Mapping[str, Any], directory: RunDir) -> ImageShape:
-    """The image shape out of a run's config.json."""
-    values = config["image_shape"]
-    most = {"channels": 3, "height": MOST_PIXELS, "width": MOST_PIXELS, "classes": MOST_CLASSES}
-    for key in most | values:
-        value, least, where = values.get(key, 0), int(key != "classes"), directory.config_path
-        if key not in most:
-            raise UsageError(f"{where}: image_shape has no {printable(key)!r:.80}")
-        if type(value) is not int or not least <= value <= most[key]:
-            raise UsageError(
-                f"{where}: image_shape.{key} must be a whole number from {least} to "
-                f"{most[key]:,}, not {quoted(value)}"
-            )
-    return ImageShape(**values)

@@ -1,7 +1,4 @@
-"""What only some models can show: the way from one sample to another, images completed, classes.
-
-All is uint8 and follows from a seed, as samples do; `sampling` makes files of it.
-"""
+"""Completions: images of which a part is drawn again, given the rest. They follow from a seed."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from genkit.sampling.draw import CHUNK, check_images, chunk_generator, evaluatin
 from genkit.specs import ImageShape
 
 Side = Literal["top", "bottom", "left", "right"]
-GREY = 128  # what is hidden looks like
+GREY = 128  # of hidden pixels
 
 
 @torch.no_grad()
 def complete(model: GenerativeModel, images: Tensor, known: Tensor, seed: int = 0) -> Tensor | None:
-    """Images with the pixels that are not known drawn anew; None for models that cannot do that.
+    """Images with the unknown pixels drawn again; None for models that cannot do that.
 
     Completion i depends on the model, the seed, image i, its known pixels and i alone.
 
@@ -71,7 +68,7 @@ def known_half(shape: ImageShape, hide: Side = "bottom") -> Tensor:
 
 
 def completion_rows(images: Tensor, known: Tensor, completions: Tensor) -> Tensor:
-    """A row for each image: it with its hidden pixels in grey, its completions, itself.
+    """A row for each image: the image with its hidden pixels in grey, completions, the image.
 
     Args:
         images: uint8, (N, C, H, W).

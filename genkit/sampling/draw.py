@@ -1,4 +1,4 @@
-"""Samples from a trained model: n images from a seed, as bytes; grids and files of them."""
+"""Samples from a trained model: n images from a seed, as bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw(
     """Draw n samples: uint8, (n, C, H, W), on the CPU; of the class `label` if one is given.
 
     Image i depends on the model, the seed and i alone, not on n: images are always drawn in whole
-    chunks of 64, chunk j with a generator seeded by (seed, j), and what is too many is dropped.
+    chunks of 64, chunk j with a generator seeded by (seed, j), and the rest is dropped.
     Several ranks share the chunks, and each gets all images.
     """
     if n < 1:
@@ -50,14 +50,14 @@ def draw(
             if on_progress:
                 on_progress(min(done * ranks.count * CHUNK, n), n)
     found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
-    order = [each.split(CHUNK) for each in found]  # by the rank that drew them
+    order = [torch.split(each, CHUNK) for each in found]  # by the rank that drew them
     chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
     return torch.cat(chunked)[:n].contiguous()
 
 
 @contextmanager
 def evaluating(model: GenerativeModel) -> Iterator[None]:
-    """A model in evaluation mode; at the end it is in the mode that it was in."""
+    """Put a model into evaluation mode; afterwards it is in the mode it was in before."""
     training = model.training
     try:
         model.eval()
@@ -73,7 +73,7 @@ def chunk_generator(model: GenerativeModel, seed: int, chunk: int) -> torch.Gene
 
 
 def check_images(model: GenerativeModel, images: Tensor, method: str, count: int = CHUNK) -> None:
-    """Raise PluginError if what a method of a model returned is not so many images."""
+    """Raise PluginError unless a model's method returned finite images: float, (count, C, H, W)."""
     shape, call = model.image_shape, f"{type(model).__name__}.{method}"
     expected = (count, shape.channels, shape.height, shape.width)
     found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -93,7 +93,7 @@ def timed_draw(
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, float]:
-    """`draw`, and the images per second it reached."""
+    """`draw`: uint8, (n, C, H, W), and the images per second it reached."""
     start = time.perf_counter()
     images = draw(model, n, seed, on_progress)
     return images, n / (time.perf_counter() - start)
@@ -106,7 +106,7 @@ def draw_classes(model: GenerativeModel, labels: Sequence[int], n: int, seed: in
     classes comes from the same noise.
 
     Raises:
-        UsageError: the model knows no such class, or its samples do not follow labels.
+        UsageError: the model has no such class, or its samples do not follow labels.
     """
     name, classes = type(model).__name__, model.image_shape.classes
     if not classes:

@@ -1,8 +1,8 @@
-"""Samples as files: written for others, and read from others to be scored."""
+"""Samples as files: written by genkit, or read to be scored, whoever made them."""
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor
 from genkit.data.datasets import data_root
 from genkit.data.decode import BadImage, opened, read_content
 from genkit.data.walk import EXTENSIONS, find_images
-from genkit.errors import UsageError
-from genkit.io.files import write_atomic
+from genkit.errors import UsageError, reason_of
+from genkit.io.files import saved, write_atomic
 from genkit.registry.catalogue import Registry
 from genkit.sampling.grids import make_grid, save_png
 from genkit.specs import ImageShape
@@ -28,19 +28,18 @@ def check_output(path: Path) -> None:
 
 
 def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write uint8 images as a grid (.png), as "images" in an archive (.npz, NHWC), or as single
-    PNG files in a folder."""
+    """Write images, uint8, (N, C, H, W), as a grid (.png), as "images" in an archive (.npz, NHWC),
+    or as single PNG files in a folder."""
     folder = path.parent if path.suffix else path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output {path}: {folder} cannot be made: {error.strerror}") from None
+        raise UsageError(f"--output {path}: {folder} cannot be made: {reason_of(error)}") from None
     if path.suffix == ".png":
         save_png(make_grid(images, columns), path)
     elif path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images.permute(0, 2, 3, 1).numpy())
-        write_atomic(path, buffer.getvalue())
+        pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+        write_atomic(path, saved(partial(np.savez_compressed, images=pixels)))
     else:
         for i, image in enumerate(images):
             save_png(make_grid(image[None], gap=0), path / f"{i:06d}.png")
@@ -49,8 +48,10 @@ def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None
 def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
     """Samples to be scored, from an .npz file or a folder of image files: uint8, (n, C, H, W).
 
-    They are taken as they are. Raises UsageError for images of another shape than `shape`: scaled
-    ones would get other scores.
+    They are taken as they are.
+
+    Raises:
+        UsageError: images have another shape than `shape`; scaling would change their scores.
     """
     if path.is_dir():
         return _load_folder(path, shape)
@@ -68,8 +69,11 @@ def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
 
 
 def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
-    """All image files below a folder, in the order of their paths; UsageError if one is left out,
-    since scores count what there is."""
+    """All image files below a folder, in the order of their paths: uint8, (n, C, H, W).
+
+    Raises:
+        UsageError: a file is left out; scores would be of fewer samples.
+    """
     found = find_images(folder)
     for path, reason in found.left_out.items():
         raise UsageError(f"{folder / path} {reason}; samples are scored all or not at all")

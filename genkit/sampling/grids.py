@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from genkit.io.files import write_atomic
+from genkit.io.files import saved, write_atomic
 
 
 def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Image.Image:
-    """uint8 images, (n, C, H, W), side by side in rows; nearly square unless `columns` is given."""
+    """Images, uint8, (n, C, H, W), side by side in rows, nearly square unless `columns` is set."""
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -30,6 +30,4 @@ def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Im
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG atomically."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, saved(partial(image.save, format="PNG")))

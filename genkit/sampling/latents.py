@@ -19,8 +19,8 @@ def interpolate(
     """Ways from one sample to another: uint8, (rows, steps, C, H, W), on the CPU; None for models
     without latents.
 
-    Row j leads from sample 2j of the seed to sample 2j + 1, both included but for a level of
-    rounding, along a great circle of their latents. It depends on the model, the seed, `steps` and
+    Row j leads from sample 2j of the seed to sample 2j + 1 along a great circle of their latents.
+    Both are included, up to a rounding by one level. It depends on the model, the seed, `steps` and
     j alone.
     """
     if rows < 1 or steps < 2:
@@ -50,9 +50,9 @@ def between(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     """Spherical interpolation (White 2016, arXiv 1609.04468, section 2.1) of two latents of one
     shape (...) at shares (S,) of the way, 0 being the start: (S, ...).
 
-    A straight line would pass closer to 0 than nearly all draws of a normal distribution lie.
-    Latents that point the same way, or opposite ways, have no one great circle: there it is a
-    straight line after all.
+    A straight line would pass closer to 0 than nearly all draws of a normal distribution. For
+    latents in the same or in opposite directions the great circle is not unique: there a straight
+    line is taken.
     """
     a, b = start.flatten().double(), end.flatten().double()
     cosine = F.cosine_similarity(a, b, dim=0).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""How many CPU threads a training is fastest on, here and now: its own iterations are timed."""
+"""Finds how many CPU threads a training is fastest on, by timing its own iterations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
 ROUNDS = 3
-ENOUGH_SECONDS = 10.0  # after which no other round begins
+ENOUGH_SECONDS = 10.0  # no round begins after this
 
 
 def fastest_threads(
     model: GenerativeModel, train: Split, device: torch.device, precision: str, ranks: Ranks
 ) -> int:
-    """The number of threads for the training of a new model; a copy of it is trained for this, on
-    what will be this rank's part of the batches. Ranks on one machine share its cores."""
+    """The number of threads to train a model on. A copy of the model is trained for this, on this
+    rank's part of the batches. Ranks on one machine share its cores."""
     if device.type != "cpu":
         return 1
     trial = copy.deepcopy(model)
@@ -39,14 +39,13 @@ def fastest_threads(
 def choose_threads(iterate: Callable[[], object], most: int) -> int:
     """The number of threads among 1, 2, 4, ... and `most` on which `iterate` takes the least time.
 
-    More threads must be a tenth faster to be taken: beside other work two can be far slower than
-    one, and a lucky moment proves little. The counts take turns, so that what else the machine
-    does disturbs all of them alike.
+    More threads are taken only if they are a tenth faster: on a busy machine two can be far slower
+    than one, and timings vary. The counts take turns, so that other work disturbs all alike.
     """
     counts = sorted({*(2**power for power in range(most.bit_length())), most})
     if len(counts) == 1:
         return 1
-    iterate()  # the first has more to do
+    iterate()  # the first iteration takes longer
     seconds: dict[int, list[float]] = {count: [] for count in counts}
     start = time.perf_counter()
     while len(seconds[1]) < ROUNDS and time.perf_counter() - start < ENOUGH_SECONDS:

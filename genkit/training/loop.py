@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,18 +24,18 @@ RAMP = 0.05  # early on, the average looks back over this share of the images se
 class Loop:
     """Training of one model on one stream, an iteration at a time.
 
-    All random numbers of an iteration follow from (seed, step): the generators are seeded anew
+    All random numbers of an iteration follow from (seed, step): the generators are seeded again
     at its start, so that sampling or scoring between iterations changes nothing.
 
     Args:
-        model: on its device; its `phases()` are asked for here.
+        model: on its device; its `phases()` is called here.
         stream: the training images.
-        seed: of the run.
+        seed: the run's.
         precision: "fp32" or "bf16".
         accumulate: number of parts that each batch is split into. Gradients add up to those of
             the whole batch, except that BatchNorm sees the parts one by one.
         ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
-        compile: losses by torch.compile. Noise stays that of eager mode, dropout's apart.
+        compile: losses by torch.compile. Noise is the same as in eager mode, except for dropout.
         ranks: the processes that train together; the stream gives each its part of a batch.
     """
 
@@ -70,17 +70,20 @@ class Loop:
         self._copied = list(zip(self.average.buffers(), model.buffers(), strict=True))
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
+        self._compiled: dict[str, Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]] = {}
         self._unchecked: list[tuple[int, str, Tensor]] = []
         trainable = [p for p in model.parameters() if p.requires_grad]
         for phase in self.phases:
             groups = phase.optimizer.param_groups
             for group in groups:
-                group.setdefault("initial_lr", group["lr"])
+                group.setdefault("initial_lr", group["lr"])  # as torch's own schedulers do
             own = self._own[phase.name] = [p for group in groups for p in group["params"]]
             known = {id(p) for p in own}
             self._others[phase.name] = [p for p in trainable if id(p) not in known]
             if compile:
-                phase.loss = torch.compile(phase.loss, options={"fallback_random": True})
+                self._compiled[phase.name] = torch.compile(
+                    phase.loss, options={"fallback_random": True}
+                )
 
     @property
     def images_per_step(self) -> int:
@@ -91,8 +94,8 @@ class Loop:
         return self.step * self.images_per_step
 
     def iterate(self) -> dict[str, Tensor]:
-        """One iteration: every phase that is due. Returns what they log, as tensors: of several
-        ranks each returns a part, and the sum over them is what is to be logged."""
+        """One iteration: every phase that is due. Returns what they log, as scalar tensors; with
+        several ranks, the values to log are the sums over the ranks."""
         rank = [self.ranks.rank] if self.ranks.rank else []
         seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step, *rank))
         parts = [
@@ -111,7 +114,7 @@ class Loop:
         return logs
 
     def _update(self, phase: Phase, parts: list[Batch]) -> dict[str, Tensor]:
-        """One step of a phase's optimizer on one batch, given in parts."""
+        """One step of a phase's optimizer on one batch, given in parts. Returns scalars."""
         logs: dict[str, Tensor] = {}
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
@@ -120,7 +123,7 @@ class Loop:
                 logs.update(self._backward(phase, part, share, logs))
         loss = self.ranks.sum_gradients(self._own[phase.name], logs[f"{phase.name}/loss"])
         self._unchecked.append((self.step + 1, phase.name, loss))
-        if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
+        if loss.device.type == "cpu":  # on a GPU, reading a value would wait for the device
             self.check_finite()
         if phase.clip is not None:
             norm = nn.utils.clip_grad_norm_(self._own[phase.name], phase.clip)
@@ -136,18 +139,19 @@ class Loop:
     def _backward(
         self, phase: Phase, part: Batch, share: float, before: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Add the gradient of a part of a batch; returns what is logged, summed over parts."""
+        """Add the gradient of a part, `share` of the batch; returns scalars to log, added to those
+        of the parts `before`."""
         logs: dict[str, Tensor] = {}
         with autocast(part.images.device, self.precision):
-            loss, extras = phase.loss(part)
+            loss, extras = self._compiled.get(phase.name, phase.loss)(part)
         if loss.ndim:
-            raise ValueError(f"it is no scalar: {tuple(loss.shape)}")
+            raise ValueError(f"it is not a scalar: {tuple(loss.shape)}")
         for name, value in {"loss": loss, **extras}.items():
             key, value = f"{phase.name}/{name}", value.detach()
             if share < 1:
                 value = value.float() * share + before.get(key, 0)
             logs[key] = value
-        (loss * share if share < 1 else loss).backward()
+        torch.autograd.backward(loss * share if share < 1 else loss)
         return logs
 
     @contextmanager
@@ -175,7 +179,7 @@ class Loop:
             own.copy_(new)
 
     def check_finite(self) -> None:
-        """Raise TrainingError, naming phase and step, if a loss since the last look was not
+        """Raise TrainingError, naming phase and step, if a loss since the last check was not
         finite."""
         for step, phase, loss in self._unchecked:
             if not math.isfinite(loss.item()):
@@ -186,13 +190,13 @@ class Loop:
         self._unchecked.clear()
 
     def check_weights(self) -> None:
-        """`check_finite`, and the same for the weights, which a finite loss says little about."""
+        """`check_finite`, and the same for the weights, which finite losses do not prove finite."""
         self.check_finite()
         tensors = [
             t for t in self.model.state_dict().values() if t.is_floating_point() and t.numel()
         ]
         if torch.stack(torch._foreach_norm(tensors)).isfinite().all():
-            return  # one look at the device for all of them
+            return  # the device was waited for once
         for name, tensor in self.model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise TrainingError(
@@ -201,7 +205,7 @@ class Loop:
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs: data order and noise follow from the step."""
+        """All that resuming needs; data order and noise follow from the step."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),

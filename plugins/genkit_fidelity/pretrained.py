@@ -238,7 +238,7 @@ class HubDINOv2(FeatureExtractorDinoV2):  # type: ignore[misc]
         self.feature_extractor_internal_dtype = torch.float32
         _fetch_dinov2_code()
         with _without_xformers():
-            self.model = torch.hub.load(  # type: ignore[no-untyped-call]
+            self.model = torch.hub.load(
                 DINOV2_CODE, "dinov2_vitl14", pretrained=False, verbose=False
             )
         self.model.load_state_dict(torch.load(path, weights_only=True))  # noqa: TID251
@@ -274,7 +274,7 @@ def _fetch_dinov2_code() -> None:
     folder = Path(torch.hub.get_dir(), "facebookresearch_dinov2_main")
     remedy = f"On a machine with a network fetch {url}/archive/main.zip and unpack it as {folder}"
     with _download("dinov2", "code", url, remedy), _without_xformers():
-        torch.hub.list(DINOV2_CODE, verbose=False)  # type: ignore[no-untyped-call]
+        torch.hub.list(DINOV2_CODE, verbose=False)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train vae --config nowhere.toml", "nowhere.toml cannot be read: No such file"),
         ("resume nowhere", "nowhere does not exist; give the path of a run"),
         ("sample nowhere", "nowhere does not exist; give the path of a run"),
-        ("resume nowhere --budget 0s", "'--budget': '0s' is no budget"),
+        ("resume nowhere --budget 0s", "'--budget': '0s' is not a budget"),
         (
             "compare vae --rank-by is",
             "--rank-by 'is' is not a score that ranks; there are: fid, kid",
@@ -263,7 +263,7 @@ def test_bad_budget_is_refused_with_examples(
     budget: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, "vae", "--budget", budget)
-    assert error.startswith(f"Error: --budget: {budget!r} is no budget;")
+    assert error.startswith(f"Error: --budget: {budget!r} is not a budget;")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_bad_budget_is_refused_with_examples(
         (["--latnt", "3"], "No such option: --latnt"),
         (["--preset", "quik"], "vae has no preset 'quik'; it has full, quick. Did you mean"),
         (["dcgan"], "Got unexpected extra argument(s) (dcgan)"),
-        (["--data-option", "size"], "--data-option: 'size' is no option of a data set"),
+        (["--data-option", "size"], "--data-option: 'size' is not an option of a data set"),
         (["--data-option", "size=8"], "mnist-mini has no data option 'size'"),
         (["--data", "mnist-min"], "no data set named 'mnist-min'. Did you mean 'mnist-mini'?"),
         (["--data", ""], "names no data set"),
@@ -284,7 +284,7 @@ def test_bad_budget_is_refused_with_examples(
         (["--data", "./junk"], "is a path; write --data folder:./junk"),
         (["--data", "npz:missing.npz"], "missing.npz"),
         (["--data", "npz:junk/notes.txt"], "notes.txt"),
-        (["--device", "gpu"], "--device 'gpu' is no device; write auto, cpu, cuda"),
+        (["--device", "gpu"], "--device 'gpu' is not a device; write auto, cpu, cuda"),
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
         (["--config", "missing.toml"], "--config missing.toml cannot be read: No such file"),
         (["--config", "junk"], "--config junk cannot be read"),
@@ -310,7 +310,7 @@ def test_bad_word_is_refused_in_one_sentence(
         ("[run]\nseed = -1\n", "run.seed: input should be greater than or equal to 0 (got -1)"),
         ("batch_size = 3\n", "unknown key 'batch_size'"),
         ('model = "dcgan"\n', "is for 'dcgan', not 'vae'"),
-        ("batch size = 3\n", "is no valid TOML"),
+        ("batch size = 3\n", "is not valid TOML"),
     ],
 )
 def test_bad_config_file_is_refused_with_file_and_key(
@@ -358,14 +358,14 @@ def test_path_that_is_no_run_is_refused_by_name(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("evaluate real --data-option size", "'size' is no option of a data set"),
+        ("evaluate real --data-option size", "'size' is not an option of a data set"),
         ("evaluate real --data mnist-min", "Did you mean 'mnist-mini'?"),
         ("evaluate real -n 3", "'--samples'"),
         ("evaluate real --threads 99999999999", "'--threads'"),
         ("evaluate real --features digit", "Did you mean 'digits'?"),
         ("evaluate real --json missing/rows.json", "is not a file in an existing folder"),
         ("compare vae -n 3", "'--samples'"),
-        ("compare vae --budget soon", "--budget: 'soon' is no budget"),
+        ("compare vae --budget soon", "--budget: 'soon' is not a budget"),
         ("compare vae vae", "'vae' is named twice"),
         ("compare vae --json missing/rows.json", "is not a file in an existing folder"),
     ],
@@ -464,7 +464,7 @@ def test_name_of_a_model_as_a_value_is_not_taken_for_the_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--run-dir", "dcgan", "--budget", "soon", "vae", "--hidden", "8"]) == 2
-    assert "'soon' is no budget" in capsys.readouterr().err  # --hidden is an option of vae alone
+    assert "'soon' is not a budget" in capsys.readouterr().err  # --hidden is an option of vae alone
 
 
 def test_folder_of_images_trains_and_its_options_are_recorded(

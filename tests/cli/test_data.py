@@ -325,7 +325,7 @@ def test_run_on_prepared_images_resumes_from_any_folder(
     genkit.train("vae", data="prepared:out", budget="6steps", run_dir="b", **options)
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    assert run.config["run"]["data"] == f"prepared:{tmp_path / 'out'}"
+    assert run.record.run["data"] == f"prepared:{tmp_path / 'out'}"
     genkit.resume(tmp_path / "a", budget="6steps")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]

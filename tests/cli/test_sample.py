@@ -210,10 +210,10 @@ def test_bad_grid_is_named_and_nothing_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("vae --grid 8", "--grid '8' is no COLUMNSxROWS"),
-        ("vae --grid 0x3", "--grid '0x3' is no COLUMNSxROWS"),
-        ("vae --grid 3x0", "--grid '3x0' is no COLUMNSxROWS"),
-        ("vae --grid 8x8x8", "--grid '8x8x8' is no COLUMNSxROWS"),
+        ("vae --grid 8", "--grid '8' is not COLUMNSxROWS"),
+        ("vae --grid 0x3", "--grid '0x3' is not COLUMNSxROWS"),
+        ("vae --grid 3x0", "--grid '3x0' is not COLUMNSxROWS"),
+        ("vae --grid 8x8x8", "--grid '8x8x8' is not COLUMNSxROWS"),
         ("vae --grid 8x8 -n 3", "--grid and -n exclude one another"),
         ("vae --grid 8x8 --columns 3", "--grid and --columns exclude one another"),
         ("vae --interpolate 3 --grid 3x3", "--grid and --interpolate exclude one another"),

@@ -45,12 +45,12 @@ def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
 
 
 def test_path_that_is_no_run_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="is no run directory"):
+    with pytest.raises(UsageError, match="is not a run directory"):
         choose_candidates([str(tmp_path)], registry, tmp_path)
 
 
 def test_bad_budget_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="'abc' is no budget"):
+    with pytest.raises(UsageError, match="'abc' is not a budget"):
         compare(["vae"], CompareOptions(budget="abc"), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -74,7 +74,7 @@ def test_budget_is_read(text: str, amount: float, unit: str) -> None:
     ],
 )
 def test_bad_budget_is_refused_with_its_value(text: str) -> None:
-    with pytest.raises(ValueError, match="is no budget") as caught:
+    with pytest.raises(ValueError, match="is not a budget") as caught:
         Budget.parse(text)
     assert repr(text) in str(caught.value)
 
@@ -170,13 +170,13 @@ def test_options_of_every_kind_come_from_a_file(tmp_path: Path) -> None:
         ("[options]\nwidths = 3\n", "options.widths: input should be a valid"),
         ("[options]\nlayer = 3\n", "options has no 'layer'. Did you mean 'layers'?"),
         ("[run]\nsede = 3\n", "run has no 'sede'. Did you mean 'seed'?"),
-        ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is no budget"),
+        ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is not a budget"),
         ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is no option"),
         ("[option]\nlayers = 3\n", "unknown key 'option'; write 'model' and the tables [run] and"),
         ("layers = 3\n", "unknown key 'layers'"),
         ("options = 3\n", "'options' must be a table, not 3"),
         ('model = "vae"\n', "is for 'vae', not 'toy'"),
-        ("[options\nlayers = 3\n", "is no valid TOML: Expected ']'"),
+        ("[options\nlayers = 3\n", "is not valid TOML: Expected ']'"),
         ("layers == 3\n", "at line 1"),
     ],
 )
@@ -192,12 +192,12 @@ def test_bad_file_is_refused_with_file_and_key(text: str, words: str, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", b"{", "is no valid JSON"),
+        ("a.json", b"{", "is not valid JSON"),
         ("a.json", b"[1, 2]", "a table was expected, not list"),
         ("a.json", b'{"optons": {}}', "unknown key 'optons'"),
         ("a.json", b'{"schema": 1, "model": "vae", "run": {}, "options": {}}', "is for 'vae'"),
-        ("a.json", b"[" * 100_000, "is no valid JSON"),
-        ("a.toml", b"\xff\xfe\x00", "is no valid TOML"),
+        ("a.json", b"[" * 100_000, "is not valid JSON"),
+        ("a.toml", b"\xff\xfe\x00", "is not valid TOML"),
     ],
 )
 def test_damaged_file_is_refused(name: str, content: bytes, words: str, tmp_path: Path) -> None:

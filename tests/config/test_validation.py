@@ -23,7 +23,8 @@ from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
-from genkit.runs.run import MOST_PIXELS, load_run, read_values
+from genkit.io.run_records import MOST_PIXELS
+from genkit.runs.run import load_run, read_values
 from genkit.specs import Config
 from genkit.training import train as training
 
@@ -341,7 +342,7 @@ def test_odd_values_in_a_runs_config_are_used_or_refused_in_a_sentence(
         run.config_path.write_text(json.dumps(changed), encoding="utf-8")
         try:
             load_run(run.path, registry(), "cpu")
-            read_values(RunConfig, run.config()["run"], run)
+            read_values(RunConfig, run.record().run, run)
         except GenkitError as error:
             refusals += 1
             assert str(error).isprintable() and 0 < len(str(error)) < 700, value
@@ -353,13 +354,13 @@ TEXTS_OF_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot be read"),
     "not UTF-8": (b'{"model": "\xff"}', "cannot be read"),
     "BOM": (b"\xef\xbb\xbf{}", "cannot be read"),
-    "NaN": (b'{"model": NaN}', "NaN is no number"),
-    "1e400": (b'{"model": 1e400}', "1e400 is no number"),
+    "NaN": (b'{"model": NaN}', "NaN is not a number"),
+    "1e400": (b'{"model": 1e400}', "1e400 is not a number"),
     "5000 digits": (b'{"model": ' + b"9" * 5000 + b"}", "cannot be read"),
     "deep": (b'{"model": ' + b"[" * 10**5, "nested too deeply"),
     "a key twice": (b'{"model": "vae", "model": "dcgan"}', "'model' is there twice"),
-    "a list": (b"[1]", "it is no table"),
-    "text": (b'"x"', "it is no table"),
+    "a list": (b"[1]", "it is not a table"),
+    "text": (b'"x"', "it is not a table"),
     "NUL": (b"\0\0\0", "cannot be read"),
 }
 

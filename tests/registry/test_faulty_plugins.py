@@ -76,7 +76,7 @@ FAULTS = {
     "phases_fail": ({"phases": "[][1]"}, "Model.phases() failed: IndexError", 3),
     "loss_fails": ({"loss": "{}['loss']"}, "loss of phase 'fit' in step 1 failed: KeyError", 3),
     "no_pair": ({"loss": "loss"}, "loss of phase 'fit' in step 1 failed: TypeError", 3),
-    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is no scalar: (3,)", 3),
+    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is not a scalar: (3,)", 3),
     "nan": ({"loss": "loss * float('nan'), {}"}, "loss of phase 'fit' became nan in step 1", 1),
     "detached": ({"loss": "loss.detach(), {}"}, "loss of phase 'fit' in step 1", 3),
     "sample_fails": ({"sample": "[][1]"}, "Model.sample() failed: IndexError", 3),
@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "extra_state": (
         {"sample": "images\n\n    def get_extra_state(self):\n        return 3"},
-        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, no tensor",
+        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, not a tensor",
         3,
     ),
     "validates": (
@@ -270,7 +270,7 @@ def test_file_that_cannot_be_a_plugin_is_a_problem_of_its_own(
 def test_file_that_does_not_exist_is_refused(command_lines: CommandLines) -> None:
     missing, nothing = command_lines("list --plugin nowhere.py", "list --plugin")
     assert missing.code == nothing.code == 2
-    assert "--plugin nowhere.py is no file; give the path of a Python file" in missing.err
+    assert "--plugin nowhere.py is not a file; give the path of a Python file" in missing.err
     assert "--plugin needs the path of a Python file" in nothing.err
 
 
@@ -497,7 +497,7 @@ def test_stored_scores_are_shown_without_the_plugin(
 @pytest.mark.parametrize(
     ("version", "words", "code"),
     [
-        ("without the field", "config.json: depth is no option here", 2),
+        ("without the field", "config.json: depth is not an option here", 2),
         ("with another shape", "'level' has shape (), the model (1,)", 1),
     ],
 )

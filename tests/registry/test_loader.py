@@ -273,7 +273,7 @@ def test_third_party_trainer_has_its_own_options(answers: dict[str, Answer]) -> 
 def test_switch_of_a_third_party_model_may_come_before_its_name(answers: dict[str, Answer]) -> None:
     for command in ("train rectflow --gate --budget soon", "train --gate rectflow --budget soon"):
         assert answers[command].code == 2
-        assert "--budget: 'soon' is no budget" in answers[command].err
+        assert "--budget: 'soon' is not a budget" in answers[command].err
 
 
 def test_a_name_that_two_third_party_plugins_claim_cannot_be_used(

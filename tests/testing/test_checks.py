@@ -130,9 +130,9 @@ def test_squares_are_white_in_the_quarter_that_their_label_says():
 def test_unknown_name_is_a_mistake_of_the_caller():
     with pytest.raises(UsageError, match=r"no model named 'vea'.*Did you mean 'vae'"):
         check_trainer("vea")
-    with pytest.raises(UsageError, match="options for vae: latents is no option here"):
+    with pytest.raises(UsageError, match="options for vae: latents is not an option here"):
         check_trainer("vae", options={"latents": 3})
-    with pytest.raises(UsageError, match="options for folder: sizes is no option here"):
+    with pytest.raises(UsageError, match="options for folder: sizes is not an option here"):
         check_dataset("folder", "nowhere", {"sizes": 3})
     with pytest.raises(UsageError, match=r"no plugin named 'dcgam'.* Did you mean 'dcgan'?"):
         check_plugin("dcgam")

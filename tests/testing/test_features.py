@@ -200,7 +200,7 @@ def test_options_of_an_extractor_are_used_and_mistakes_in_them_are_the_callers()
     check_features(spec, SHAPE, options={"weights": "here"})
     with pytest.raises(PromiseBroken, match="give weights"):
         check_features(spec, SHAPE)
-    with pytest.raises(UsageError, match="options for toy: weigths is no option here"):
+    with pytest.raises(UsageError, match="options for toy: weigths is not an option here"):
         check_features(spec, SHAPE, options={"weigths": "here"})
 
 

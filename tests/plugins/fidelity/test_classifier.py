@@ -56,7 +56,7 @@ class Recorder(Reporter):
         self.states, self.said = [], []
 
     def update(self, state) -> None:
-        self.states.append(dict(state))
+        self.states.append(state)
 
     def say(self, message: str) -> None:
         self.said.append(message)
@@ -152,10 +152,10 @@ def test_progress_counts_images_to_the_end(striped):
     reporter = Recorder()
     Classifier.open(Config(), striped, reporter)
     passes = math.ceil(3_000 / 160) + 1
-    counts = [state["images"] for state in reporter.states]
+    counts = [state.images for state in reporter.states]
     assert counts == sorted(counts) and counts[-1] == passes * 160
-    assert reporter.states[-1]["fraction"] == 1
-    assert {state["stage"] for state in reporter.states} == {"training the classifier"}
+    assert reporter.states[-1].fraction == 1
+    assert {state.stage for state in reporter.states} == {"training the classifier"}
 
 
 def test_a_poor_classifier_is_reported_each_time():
