@@ -33,7 +33,7 @@ PARTIAL_FILES = (
     *(PARTIAL_FILE, f"{PARTIAL_FILE}-journal"),
     *("entries.partial", "rows.partial"),  # of older versions, which are not read
 )
-BATCH_BYTES = 2**22  # of pixels in memory at a time, in each process
+COPIED_BYTES = 2**20  # of pixels at a time, from the database into the array
 SOURCE_FILE = TypeAdapter(SourceFile)
 # In NORMAL mode a power cut may lose the last commits; what it leaves is checked when it is read.
 SCHEMA = """
@@ -158,7 +158,7 @@ def write_images(
     digest, fingerprint = hashlib.sha256(), hashlib.sha256()
     count, written = reporter.counter("writing"), 0
     image_bytes = math.prod(shape[1:])
-    batch = max(1, BATCH_BYTES // image_bytes)
+    batch = max(1, COPIED_BYTES // image_bytes)
     try:
         with open(temporary, "wb") as file:
             header = npy_header(shape)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genkit.data.datasets import Channels
-from genkit.data.partial import BATCH_BYTES, PARTIAL_FILES, PartialResult, write_images
+from genkit.data.partial import PARTIAL_FILES, PartialResult, write_images
 from genkit.data.prepared import (
     IMAGES_FILE,
     MANIFEST_FILE,
@@ -44,6 +44,7 @@ from genkit.io.locks import LOCK_FILES, locked
 from genkit.io.progress import Reporter
 
 FEWEST_SHARED_BYTES = 2**24  # below, starting processes takes longer than decoding
+BATCH_BYTES = 2**22  # of pixels that a process decodes before they are written
 
 
 @dataclass(frozen=True)
