@@ -32,6 +32,8 @@ ALSO_WORDS = set(
 ALLOWED = {
     ("genkit/cli/arguments.py", "inception"): "--inception-weights, an old name of an option",
     ("genkit/cli/new_plugin.py", "vae"): "a command to try, printed for the plugin's author",
+    ("genkit/data/__init__.py", "folder"): "the module genkit.data.folder",
+    ("genkit/data/__init__.py", "prepared"): "the module genkit.data.prepared",
 }
 # Whole strings that mean something else: the precision of a run, the classes of a data set, the
 # data sets of a registry.
