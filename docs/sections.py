@@ -14,12 +14,20 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from genkit.io.records import Record
+from genkit.io.records import BestPointer, Record
+from genkit.io.run_records import RunRecord, Summary
+from genkit.report.rows import ComparisonRecord, ScoreRow
 
 PACKAGE = Path(__file__).parents[1] / "genkit"
 # The files of a run directory, in the order of the page: heading and record class. Records within
 # these follow by themselves.
-RECORDS: dict[str, type[Record]] = {}
+RECORDS: dict[str, type[Record]] = {
+    "config.json": RunRecord,
+    "summary.json": Summary,
+    "checkpoints/best.json": BestPointer,
+    "evaluation.json: a list of rows": ScoreRow,
+    "compare.json, of a comparison": ComparisonRecord,
+}
 FIELDS = """
 ## What the files hold
 

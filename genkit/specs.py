@@ -178,13 +178,13 @@ class DatasetSpec(Spec):
 
     `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH"), None if nothing
     may. `root` is the folder where data sets live. `features` is the feature extractor that
-    scores this data by default, "none" for none; `reference` names the images that its scores
-    refer to, for extractors that ship those images' statistics. `default` data is what commands
-    take if no data set is named; the first such data set counts.
+    scores this data: "none" for none, None for the default extractor. `reference` names the images
+    that its scores refer to, for extractors that ship those images' statistics. `default` data is
+    what commands take if no data set is named; the first such data set counts.
     """
 
     source: str | None = None
-    features: str = "none"
+    features: str | None = None
     reference: str | None = None
     default: bool = False
 
@@ -238,7 +238,9 @@ class FeaturesSpec(Spec):
     `open(config, data, reporter)`.
 
     `quick` says that it opens in no time and sees hundreds of images a second on a CPU: samples
-    are then scored while a model trains.
+    are then scored while a model trains. The `default` extractor scores data sets that name none;
+    the first such extractor counts.
     """
 
     quick: bool = False
+    default: bool = False

@@ -13,18 +13,29 @@ if TYPE_CHECKING:
     from genkit.data.decode import BadImage, read_image
     from genkit.data.folder import read_folder
     from genkit.data.prepared import read_prepared
+    from genkit.io.downloads import downloading
 
-__all__ = ["BadImage", "ImageData", "Split", "Splits", "read_folder", "read_image", "read_prepared"]
+__all__ = [
+    "BadImage",
+    "ImageData",
+    "Split",
+    "Splits",
+    "downloading",
+    "read_folder",
+    "read_image",
+    "read_prepared",
+]
 
 _IMPORTED_WHEN_USED = {
-    "BadImage": "decode",
-    "read_image": "decode",
-    "read_folder": "folder",
-    "read_prepared": "prepared",
+    "BadImage": "genkit.data.decode",
+    "downloading": "genkit.io.downloads",
+    "read_image": "genkit.data.decode",
+    "read_folder": "genkit.data.folder",
+    "read_prepared": "genkit.data.prepared",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _IMPORTED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_IMPORTED_WHEN_USED[name]}"), name)
+    return getattr(import_module(_IMPORTED_WHEN_USED[name]), name)

@@ -76,5 +76,5 @@ class BestPointer(Record):
     step: int = Field(description="iterations done when these weights were drawn from")
     file: str = Field(description="name of the file of weights beside it")
     sha256: str = Field(description="of that file, in hex")
-    column: str = Field(description='the score, such as "kid"')
+    column: str = Field(description="name of the score")
     value: float = Field(description="what it was")

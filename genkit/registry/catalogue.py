@@ -117,6 +117,11 @@ class Registry:
         """The first data set that is marked as the default, None if there is none."""
         return next((name for name, entry in self.datasets.items() if entry.spec.default), None)
 
+    def features_name(self, given: str | None) -> str:
+        """`given`, or the default feature extractor if it is None, or else "none"."""
+        defaults = (name for name, entry in self.features.items() if entry.spec.default)
+        return next(defaults, "none") if given is None else given
+
     def data_name(self, given: str | None) -> str:
         """`given`, or the default data set if it is None; UsageError if there is neither."""
         name = self.default_data if given is None else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def load_data(registry: Registry, config: RunConfig) -> ImageData:
     text = registry.data_name(config.data)
     name, source = parse_data_name(text)
     spec = registry.datasets.find(name)
+    spec = replace(spec, features=registry.features_name(spec.features))
     return open_data(spec, text, source, config.data_options, data_root(config.data_root))
 
 

@@ -109,7 +109,7 @@ def missing_source_is_refused(opening: Opening) -> Violations:
 
 def features_are_installed(opening: Opening) -> Violations:
     """The features that score the data by default must be installed, or be "none"."""
-    if opening.installed and opening.spec.features != "none":
+    if opening.installed and opening.spec.features not in (None, "none"):
         load_registry().features.find(opening.spec.features)
     yield from ()
 

@@ -65,13 +65,11 @@ def register_datasets() -> list[DatasetSpec]:
             name="fashion-mnist",
             summary="70,000 photos of clothes, 1 x 28 x 28; downloads 31 MB",
             target="genkit_datasets.classic:load_fashion_mnist",
-            features="inception",
         ),
         DatasetSpec(
             name="cifar10",
             summary="60,000 photos of animals and vehicles, 3 x 32 x 32; downloads 170 MB",
             target="genkit_datasets.classic:load_cifar10",
-            features="inception",
         ),
         DatasetSpec(
             name="folder",
@@ -79,20 +77,17 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.folder:load",
             config=FolderConfig,
             source="PATH",
-            features="inception",
         ),
         DatasetSpec(
             name="prepared",
             summary="your own images as `genkit data prepare` left them: ready in a moment",
             target="genkit_datasets.prepared:load",
             source="PATH",
-            features="inception",
         ),
         DatasetSpec(
             name="npz",
             summary="your own images: an .npz file of uint8 arrays",
             target="genkit_datasets.arrays:load",
             source="PATH",
-            features="inception",
         ),
     ]

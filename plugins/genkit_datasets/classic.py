@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits
+from genkit.data import Split, Splits, downloading
 from genkit.errors import UsageError
-from genkit.io.downloads import downloading
 from genkit.specs import Config
 
 DIGITS = tuple("0123456789")

@@ -25,10 +25,9 @@ from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-from genkit.data import ImageData
+from genkit.data import ImageData, downloading
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor
-from genkit.io.downloads import downloading
 from genkit.specs import ImageShape
 from genkit_fidelity import WeightsConfig
 
