@@ -14,13 +14,13 @@ from genkit.comparison import pool
 from genkit.comparison.pool import ProcessPool
 from genkit.compute.device import visible_devices
 
-TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
+WRITE = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands write the device that they were given into the file that they are called with."""
-    code = TELL.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
+    code = WRITE.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
     monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
     return [str(tmp_path / str(i)) for i in range(4)]
 
@@ -33,16 +33,16 @@ def run(paths: list[str], devices: list[str], workers: int) -> list[str]:
     return [Path(path).read_text() for path in paths]
 
 
-def test_processes_at_the_same_time_have_different_devices(told: list[str]) -> None:
-    assert sorted(run(told, ["0", "3"], 2)) == ["0", "0", "3", "3"]
-    assert sorted(run(told, ["a", "b"], 4)) == ["a", "a", "b", "b"]
+def test_processes_at_the_same_time_have_different_devices(commands: list[str]) -> None:
+    assert sorted(run(commands, ["0", "3"], 2)) == ["0", "0", "3", "3"]
+    assert sorted(run(commands, ["a", "b"], 4)) == ["a", "a", "b", "b"]
 
 
 def test_without_devices_the_environment_stays(
-    told: list[str], monkeypatch: pytest.MonkeyPatch
+    commands: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert run(told[:1], [], 1) == ["7"]
+    assert run(commands[:1], [], 1) == ["7"]
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_state_without_its_hash_does_not_push_out_a_whole_one(tmp_path, data, 
     options = {"budget": "7steps", "log_every": 1, "checkpoint_seconds": 1e-9}
     run = train_tiny("vae", data, tmp_path / "run", Said({4: disk.fill, 6: disk.clear}), **options)
     names = {path.name for path in (run.path / "checkpoints").iterdir()}
-    files = {f"step-00000000{step}.{kind}" for step in (6, 7) for kind in ("pt", "json")}
+    files = {f"step-00000000{step}.{kind}" for step in (6, 7) for kind in ("safetensors", "json")}
     assert names == {"last.json", *files}
 
 
