@@ -183,7 +183,7 @@ def open_data(
         test=_contiguous(test),
         classes=tuple(splits.classes),
         notes=notes,
-        features=spec.features,
+        features=spec.features or "none",
         reference=spec.reference,
         held_out=held_out,
     )
