@@ -178,9 +178,8 @@ def server():
     """Runs a case in processes that may be killed; returns how they ended."""
     command = [sys.executable, __file__]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, env=child_environment()
-    ) as process:
+    environment = {**child_environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
 
         def run(**case):
             process.stdin.write(json.dumps(case) + "\n")
