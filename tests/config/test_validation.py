@@ -42,12 +42,11 @@ class Accepted(Exception):
 def untrained() -> Iterator[None]:
     """The command stops where it would start to train."""
 
-    def stop(*arguments: Any, given: Any, **options: Any) -> None:
-        resolve(arguments[0].trainers.find(arguments[1]), file=options["config"], given=given)
+    def stop(*arguments: Any, **options: Any) -> None:
         raise Accepted
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "train_by_name", stop)
+    patch.setattr(training, "train", stop)
     patch.setenv("COLUMNS", "2000")
     yield
     patch.undo()
