@@ -6,7 +6,8 @@ The descriptions of the fields are their documentation. Imports no torch.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator
 from pydantic.config import JsonDict
@@ -107,6 +108,17 @@ class RunRecord(Record):
         None, description="in an exported run: what its summary.json said"
     )
     provenance: Provenance = Field(Provenance(), description="versions, command and commit")
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """As of every record. Older files hold the versions of other distributions beside the
+        fields of `provenance`."""
+        origin = content.get("provenance") if isinstance(content, Mapping) else None
+        if isinstance(origin, Mapping) and "versions" not in origin:
+            others = {key: origin[key] for key in origin if key not in Provenance.model_fields}
+            versions = {key: value for key, value in others.items() if isinstance(value, str)}
+            content = {**content, "provenance": {**origin, "versions": versions}}
+        return super().from_json(content)
 
     @field_validator("schema_version")
     @classmethod

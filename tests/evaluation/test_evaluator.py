@@ -28,6 +28,7 @@ from genkit.evaluation.targets import evaluate
 from genkit.features import FeatureExtractor, Statistics
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import RunRecord, ShapeRecord
 from genkit.metrics import Estimate, choice
 from genkit.report.protocol_card import differences
 from genkit.report.rows import ScoreRow
@@ -117,7 +118,9 @@ def protocol(**options):
 
 
 def as_run(model, path, registry_):
-    return Run(RunDir(path), {"model": "constant"}, model.eval(), registry_)
+    shape = ShapeRecord.of(model.image_shape)
+    record = RunRecord(model="constant", run={}, options={}, image_shape=shape)
+    return Run(RunDir(path), record, model.eval(), registry_)
 
 
 # ---- rows and cards

@@ -24,6 +24,11 @@ OLD: dict[str, Any] = {
     "data": {"name": "mnist-mini", "fingerprint": "ab" * 32, "classes": ["0", "1"]},
     "provenance": {"plugin": "torch-genkit 0.1.0", "torch-fidelity": "0.4.0", "commit": None},
 }
+VERSIONS = {"torch-fidelity": "0.4.0"}  # where they stand today
+NOW = {
+    **OLD,
+    "provenance": {"plugin": "torch-genkit 0.1.0", "versions": VERSIONS, "commit": None},
+}
 
 
 def test_every_field_of_a_record_is_described() -> None:
@@ -43,14 +48,14 @@ def test_an_old_config_is_read_and_written_again_as_it_was(tmp_path: Path) -> No
     record = RunDir(tmp_path).record()
     assert record.image_shape.shape() == ImageShape(1, 28, 20, 10)
     assert record.ranks == 1 and record.device is None
-    assert record.provenance.torch_fidelity == "0.4.0"
+    assert record.provenance.versions == {"torch-fidelity": "0.4.0"}
     record.write(path)
-    assert json.loads(path.read_text(encoding="utf-8")) == OLD
+    assert json.loads(path.read_text(encoding="utf-8")) == NOW
 
 
 def test_a_change_leaves_the_rest_of_the_record() -> None:
     record = RunRecord.from_json(OLD).model_copy(update={"ranks": 2})
-    assert record.to_json() == {**OLD, "ranks": 2}
+    assert record.to_json() == {**NOW, "ranks": 2}
 
 
 @pytest.mark.parametrize(
