@@ -19,6 +19,7 @@ import pytest
 import torch
 from toys import child_environment, registry, same_bits, train_tiny, write_npz
 
+from genkit.io import files
 from genkit.io import run_directory as rundir
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
@@ -84,7 +85,7 @@ class Plug:
                 plug.note("unlink", path)
             unlink(path, **options)
 
-        rundir.open = opened
+        files.open = rundir.open = opened
         os.replace, os.unlink = noted_replace, noted_unlink
         # Nothing is lost without: a killed process leaves what it wrote to the system.
         os.fsync = lambda number: plug.note("sync", os.readlink(f"/proc/self/fd/{number}"))
