@@ -19,6 +19,7 @@ from genkit.cli import main
 from genkit.config.run import RunConfig
 from genkit.errors import UsageError
 from genkit.io.progress import new_reporter
+from genkit.io.run_records import ProgressState
 from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
@@ -340,7 +341,8 @@ def test_path_that_is_no_run_is_refused_by_name(
         (folder / name).mkdir()
     (folder / "file").write_text("x", encoding="utf-8")
     (folder / "broken" / "config.json").write_text('{"model": "va', encoding="utf-8")
-    foreign = {"model": "diffusion-9000", "run": {}, "options": {}, "image_shape": {}}
+    shape = {"channels": 1, "height": 8, "width": 8}
+    foreign = {"model": "diffusion-9000", "run": {}, "options": {}, "image_shape": shape}
     (folder / "foreign" / "config.json").write_text(json.dumps(foreign), encoding="utf-8")
     before = sorted(folder.rglob("*"))
     assert main([command, path]) == 2
@@ -378,14 +380,16 @@ def test_scoring_refuses_bad_words_before_any_work(
 
 
 def test_unknown_kind_of_progress_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="no progress 'bars'; choose auto, bar, lines, json, none"):
+    with pytest.raises(
+        UsageError, match="'bars' is not known; choose auto, bar, lines, json, none"
+    ):
         new_reporter("bars")
 
 
 def test_progress_in_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = new_reporter("json")
     reporter.start("vae")
-    reporter.update({"fraction": 0.5, "values": {"elbo/loss": 1.5}})
+    reporter.update(ProgressState(fraction=0.5, values={"elbo/loss": 1.5}))
     reporter.say("two\nlines")
     reporter.stop()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -400,7 +404,8 @@ def test_plain_progress_says_little_and_on_stderr(capsys: pytest.CaptureFixture[
     reporter = new_reporter("auto")  # pytest's stderr is no terminal
     reporter.start("vae")
     for share in (0.1, 0.2, 0.3):  # at once: only the first is due
-        reporter.update({"fraction": share, "images_per_second": 950.4, "values": {"loss": 1.23}})
+        values = {"loss": 1.23}
+        reporter.update(ProgressState(fraction=share, images_per_second=950.4, values=values))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "vae: 10%  950 img/s  loss 1.23\n"
@@ -416,7 +421,7 @@ def test_progress_that_nobody_can_read_ends_no_work(
     monkeypatch.setattr(sys, "stderr", closed)
     reporter = new_reporter(kind)
     reporter.start("vae")
-    reporter.update({"fraction": 0.5})
+    reporter.update(ProgressState(fraction=0.5))
     reporter.say("a word")
     reporter.stop()
 

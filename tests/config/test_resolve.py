@@ -171,7 +171,7 @@ def test_options_of_every_kind_come_from_a_file(tmp_path: Path) -> None:
         ("[options]\nlayer = 3\n", "options has no 'layer'. Did you mean 'layers'?"),
         ("[run]\nsede = 3\n", "run has no 'sede'. Did you mean 'seed'?"),
         ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is not a budget"),
-        ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is no option"),
+        ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is not an option"),
         ("[option]\nlayers = 3\n", "unknown key 'option'; write 'model' and the tables [run] and"),
         ("layers = 3\n", "unknown key 'layers'"),
         ("options = 3\n", "'options' must be a table, not 3"),
