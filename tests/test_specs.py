@@ -75,7 +75,7 @@ def test_a_default_of_another_type_is_an_error_to_mypy(tmp_path: Path) -> None:
     assert len(errors) == 1 and "mine.py:9:" in errors[0], done.stdout
 
 
-def test_a_data_set_has_no_features_and_is_not_the_default_unless_it_says_so() -> None:
+def test_a_data_set_has_the_default_features_and_is_not_the_default_unless_it_says_so() -> None:
     spec = DatasetSpec(name="mine", summary="Mine.", target="mine:load")
-    assert (spec.features, spec.default) == ("none", False)
+    assert (spec.features, spec.default) == (None, False)
     assert TrainerConfig().batch_size == 64

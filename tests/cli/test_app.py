@@ -384,7 +384,9 @@ def test_scoring_refuses_bad_words_before_any_work(
 
 
 def test_unknown_kind_of_progress_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="'bars' is not known; choose auto, bar, lines"):
+    with pytest.raises(
+        UsageError, match="'bars' is not known; choose auto, bar, lines, json, none"
+    ):
         new_reporter("bars")
 
 
@@ -406,8 +408,8 @@ def test_plain_progress_says_little_and_on_stderr(capsys: pytest.CaptureFixture[
     reporter = new_reporter("auto")  # pytest's stderr is no terminal
     reporter.start("vae")
     for share in (0.1, 0.2, 0.3):  # at once: only the first is due
-        state = ProgressState(fraction=share, images_per_second=950.4, values={"loss": 1.23})
-        reporter.update(state)
+        values = {"loss": 1.23}
+        reporter.update(ProgressState(fraction=share, images_per_second=950.4, values=values))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "vae: 10%  950 img/s  loss 1.23\n"
