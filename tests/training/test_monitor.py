@@ -82,7 +82,7 @@ def test_a_resumed_run_remembers_its_best(tmp_path, monkeypatch):
     options = {**WATCHED, "grids": 2, "budget": "3steps"}
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **options)
     again = resume(run.path, registry(), budget="6steps")
-    assert again.summary.best["step"] == 3
+    assert again.summary.best.step == 3
     assert [row["kid"] for row in rows_with(again, "kid")] == [1, 5]
 
 
