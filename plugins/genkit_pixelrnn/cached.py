@@ -1,0 +1,1 @@
+def draw_images(*a, **k): raise NotImplementedError
