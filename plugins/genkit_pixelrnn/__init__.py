@@ -21,8 +21,8 @@ class PixelRNNConfig(TrainerConfig):
 
     cell: Literal["diagonal", "row"] = Field(
         "diagonal",
-        description="the recurrence: diagonal sees all pixels of the past and is exact to the "
-        "corner, row sees a triangle above the pixel and is faster",
+        description="the recurrence: diagonal sees the whole past but for one pixel of the row above, "
+        "row a triangle above the pixel and is faster",
         json_schema_extra=NETWORK,
     )
     levels: int = Field(
@@ -32,9 +32,7 @@ class PixelRNNConfig(TrainerConfig):
         description="values a pixel can take; images are rounded to them, 2 is black and white",
         json_schema_extra=NETWORK,
     )
-    layers: int = Field(
-        7, ge=1, le=100, description="LSTM layers", json_schema_extra=NETWORK
-    )
+    layers: int = Field(7, ge=1, le=100, description="LSTM layers", json_schema_extra=NETWORK)
     width: int = Field(
         16,
         ge=1,

@@ -79,7 +79,9 @@ class PixelRNN(GenerativeModel):
         kept = []
         for lstm, widen in zip(self.lstms, self.widen, strict=True):
             state = lstm(features, self.order)
-            features = features + widen(state) if self.config.residual else widen(state).float()
+            features = (
+                features + widen(state) if self.config.residual else widen(state).to(features.dtype)
+            )
             kept.append(state)
         hidden = torch.cat([features, *(kept if self.config.skip else [])], dim=2)
         for layer in self.head:
@@ -125,12 +127,6 @@ class PixelRNN(GenerativeModel):
                 schedule=schedule,
             )
         ]
-
-    def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]]:
-        """From images at the levels to the logits of every value; the sampling loop is left out."""
-        shape = (5, self.image_shape.channels, self.image_shape.height, self.image_shape.width)
-        levels = torch.arange(math.prod(shape), device=self.device) % self.config.levels
-        return self, {"images": self.scale(levels).view(shape)}
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A loss that rises again."""
