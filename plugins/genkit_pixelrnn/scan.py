@@ -50,7 +50,6 @@ class Scan(torch.autograd.Function):
         """
         pixels, n, inputs = features.shape
         directions, width = order.directions, hidden.shape[-1]
-        rows = [step.count * n for step in order.steps]
         x = features.new_empty(directions, pixels, n, weight.shape[1], dtype=product_type)
         x[0, :, :, :inputs] = features
         if directions == 2:
@@ -61,27 +60,27 @@ class Scan(torch.autograd.Function):
         gates = features.new_empty(directions, pixels * n, 4 * width)
         squashed = features.new_empty(directions, pixels * n, width)  # sigmoid(c) - 1/2
 
-        factor, offset = weight.to(product_type), bias.to(product_type)
-        taps_shape = (directions, pixels, n, order.taps, width)
-        seen = x[..., inputs:].view(taps_shape).split([step.count for step in order.steps], 1)
+        factor = weight.to(product_type)
+        counts, rows = rows_of(order, n)
+        seen = x[..., inputs:].unflatten(3, (order.taps, width)).split_with_sizes(counts, 1)
         strides = (states.stride(0), n * width, width, n * width, 1)
-        flat_cells, flat_states = cells.flatten(1, 2), states.flatten(1, 2)
+        flat_states, flat_cells = states.flatten(1, 2), cells.flatten(1, 2)
         parts = zip(
             order.steps,
             seen,
-            x.flatten(1, 2).split(rows, 1),
-            gates.split(rows, 1),
-            *(gate.split(rows, 1) for gate in gates.chunk(4, 2)),
-            squashed.split(rows, 1),
+            x.flatten(1, 2).split_with_sizes(rows, 1),
+            gates.split_with_sizes(rows, 1),
+            *(gate.split_with_sizes(rows, 1) for gate in gates.chunk(4, 2)),
+            squashed.split_with_sizes(rows, 1),
             strict=True,
         )
         for step, taps, x_t, gates_t, o, f, i, g, s in parts:
             size = (directions, step.count, n, order.taps, width)
             taps.copy_(states.as_strided(size, strides, step.taps * n * width))
             if product_type == gates.dtype:
-                torch.baddbmm(offset, x_t, factor, out=gates_t)
+                torch.baddbmm(bias, x_t, factor, out=gates_t)
             else:
-                gates_t.copy_(torch.baddbmm(offset, x_t, factor))
+                torch.add(torch.bmm(x_t, factor), bias, out=gates_t)
             gates_t.sigmoid_()
             count = step.count * n
             c = flat_cells.narrow(1, step.slot * n, count)
@@ -105,7 +104,7 @@ class Scan(torch.autograd.Function):
         order, inputs = ctx.order, ctx.inputs
         directions, pixels, n, _ = x.shape
         width = squashed.shape[2]
-        rows = [step.count * n for step in order.steps]
+        _, rows = rows_of(order, n)
         d_states, d_cells = torch.zeros_like(cells), torch.zeros_like(cells)
         d_states[0].index_copy_(0, order.slots, gradient)
         if directions == 2:
@@ -123,20 +122,23 @@ class Scan(torch.autograd.Function):
         d_g *= 4
         through = o * (0.25 - squashed * squashed)  # dh / dc
 
+        # Then what each step's gradient is multiplied with, from the last step to the first.
         factor_back = factor[:, inputs:].transpose(1, 2).contiguous()
-        flat_states, flat_cells = d_states.flatten(1, 2), d_cells.flatten(1, 2)
-        steps = list(
-            zip(
-                order.steps,
-                d_gates.split(rows, 1),
-                d_o.split(rows, 1),
-                d_gates[..., width:].unflatten(2, (3, width)).split(rows, 1),
-                f.split(rows, 1),
-                through.split(rows, 1),
-                strict=True,
-            )
+        low = (
+            d_gates if factor.dtype == gates.dtype else torch.empty_like(gates, dtype=factor.dtype)
         )
-        for step, d_gates_t, d_o_t, d_others, f_t, through_t in reversed(steps):
+        flat_states, flat_cells = d_states.flatten(1, 2), d_cells.flatten(1, 2)
+        parts = zip(
+            order.steps,
+            d_gates.split_with_sizes(rows, 1),
+            low.split_with_sizes(rows, 1),
+            d_o.split_with_sizes(rows, 1),
+            d_gates[..., width:].unflatten(2, (3, width)).split_with_sizes(rows, 1),
+            f.split_with_sizes(rows, 1),
+            through.split_with_sizes(rows, 1),
+            strict=True,
+        )
+        for step, d_gates_t, low_t, d_o_t, d_others, f_t, through_t in reversed(list(parts)):
             count = step.count * n
             d_h = flat_states.narrow(1, step.slot * n, count)
             d_c = flat_cells.narrow(1, step.slot * n, count)
@@ -144,18 +146,24 @@ class Scan(torch.autograd.Function):
             d_o_t *= d_h
             d_others *= d_c.unsqueeze(2)
             torch.mul(d_c, f_t, out=flat_cells.narrow(1, (step.taps + 1) * n, count))
-            d_taps = torch.bmm(d_gates_t.to(factor.dtype), factor_back).split(width, 2)
-            for tap, d_tap in enumerate(d_taps):
+            if low is not d_gates:
+                low_t.copy_(d_gates_t)
+            for tap, d_tap in enumerate(torch.bmm(low_t, factor_back).chunk(order.taps, 2)):
                 flat_states.narrow(1, (step.taps + tap) * n, count).add_(d_tap)
 
-        cast = d_gates.to(factor.dtype)
-        d_weight = torch.bmm(x.flatten(1, 2).transpose(1, 2), cast).to(gates.dtype)
+        d_weight = torch.bmm(x.flatten(1, 2).transpose(1, 2), low).to(gates.dtype)
         d_bias = d_gates.sum(1, keepdim=True)
-        d_x = torch.bmm(cast, factor[:, :inputs].transpose(1, 2)).unflatten(1, (pixels, n))
-        d_features = d_x[0].to(gates.dtype)
+        d_x = torch.bmm(low, factor[:, :inputs].transpose(1, 2)).unflatten(1, (pixels, n))
+        d_features = d_x[0]
         if directions == 2:
             d_features = d_features + d_x[1].index_select(0, order.mirror)
         d_hidden, d_cell = (
             d.index_select(1, order.outside).sum((1, 2), keepdim=True) for d in (d_states, d_cells)
         )
-        return d_features, d_weight, d_bias, d_hidden, d_cell, None, None
+        return d_features.to(gates.dtype), d_weight, d_bias, d_hidden, d_cell, None, None
+
+
+def rows_of(order: Order, n: int) -> tuple[list[int], list[int]]:
+    """Pixels of each step, and rows of matrices that hold them for n images."""
+    counts = [step.count for step in order.steps]
+    return counts, [count * n for count in counts]

@@ -12,6 +12,7 @@ from subjects import CPU, PRECISION, digits, new_model, next_of
 from timing import Figure, Turn, compare, interleave, main
 from torch import nn
 
+from genkit.io.machine import keep_freed_memory
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
@@ -83,6 +84,7 @@ def sampling(cell: str, batch_size: int, rounds: int) -> Figure:
 
 def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `genkit train` does, here for both
     steps, rounds, batch_size = (1, 1, 2) if quick else (2, 7, 64)
     goals = {"must": 3, "aim": 5}
     return [
