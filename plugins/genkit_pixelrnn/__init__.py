@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from pydantic.config import JsonDict
 
 from genkit.hookspecs import hookimpl
 from genkit.specs import OPTIMISATION, BatchSize, HalfLife, TrainerConfig, TrainerSpec
 
-NETWORK = {"panel": "Network"}
+NETWORK: JsonDict = {"panel": "Network"}
 
 
 class PixelRNNConfig(TrainerConfig):
@@ -21,8 +22,8 @@ class PixelRNNConfig(TrainerConfig):
 
     cell: Literal["diagonal", "row"] = Field(
         "diagonal",
-        description="the recurrence: diagonal sees the whole past but for one pixel of the row above, "
-        "row a triangle above the pixel and is faster",
+        description="the recurrence: diagonal sees all of the past but one pixel of the row "
+        "above, row a triangle above the pixel and is faster",
         json_schema_extra=NETWORK,
     )
     levels: int = Field(
@@ -92,7 +93,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_pixelrnn.model:PixelRNN",
             config=PixelRNNConfig,
             presets={
-                # For two cores and minutes: two layers see everything above and left already.
+                # For two cores and minutes: fewer layers see as far.
                 "quick": {
                     "layers": 3,
                     "learning_rate": 0.008,

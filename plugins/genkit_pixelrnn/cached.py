@@ -172,18 +172,18 @@ class _Canvas:
 
         stream, state = weight.shape[0], self.stack.width
         self.widen = [2 * layer.masked.t().contiguous() for layer in model.widen]
-        factors = [layer.masked.t().clone() for layer in (*model.head, model.logits)]
-        factors[0][stream:] *= 2
-        self.factors = [
-            (factor.contiguous(), layer.bias)
-            for factor, layer in zip(factors, (*model.head, model.logits), strict=True)
+        gather = model.gather.masked.t().clone()
+        gather[stream:] *= 2
+        self.gather = gather, model.gather.bias
+        self.head = [
+            (layer.masked.t().contiguous(), layer.bias) for layer in (model.hidden, model.logits)
         ]
         # What the head sees: the features behind all layers, then each layer's output.
         layers = len(self.widen)
         self.seen = uniforms.new_empty(n, stream + layers * state)
         self.features = self.seen[:, :stream]
         self.states = self.seen[:, stream:].split(state, 1)
-        self.head_size = factors[0].shape[0]
+        self.head_size = gather.shape[0]
 
     def draw(self, trace: list[Tensor] | None) -> Tensor:
         """Draw all pixels, (n, C, H, W)."""
@@ -215,9 +215,10 @@ class _Canvas:
             if colour:
                 window = self.line[:, column : column + self.margin + 1].flatten(1)
             self._run_layers(column, window)
-            hidden = self.seen[:, : self.head_size]
-            for weight, bias in self.factors:
-                hidden = torch.addmm(bias, hidden.relu(), weight)
+            weight, bias = self.gather
+            hidden = torch.addmm(bias, self.seen[:, : self.head_size], weight)
+            for weight, bias in self.head:
+                hidden = torch.addmm(bias, hidden.relu_(), weight)
             logits = hidden[:, colour * self.outputs :][:, : self.outputs]
             if trace is not None:
                 trace.append(logits)

@@ -24,13 +24,13 @@ class PixelRNN(GenerativeModel):
     p(x) is the product over pixels, row by row, and within a pixel over red, green and blue, of
     p(value | all values before it) (section 2). Table 1 gives the network: a 7 x 7 convolution with
     mask A, LSTM layers, each with a 1 x 1 convolution to twice its width that is added to its
-    input (figure 5), two layers of ReLU and 1 x 1 convolution, logits.
+    input (figure 5), two layers of ReLU and 1 x 1 convolution, the second of which gives logits.
 
     Departures from the paper:
      - The optimizer is Adam, not RMSProp, and the loss is the mean over all dimensions.
      - The state outside the image is learned on all sides of the Diagonal BiLSTM: the paper says
        so for the first step alone, and pads with zeros above.
-     - With skip connections the two last layers see the features behind the last LSTM as well.
+     - Skip connections come from all LSTMs and from what their layers have added up.
      - Values are given to the network in [-1, 1].
     """
 
@@ -39,10 +39,8 @@ class PixelRNN(GenerativeModel):
     def __init__(self, config: PixelRNNConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         colours, width = image_shape.channels, config.width
-        if colours not in (1, 3):
-            raise UsageError(
-                f"PixelRNN takes grey or RGB images (1 or 3 channels), not {image_shape}"
-            )
+        if colours not in (1, 3, 4):
+            raise UsageError(f"PixelRNN takes grey, RGB or RGBA images, not {image_shape}")
         self.outputs = 1 if config.levels == 2 else config.levels
         self.order = Order(config.cell, image_shape.height, image_shape.width)
         self.first = FirstConvolution(colours, 2 * width)
@@ -53,9 +51,8 @@ class PixelRNN(GenerativeModel):
         )
         head = colours_of(config.head_width, colours)
         seen = torch.cat([stream, *([state] * config.layers if config.skip else [])])
-        self.head = nn.ModuleList(
-            [MaskedLinear(seen, head, gain=2), MaskedLinear(head, head, gain=1.4)]
-        )
+        self.gather = MaskedLinear(seen, head, gain=2)
+        self.hidden = MaskedLinear(head, head, gain=1.4)
         logits = torch.arange(colours).repeat_interleave(self.outputs)
         self.logits = MaskedLinear(head, logits, gain=1)
 
@@ -83,10 +80,9 @@ class PixelRNN(GenerativeModel):
                 features + widen(state) if self.config.residual else widen(state).to(features.dtype)
             )
             kept.append(state)
-        hidden = torch.cat([features, *(kept if self.config.skip else [])], dim=2)
-        for layer in self.head:
-            hidden = layer(F.relu(hidden))
-        return self.logits(F.relu(hidden)).unflatten(2, (-1, self.outputs))
+        seen = self.gather(torch.cat([features, *(kept if self.config.skip else [])], dim=2))
+        logits = self.logits(F.relu(self.hidden(F.relu(seen))))
+        return logits.unflatten(2, (-1, self.outputs))
 
     def quantise(self, images: Tensor) -> Tensor:
         """Level of each value of images in [-1, 1], int64, same shape."""

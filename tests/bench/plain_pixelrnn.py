@@ -97,7 +97,7 @@ class PlainPixelRNN(nn.Module):
             nn.ModuleList(PlainLSTM(lstm, d) for d in directions) for lstm in model.lstms
         )
         self.widen = nn.ModuleList(map(one_by_one, model.widen))
-        self.head = nn.ModuleList(map(one_by_one, [*model.head, model.logits]))
+        self.head = nn.ModuleList(map(one_by_one, [model.gather, model.hidden, model.logits]))
 
     def forward(self, images):
         """(N, C, H, W) to (N, C, outputs, H, W)."""
@@ -110,8 +110,9 @@ class PlainPixelRNN(nn.Module):
                 output = output + F.pad(other, (0, 0, 1, 0))[:, :, :-1]  # a row further down
             seen.append(output)
             features = features + widen(output) if self.residual else widen(output)
-        hidden = torch.cat([features, *(seen if self.skip else [])], 1)
-        for layer in self.head:
+        gather, *layers = self.head
+        hidden = gather(torch.cat([features, *(seen if self.skip else [])], 1))
+        for layer in layers:
             hidden = layer(F.relu(hidden))
         return hidden.unflatten(1, (-1, self.outputs))
 
