@@ -104,7 +104,7 @@ class World:
     def _ask(self, method: Callable[[Tensor], LogLikelihood | None]) -> LogLikelihood | None:
         seed_random(0)
         answers = []
-        for part in self.images.split(AT_ONCE // (DRAWS if self.levels == 2 else 1)):
+        for part in torch.split(self.images, AT_ONCE // DRAWS):
             answer = method(part)
             if answer is None:
                 return None
@@ -170,7 +170,7 @@ def _randomise(model: GenerativeModel) -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         spread = parameter.std(correction=0).item() + 0.2
-        parameter += spread * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
 
 
 def probabilities_sum_to_one(world: World) -> Iterator[str]:
@@ -237,7 +237,7 @@ def bounds_are_bounds(world: World) -> Iterator[str]:
     weights = answer.nats.exp()
     error = 0.0
     if weights.ndim > 1:  # importance weights, whose mean is the probability
-        error = (weights.var(0) / len(weights)).sum().sqrt().item()
+        error = math.sqrt(weights.var(0).sum().item() / len(weights))
         weights = weights.mean(0)
     total = weights.sum().item()
     world.report.append(f"bounds of {len(weights):,} images sum to {total:.4f} (error {error:.2g})")

@@ -33,7 +33,7 @@ def draw_images(
     chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
     if given is None or known is None:
         given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
-    parts = (tensor.split(chunk) for tensor in (images, uniforms, given, known))
+    parts = (torch.split(tensor, chunk) for tensor in (images, uniforms, given, known))
     with torch.inference_mode():
         for out, *part in zip(*parts, strict=True):
             out.copy_(_Canvas(model, *part).draw(trace))
@@ -71,14 +71,15 @@ class _Stack:
     """
 
     def __init__(self, model: PixelRNN, n: int) -> None:
-        first = model.lstms[0]
+        lstms = [lstm for lstm, _ in model.layers]
+        first = lstms[0]
         self.diagonal = model.order.directions == 2
-        self.layers, self.columns, self.n = len(model.lstms), model.image_shape.width, n
+        self.layers, self.columns, self.n = len(lstms), model.image_shape.width, n
         self.width = first.hidden.shape[1]
-        parts = zip(*(lstm.scaled() for lstm in model.lstms), strict=True)
+        parts = zip(*(lstm.scaled() for lstm in lstms), strict=True)
         weight, bias, hidden, cell = (torch.stack(part, 1) for part in parts)  # (D, L, ...)
         sizes = [first.left, first.own, *[self.width] * model.order.taps]
-        left, self.own, *taps = weight[0].split(sizes, 1)
+        left, self.own, *taps = weight[0].split_with_sizes(sizes, 1)
         # Products of a pixel with its left: the state there, or in a Row LSTM the input there.
         self.above, self.left = (taps[:1], taps[1]) if self.diagonal else (taps, left)
         self.bias = bias[0]
@@ -89,7 +90,7 @@ class _Stack:
         self.nothing = bias.new_zeros(self.layers, n, first.left)
         self.gates = bias.new_empty(n, 4 * self.width)
         if self.diagonal:
-            self.mirrored = weight[1].split(sizes[1:], 1)
+            self.mirrored = weight[1].split_with_sizes(sizes[1:], 1)
             self.mirrored_bias = bias[1]
             self.mirrored_start = hidden[1, :, 0].expand(-1, n, -1), cell[1, :, 0]
             # The second direction's states in the last row, which the next row sees.
@@ -103,7 +104,7 @@ class _Stack:
         total = self.bias.expand(-1, self.columns * self.n, -1)
         for tap, weight in enumerate(self.above):
             total = torch.baddbmm(total, above[:, tap : tap + self.columns].flatten(1, 2), weight)
-        self.from_above = total.unflatten(1, (self.columns, self.n))
+        self.from_above = total.view(self.layers, self.columns, self.n, 4 * self.width)
 
     def start_pixel(self, column: int) -> None:
         """Add what the gates of a pixel get from its left."""
@@ -136,7 +137,7 @@ class _Stack:
         gates = self.mirrored_bias.expand(-1, self.columns * self.n, -1)
         gates = torch.baddbmm(gates, self.inputs.flatten(1, 2), own)
         gates = gates.baddbmm_(self.last.flatten(1, 2), above)
-        gates = gates.unflatten(1, (self.columns, self.n))
+        gates = gates.view(self.layers, self.columns, self.n, 4 * self.width)
         hidden, cell = self.mirrored_start
         new_cell = torch.empty_like(self.last[:, 0])
         for column in reversed(range(self.columns)):
@@ -171,19 +172,15 @@ class _Canvas:
         self.first_line = weight[:, :, margin, : margin + 1].permute(2, 1, 0).flatten(0, 1)
 
         stream, state = weight.shape[0], self.stack.width
-        self.widen = [2 * layer.masked.t().contiguous() for layer in model.widen]
-        gather = model.gather.masked.t().clone()
-        gather[stream:] *= 2
-        self.gather = gather, model.gather.bias
-        self.head = [
-            (layer.masked.t().contiguous(), layer.bias) for layer in (model.hidden, model.logits)
-        ]
+        self.widen = [2 * layer.factors[0] for _, layer in model.layers]
+        self.gather, self.gather_bias = model.gather.factors
+        self.gather[stream:] *= 2
+        self.head = [layer.factors for layer in (model.hidden, model.logits)]
         # What the head sees: the features behind all layers, then each layer's output.
         layers = len(self.widen)
         self.seen = uniforms.new_empty(n, stream + layers * state)
         self.features = self.seen[:, :stream]
-        self.states = self.seen[:, stream:].split(state, 1)
-        self.head_size = gather.shape[0]
+        self.states = self.seen[:, stream:].chunk(layers, 1)
 
     def draw(self, trace: list[Tensor] | None) -> Tensor:
         """Draw all pixels, (n, C, H, W)."""
@@ -215,8 +212,8 @@ class _Canvas:
             if colour:
                 window = self.line[:, column : column + self.margin + 1].flatten(1)
             self._run_layers(column, window)
-            weight, bias = self.gather
-            hidden = torch.addmm(bias, self.seen[:, : self.head_size], weight)
+            seen = self.seen[:, : len(self.gather)]  # without skip connections, not the states
+            hidden = torch.addmm(self.gather_bias, seen, self.gather)
             for weight, bias in self.head:
                 hidden = torch.addmm(bias, hidden.relu_(), weight)
             logits = hidden[:, colour * self.outputs :][:, : self.outputs]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +51,12 @@ class MaskedLinear(nn.Module):
     def masked(self) -> Tensor:
         """The weights that count, (out, in)."""
         return self.weight * self.mask
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A copy of the weights that count, (in, out), and the bias, (out,), for `torch.addmm`."""
+        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        return self.masked.t().clone(memory_format=torch.contiguous_format), bias
 
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features, self.masked, self.bias)
@@ -134,17 +139,16 @@ class LSTM(nn.Module):
     def forward(self, features: Tensor, order: Order) -> Tensor:
         """(P, N, 2h), in the order of pixels, to (P, N, h): the sum of both directions."""
         if self.left:
-            width = order.steps[0].count
-            left = F.pad(features.unflatten(0, (-1, width)), (0, 0, 0, 0, 1, -1)).flatten(0, 1)
+            rows = features.view(len(order.steps), -1, *features.shape[1:])  # (H, W, N, 2h)
+            left = F.pad(rows, (0, 0, 0, 0, 1, -1)).flatten(0, 1)
             features = torch.cat([left, features], dim=2)
         device = features.device.type
         # Products in the precision of autocast, as `nn.Linear` does it; the cell always in fp32.
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         with torch.autocast(device, enabled=False):
-            return 2 * scan(features, *self.scaled(), order, low or features.dtype)
+            state: Tensor = scan(features, *self.scaled(), order, low or features.dtype)
+        return 2 * state
 
 
-@torch.compiler.disable  # hundreds of small steps in a row, which a compiler would unroll
-def scan(*arguments: Any) -> Tensor:
-    """What `Scan` says."""
-    return Scan.apply(*arguments)
+# Hundreds of small steps in a row: a compiler would unroll them.
+scan = torch.compiler.disable(Scan.apply)  # type: ignore[no-untyped-call]

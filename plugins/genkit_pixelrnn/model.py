@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,13 @@ class PixelRNN(GenerativeModel):
         logits = torch.arange(colours).repeat_interleave(self.outputs)
         self.logits = MaskedLinear(head, logits, gain=1)
 
+    @property
+    def layers(self) -> list[tuple[LSTM, MaskedLinear]]:
+        """Each LSTM with the layer that widens its output."""
+        return cast(
+            "list[tuple[LSTM, MaskedLinear]]", list(zip(self.lstms, self.widen, strict=True))
+        )
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every colour given all that comes before it.
 
@@ -67,22 +75,23 @@ class PixelRNN(GenerativeModel):
         """
         shape = self.image_shape
         logits = self.ordered_logits(images).index_select(0, self.order.place)
-        return logits.permute(1, 2, 3, 0).unflatten(3, (shape.height, shape.width))
+        logits = logits.permute(1, 2, 3, 0)  # (N, C, outputs, H * W)
+        return logits.reshape(*logits.shape[:3], shape.height, shape.width)
 
     def ordered_logits(self, images: Tensor) -> Tensor:
         """Of (N, C, H, W), (P, N, C, outputs), pixels in the order of `order`."""
         features = self.first(images).flatten(2).permute(2, 0, 1)  # (H * W, N, 2h)
         features = features.index_select(0, self.order.pixels).to(images.dtype)
         kept = []
-        for lstm, widen in zip(self.lstms, self.widen, strict=True):
+        for lstm, widen in self.layers:
             state = lstm(features, self.order)
             features = (
                 features + widen(state) if self.config.residual else widen(state).to(features.dtype)
             )
             kept.append(state)
         seen = self.gather(torch.cat([features, *(kept if self.config.skip else [])], dim=2))
-        logits = self.logits(F.relu(self.hidden(F.relu(seen))))
-        return logits.unflatten(2, (-1, self.outputs))
+        logits: Tensor = self.logits(F.relu(self.hidden(F.relu(seen))))
+        return logits.view(*logits.shape[:2], -1, self.outputs)
 
     def quantise(self, images: Tensor) -> Tensor:
         """Level of each value of images in [-1, 1], int64, same shape."""

@@ -67,7 +67,10 @@ class Order(nn.Module):
         # The block of slots before the first step holds only what is outside the image.
         block, length = 0, 0 if diagonal else width
         outside = [0, 1] if diagonal else list(range(1, width + 1))
-        self.steps, slots, seen, first_row = [], [], [], 0
+        self.steps: list[Step] = []
+        slots: list[int] = []
+        seen: list[int] = []
+        first_row = 0
         for line in lines:
             # A diagonal that has left the first column begins further down than the last one.
             taps = block + (line[0][0] - first_row if diagonal else 0)

@@ -62,12 +62,12 @@ class Scan(torch.autograd.Function):
 
         factor = weight.to(product_type)
         counts, rows = rows_of(order, n)
-        seen = x[..., inputs:].unflatten(3, (order.taps, width)).split_with_sizes(counts, 1)
+        taps_of_all = x[..., inputs:].view(directions, pixels, n, order.taps, width)
         strides = (states.stride(0), n * width, width, n * width, 1)
         flat_states, flat_cells = states.flatten(1, 2), cells.flatten(1, 2)
         parts = zip(
             order.steps,
-            seen,
+            taps_of_all.split_with_sizes(counts, 1),
             x.flatten(1, 2).split_with_sizes(rows, 1),
             gates.split_with_sizes(rows, 1),
             *(gate.split_with_sizes(rows, 1) for gate in gates.chunk(4, 2)),
@@ -98,7 +98,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the first five arguments."""
         x, factor, gates, cells, squashed = ctx.saved_tensors
         order, inputs = ctx.order, ctx.inputs
@@ -133,7 +133,7 @@ class Scan(torch.autograd.Function):
             d_gates.split_with_sizes(rows, 1),
             low.split_with_sizes(rows, 1),
             d_o.split_with_sizes(rows, 1),
-            d_gates[..., width:].unflatten(2, (3, width)).split_with_sizes(rows, 1),
+            d_gates[..., width:].view(directions, -1, 3, width).split_with_sizes(rows, 1),
             f.split_with_sizes(rows, 1),
             through.split_with_sizes(rows, 1),
             strict=True,
@@ -153,7 +153,7 @@ class Scan(torch.autograd.Function):
 
         d_weight = torch.bmm(x.flatten(1, 2).transpose(1, 2), low).to(gates.dtype)
         d_bias = d_gates.sum(1, keepdim=True)
-        d_x = torch.bmm(low, factor[:, :inputs].transpose(1, 2)).unflatten(1, (pixels, n))
+        d_x = torch.bmm(low, factor[:, :inputs].transpose(1, 2)).view(directions, pixels, n, inputs)
         d_features = d_x[0]
         if directions == 2:
             d_features = d_features + d_x[1].index_select(0, order.mirror)

@@ -96,7 +96,7 @@ def test_probabilities_of_all_grey_images_sum_to_one(cell, shape):
 
 
 @both_cells
-@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 2, 1), (3, 2, 2)])
+@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 2, 1), (3, 2, 2), (4, 1, 2)])
 def test_probabilities_of_all_colour_images_sum_to_one(cell, shape):
     nats = make(shape, cell).log_likelihood(all_images(shape)).nats.double()
     assert nats.exp().sum().item() == pytest.approx(1, abs=1e-5)
@@ -390,6 +390,7 @@ def test_every_parameter_is_trained(cell):
         ((1, 7, 6), {"levels": 2}),
         ((1, 5, 8), {"levels": 16, "layers": 1}),
         ((3, 4, 3), {"levels": 2, "skip": False}),
+        ((4, 2, 3), {"levels": 3}),
         ((3, 3, 4), {"levels": 7, "residual": False}),
         ((1, 1, 3), {"levels": 3}),
     ],
@@ -523,8 +524,8 @@ def test_trouble_names_the_option_to_try():
 # ---- the plugin
 
 
-@pytest.mark.parametrize("channels", [2, 4])
-def test_images_neither_grey_nor_rgb_are_refused(channels):
+@pytest.mark.parametrize("channels", [2, 5])
+def test_images_neither_grey_nor_rgb_nor_rgba_are_refused(channels):
     with pytest.raises(UsageError, match=f"{channels} x 28 x 28"):
         PixelRNN(PixelRNNConfig(), ImageShape(channels, 28, 28))
 
