@@ -147,7 +147,7 @@ def _prove_likelihood(spec: TrainerSpec, config: TrainerConfig) -> list[str]:
     """Hold a model of each small shape to the contracts on likelihoods; what was found."""
     worlds, left_out = exactness.worlds(spec, config)
     for world in worlds:
-        check(f"{spec.name} ({world.title})", exactness.CONTRACTS, world)
+        check(f"{spec.name} ({world.title})", exactness.LIKELIHOOD_CONTRACTS, world)
     found = [f"{world.title}: {line}" for world in worlds for line in world.report]
     return found + [f"left out: {reason}" for reason in left_out]
 

@@ -285,7 +285,7 @@ def chi_square(counts: Tensor, chances: Tensor) -> tuple[float, int]:
     return torch.special.gammaincc(freedom, statistic / 2).item(), len(cells)
 
 
-CONTRACTS: Sequence[Callable[[Any], Iterator[str]]] = (
+LIKELIHOOD_CONTRACTS: Sequence[Callable[[Any], Iterator[str]]] = (
     probabilities_sum_to_one,
     samples_follow_the_probabilities,
     completions_follow_the_conditional,

@@ -51,7 +51,9 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)
             assert str(details.description) in row.replace("\\|", "|")
-            assert f"| `{details.default}` |" in row
+            switch = isinstance(details.default, bool)
+            shown = ("off", "on")[details.default] if switch else f"`{details.default}`"
+            assert f"| {shown} |" in row
             for value in (v[field] for v in trainers[name].spec.presets.values() if field in v):
                 assert f"| `{value}` |" in row
 

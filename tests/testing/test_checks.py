@@ -18,7 +18,14 @@ from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 from genkit.testing import capabilities as exhibit_promises
-from genkit.testing import check_dataset, check_features, check_metric, check_plugin, check_trainer
+from genkit.testing import (
+    check_dataset,
+    check_features,
+    check_metric,
+    check_plugin,
+    check_trainer,
+    exactness,
+)
 from genkit.testing import datasets as data_promises
 from genkit.testing import features as feature_promises
 from genkit.testing import metrics as metric_promises
@@ -234,4 +241,5 @@ def test_every_promise_stands_in_the_documentation():
         feature_promises,
     ):
         promises += module.PROMISES
+    promises += exactness.LIKELIHOOD_CONTRACTS
     assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, promises))
