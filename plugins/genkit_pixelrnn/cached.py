@@ -186,7 +186,9 @@ class _Canvas:
         """Draw all pixels, (n, C, H, W)."""
         margin = self.margin
         inside = self.pixels[:, :, margin:, margin : margin + self.width]
-        for row in range(self.height):
+        inside.copy_(self.given.permute(1, 3, 0, 2))
+        hidden = [row for row, known in enumerate(self.all) if not all(known)]
+        for row in range(hidden[-1] + 1 if hidden else 0):
             strip = self.pixels[:, :, row : row + margin]
             above = F.conv2d(strip, self.first_above, self.first_bias)[:, :, 0]
             self.from_above = above.permute(2, 0, 1).contiguous()  # (W, n, 2h)
