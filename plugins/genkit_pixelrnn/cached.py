@@ -169,6 +169,7 @@ class _Canvas:
         self.line = uniforms.new_zeros(n, self.width + margin, self.colours)
         weight = model.first.masked  # (2h, C, 4, 7)
         self.first_above, self.first_bias = weight[:, :, :margin], model.first.bias
+        self.positions = model.position_features()
         self.first_line = weight[:, :, margin, : margin + 1].permute(2, 1, 0).flatten(0, 1)
 
         stream, state = weight.shape[0], self.stack.width
@@ -192,6 +193,8 @@ class _Canvas:
             strip = self.pixels[:, :, row : row + margin]
             above = F.conv2d(strip, self.first_above, self.first_bias)[:, :, 0]
             self.from_above = above.permute(2, 0, 1).contiguous()  # (W, n, 2h)
+            if self.positions is not None:
+                self.from_above += self.positions[row, :, None]
             self.stack.start_row()
             self.line[:, margin:] = self.given[row]
             for column in range(self.width):

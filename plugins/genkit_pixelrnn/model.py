@@ -33,6 +33,7 @@ class PixelRNN(GenerativeModel):
        so for the first step alone, and pads with zeros above.
      - Skip connections come from all LSTMs and from what their layers have added up.
      - Values are given to the network in [-1, 1].
+     - With `positions`, a pixel is told its row and column.
     """
 
     config: PixelRNNConfig
@@ -45,6 +46,8 @@ class PixelRNN(GenerativeModel):
         self.outputs = 1 if config.levels == 2 else config.levels
         self.order = Order(config.cell, image_shape.height, image_shape.width)
         self.first = FirstConvolution(colours, 2 * width)
+        sides = image_shape.height + image_shape.width
+        self.positions = nn.Parameter(torch.zeros(sides, 2 * width)) if config.positions else None
         self.lstms = nn.ModuleList(LSTM(colours, width, self.order) for _ in range(config.layers))
         stream, state = colours_of(2 * width, colours), colours_of(width, colours)
         self.widen = nn.ModuleList(
@@ -78,9 +81,19 @@ class PixelRNN(GenerativeModel):
         logits = logits.permute(1, 2, 3, 0)  # (N, C, outputs, H * W)
         return logits.reshape(*logits.shape[:3], shape.height, shape.width)
 
+    def position_features(self) -> Tensor | None:
+        """What each position adds to the first features, (H, W, 2h), if anything."""
+        if self.positions is None:
+            return None
+        height, width = self.image_shape.height, self.image_shape.width
+        rows, columns = self.positions.split_with_sizes([height, width])
+        return rows[:, None] + columns
+
     def ordered_logits(self, images: Tensor) -> Tensor:
         """Of (N, C, H, W), (P, N, C, outputs), pixels in the order of `order`."""
         features = self.first(images).flatten(2).permute(2, 0, 1)  # (H * W, N, 2h)
+        if (positions := self.position_features()) is not None:
+            features = features + positions.flatten(0, 1)[:, None]
         features = features.index_select(0, self.order.pixels).to(images.dtype)
         kept = []
         for lstm, widen in self.layers:

@@ -92,6 +92,10 @@ class PlainPixelRNN(nn.Module):
         kernel[:, :, :4] = model.first.masked.detach()
         self.first = nn.Parameter(kernel)
         self.first_bias = nn.Parameter(model.first.bias.detach().clone())
+        self.positions = None
+        if model.config.positions:
+            positions = model.position_features().detach().permute(2, 0, 1)
+            self.positions = nn.Parameter(positions.clone())
         directions = range(model.order.directions)
         self.lstms = nn.ModuleList(
             nn.ModuleList(PlainLSTM(lstm, d) for d in directions) for lstm in model.lstms
@@ -102,6 +106,8 @@ class PlainPixelRNN(nn.Module):
     def forward(self, images):
         """(N, C, H, W) to (N, C, outputs, H, W)."""
         features = F.conv2d(images, self.first, self.first_bias, padding=3)
+        if self.positions is not None:
+            features = features + self.positions
         seen = []
         for directions, widen in zip(self.lstms, self.widen, strict=True):
             output = directions[0](features)

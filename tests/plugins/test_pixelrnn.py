@@ -120,6 +120,7 @@ def test_its_likelihood_is_of_the_same_thing_as_that_of_pixelcnn(levels, kind):
         ((1, 5, 8), {"levels": 16, "layers": 1}),
         ((3, 4, 3), {"levels": 2, "skip": False}),
         ((4, 2, 3), {"levels": 3}),
+        ((1, 4, 5), {"positions": True}),
         ((3, 3, 4), {"levels": 7, "residual": False}),
         ((1, 1, 3), {"levels": 3}),
     ],

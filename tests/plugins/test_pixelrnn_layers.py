@@ -191,6 +191,7 @@ def test_every_pixel_is_computed_once_and_no_hole_of_the_skewed_map(shape):
         ((3, 5, 4), {"levels": 5, "skip": False}),
         ((3, 1, 3), {"residual": False}),
         ((1, 4, 1), {}),
+        ((3, 3, 4), {"positions": True}),
     ],
 )
 def test_logits_and_gradients_equal_those_of_a_plain_recurrence(cell, shape, values):
