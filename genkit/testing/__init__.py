@@ -3,6 +3,7 @@
 from genkit.testing.checks import (
     check_dataset,
     check_features,
+    check_likelihood,
     check_metric,
     check_plugin,
     check_trainer,
@@ -13,6 +14,7 @@ __all__ = [
     "PromiseBroken",
     "check_dataset",
     "check_features",
+    "check_likelihood",
     "check_metric",
     "check_plugin",
     "check_trainer",

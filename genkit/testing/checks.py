@@ -23,7 +23,15 @@ from genkit.compute.device import cpu_threads
 from genkit.config.validation import validate
 from genkit.data import Split
 from genkit.errors import UsageError
-from genkit.specs import DatasetSpec, FeaturesSpec, ImageShape, MetricSpec, TrainerSpec
+from genkit.specs import (
+    DatasetSpec,
+    FeaturesSpec,
+    ImageShape,
+    MetricSpec,
+    TrainerConfig,
+    TrainerSpec,
+)
+from genkit.testing import exactness
 from genkit.testing.capabilities import CAPABILITY_CONTRACTS
 from genkit.testing.contract import PromiseBroken, check, own_random_numbers, white_squares
 from genkit.testing.datasets import DATASET_CONTRACTS, Opening
@@ -43,6 +51,7 @@ __all__ = [
     "PromiseBroken",
     "check_dataset",
     "check_features",
+    "check_likelihood",
     "check_metric",
     "check_plugin",
     "check_trainer",
@@ -114,6 +123,37 @@ def check_trainer(
             name = f"{spec.name} ({fixture.shape})"
             check(name, TRAINING_CONTRACTS + SAMPLE_CONTRACTS + CAPABILITY_CONTRACTS, fixture)
         check(spec.name, (odd_shapes_are_refused_or_work,), taken[0])
+        _prove_likelihood(spec, config)
+
+
+def check_likelihood(
+    trainer: str | TrainerSpec, *, options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Prove that a model's likelihood is one, by enumeration of all images of a few pixels.
+
+    `check_trainer` does it, too. This function also says what was found: a line for each shape
+    and contract, and one for each shape that was left out.
+
+    Args:
+        options: values of its config; small ones make the check fast.
+
+    Raises:
+        PromiseBroken: at the first contract that does not hold.
+        genkit.errors.UsageError: the name is not installed, or an option cannot be used.
+    """
+    with _isolated():
+        spec: TrainerSpec = find_subject("trainers", trainer).spec
+        config = validate(spec.config, options or {}, f"options for {spec.name}: ")
+        return _prove_likelihood(spec, config)
+
+
+def _prove_likelihood(spec: TrainerSpec, config: TrainerConfig) -> list[str]:
+    """Hold a model of each small shape to the contracts on likelihoods; what was found."""
+    worlds, left_out = exactness.worlds(spec, config)
+    for world in worlds:
+        check(f"{spec.name} ({world.title})", exactness.LIKELIHOOD_CONTRACTS, world)
+    found = [f"{world.title}: {line}" for world in worlds for line in world.report]
+    return found + [f"left out: {reason}" for reason in left_out]
 
 
 def check_dataset(

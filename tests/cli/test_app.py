@@ -24,7 +24,7 @@ from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
 
 # ---- without torch
 
@@ -68,7 +68,7 @@ COMPLETED = {
     "genkit train vae --precision ": {"auto", "fp32", "bf16"},
     "genkit train --budget 5s d": {"dcgan"},
     "genkit compare v": {"vae"},
-    "genkit compare dcgan p": {"pixelcnn"},
+    "genkit compare dcgan p": {"pixelcnn", "pixelrnn"},
 }
 
 
@@ -108,7 +108,10 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
     [
         ("train dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
-        ("train --budget 5s", "Name the model to train; there are: dcgan, pixelcnn, vae."),
+        (
+            "train --budget 5s",
+            "Name the model to train; there are: dcgan, pixelcnn, pixelrnn, vae.",
+        ),
         ("train vae --latnt 3", "No such option: --latnt"),
         ("compare dcgan vea", "there is no model named 'vea'. Did you mean 'vae'?"),
         ("trian", "No such command 'trian'. Did you mean 'train'?"),

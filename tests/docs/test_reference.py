@@ -50,14 +50,15 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
 ) -> None:
     page = reference.pages()["options.md"]
     trainers = load_registry().trainers
-    for name in ("dcgan", "pixelcnn", "vae"):
+    for name in ("dcgan", "pixelcnn", "pixelrnn", "vae"):
         part = section(page, f"### `{name}`")
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)
             assert str(details.description) in row.replace("\\|", "|")
-            assert f"| `{details.default}` |" in row
-            for value in (v[field] for v in trainers[name].spec.presets.values() if field in v):
-                assert f"| `{value}` |" in row
+            presets = trainers[name].spec.presets.values()
+            for value in (details.default, *(v[field] for v in presets if field in v)):
+                shown = ("off", "on")[value] if isinstance(value, bool) else f"`{value}`"
+                assert f"| {shown} |" in row
 
 
 def test_ranges_choices_and_switches_are_stated(reference: ModuleType) -> None:

@@ -25,6 +25,7 @@ from genkit.testing import (
     check_plugin,
     check_trainer,
     datasets,
+    exactness,
     features,
     metrics,
     models,
@@ -239,5 +240,6 @@ def test_every_contract_stands_in_the_documentation():
         *datasets.DATASET_CONTRACTS,
         *metrics.METRIC_CONTRACTS,
         *features.FEATURE_CONTRACTS,
+        *exactness.LIKELIHOOD_CONTRACTS,
     ]
     assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, contracts))
