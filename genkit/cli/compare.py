@@ -84,12 +84,13 @@ def compare(
         workers=workers,
     )
     comparison = run_comparison(models, options, registry(), out)
-    if json:
-        write_json_output(json, [row.to_json() for row in comparison.rows])
     if json != "-":
         comparison.print()
         if cards:
             print_cards(comparison.rows)
+    if json:
+        write_json_output(json, [row.to_json() for row in comparison.rows])
+    if json != "-":
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
+from genkit.io.files import user_cache
 from genkit.specs import Config, DatasetSpec, ImageShape
 
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
@@ -133,7 +133,7 @@ def data_root(option: Path | None = None) -> Path:
     """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
     if chosen := option or os.environ.get("GENKIT_DATA"):
         return Path(os.path.expanduser(chosen))
-    return user_cache_path("genkit", appauthor=False) / "data"
+    return user_cache() / "data"
 
 
 def open_data(
