@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,6 +55,10 @@ def compare(
     feature_weights: Weights = None,
     rank_by: RankBy = None,
     device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="of the trainings; auto: for each model the faster one, by timing"),
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
     ] = None,
@@ -81,6 +85,7 @@ def compare(
         feature_weights=feature_weights,
         rank_by=rank_by,
         device=device,
+        precision=precision,
         workers=workers,
     )
     comparison = run_comparison(models, options, registry(), out)

@@ -209,7 +209,7 @@ def _train_and_score(
             command = ["train", candidate.name, *options.data_arguments()]
             command += ["--preset", candidate.preset, "--budget", options.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
-            command += ["--run-dir", str(candidate.run)]
+            command += ["--precision", options.precision, "--run-dir", str(candidate.run)]
             for option, value in options.given(candidate.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")
             processes.run(command, candidate.title, "training")

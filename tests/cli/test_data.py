@@ -220,7 +220,7 @@ def test_output_names_what_there_is_and_the_path_last(tmp_path: Path) -> None:
     assert first.stdout.splitlines() == [
         "7 images of 3 x 32 x 32: 6 to train on, 1 held out for testing",
         "2 classes",
-        "skipped c/\\udcff.png: is not a PNG, JPEG, WebP or BMP image",
+        "skipped c/\\udcff.png: is not a PNG, JPEG, WebP, BMP, GIF or TIFF image",
         "decoded 8 files",
         str(out),
     ]
@@ -237,7 +237,7 @@ def test_output_names_what_there_is_and_the_path_last(tmp_path: Path) -> None:
         "test_images": 1,
         "held_out": True,
         "classes": ["a\\nb", "c"],
-        "left_out": {"c/\udcff.png": "is not a PNG, JPEG, WebP or BMP image"},
+        "left_out": {"c/\udcff.png": "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"},
         "other_files": {},
     }
 

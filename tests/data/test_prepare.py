@@ -108,7 +108,7 @@ def test_manifest_traces_each_row_to_its_file_and_names_what_was_left_out(tmp_pa
         label = manifest.labels[file.row]
         assert manifest.classes[label] == Path(file.path).parts[0]
     assert manifest.left_out == {
-        "dog/broken.png": "is not a PNG, JPEG, WebP or BMP image",
+        "dog/broken.png": "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image",
         "dog/link.png": "is a symbolic link, which is not followed",
     }
     assert manifest.other_files == {".txt": 1}

@@ -29,7 +29,7 @@ from genkit.errors import GenkitError
 
 SIDE = 16
 Make = Callable[[Path], object]
-NO_IMAGE = "is not a PNG, JPEG, WebP or BMP image"
+NO_IMAGE = "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
 HUGE = "has more than 64,000,000 pixels"
 DAMAGED = "is damaged: "
 NO_REGULAR = "is not a regular file"

@@ -60,7 +60,7 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path: Path) -> None:
     assert len(notes) == 6 and notes[0] == "skipped other files: 1 (.txt)"
     assert notes[1].startswith("skipped cut.png: is damaged: ")
     assert notes[2:5] == tuple(
-        f"skipped {name}.png: is not a PNG, JPEG, WebP or BMP image"
+        f"skipped {name}.png: is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
         for name in ("empty", "postscript", "text")
     )
 
