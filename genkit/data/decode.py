@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 from genkit.data.walk import FULL_WINDOW
 from genkit.errors import UsageError
 from genkit.io.files import read_file
+from genkit.specs import ImageShape
 
 # Without this list Pillow tries some forty parsers on any bytes, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -134,12 +135,12 @@ def decode_image(
     return _to_array(square, turn, channels), deep
 
 
-def decode_whole(content: bytes, width: int, height: int) -> NDArray[np.uint8]:
+def decode_whole(content: bytes, shape: ImageShape) -> NDArray[np.uint8]:
     """The image as it is, upright, read as `decode_image` reads one of its size.
 
     Args:
         content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
-        width, height: that it must have, in pixels.
+        shape: whose height and width it must have.
 
     Returns:
         uint8, (3, height, width), 0 to 255.
@@ -151,10 +152,10 @@ def decode_whole(content: bytes, width: int, height: int) -> NDArray[np.uint8]:
         deep = _is_deep(image)
         turn = UNDO_ORIENTATION.get(_orientation(image))
         size = image.size[::-1] if turn in TURNED_SIDEWAYS else image.size
-        if size != (width, height):
-            raise BadImage(f"is {size[1]} x {size[0]}, the data set has {height} x {width}")
+        if size != (shape.width, shape.height):
+            raise BadImage(f"is {size[1]} x {size[0]}, the data set has {shape}")
         flat = _flatten(image, read_window(FULL_WINDOW), deep)
-    return _to_array(flat, turn, 3)
+        return _to_array(flat, turn, 3)
 
 
 def _to_array(image: Image.Image, turn: Image.Transpose | None, channels: int) -> NDArray[np.uint8]:

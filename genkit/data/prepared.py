@@ -161,8 +161,10 @@ class Manifest(Record):
         """The file's content; a line for each file, so that people can read it, too."""
         lines = [FIRST_LINE + str(FORMAT).encode()]
         for key, value in self:
-            if key == "options":
-                value = self.options.to_json()
+            if key == "options":  # what older versions had no word for is left out if it is usual
+                value = self.options.model_dump(mode="json", exclude_defaults=True)
+            elif key == "renamed_splits" and not value:
+                continue
             text = _to_lines(self.files) if key == "files" else json.dumps(value)
             lines.append(f'"{key}": {text}'.encode())
         content = b",\n".join(lines)

@@ -86,7 +86,7 @@ def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
     for file, pixels in zip(found.images, images, strict=True):
         path = folder / file.path
         try:
-            pixels[:] = decode_whole(read_content(path), shape.width, shape.height)
+            pixels[:] = decode_whole(read_content(path), shape)
         except BadImage as error:
             raise BadImage(error.reason, str(path)) from None
     if shape.channels == 1:
