@@ -21,6 +21,7 @@ from genkit.comparison.candidates import (
     announce,
     choose_candidates,
     choose_presets,
+    fitted_options,
 )
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
@@ -119,7 +120,8 @@ def compare(
     # One training at a time on each device, or on each core.
     count = count_cores() if facts.device == "cpu" else max(1, len(facts.devices))
     workers = options.workers or count
-    for line in announce(candidates, options, facts, preset, workers, out):
+    fitted = fitted_options(candidates, options, facts, registry)
+    for line in announce(candidates, options, facts, preset, workers, out, fitted):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     try:
         out.mkdir(parents=True, exist_ok=True)

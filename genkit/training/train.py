@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from genkit.compute.device import (
     place,
 )
 from genkit.compute.ranks import Ranks, joined
-from genkit.config.resolve import Resolved, resolve
+from genkit.config.resolve import Resolved, fit, resolve
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
 from genkit.data import ImageData
@@ -55,6 +56,9 @@ def train(
     """
     with joined() as ranks, ExitStack() as stack:
         data = load_data(registry, resolved.run)
+        resolved, fitted = fit(spec, resolved, data.facts)
+        if fitted:
+            data = replace(data, notes=(*data.notes, fitted))
         device = choose_device(resolved.run.device)
         model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
         timed = choose_precision(resolved.run, model, data, device, ranks)
