@@ -24,7 +24,6 @@ from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.io.files import user_cache
 from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
 
-LOOKED_AT, NEARLY_BLACK = 2000, 26  # images, and a value, in the facts that presets are fitted to
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
 
 
@@ -101,9 +100,9 @@ class ImageData:
 
     @property
     def facts(self) -> ImageFacts:
-        """What presets are fitted to."""
-        greys = np.bincount(self.train.look(LOOKED_AT).ravel(), minlength=256)
-        between = greys[NEARLY_BLACK : 256 - NEARLY_BLACK].sum() / greys.sum()
+        """What presets are fitted to, by 2,000 images: 26 to 229 is neither black nor white."""
+        greys = np.bincount(self.train.look(2000).ravel(), minlength=256)
+        between = greys[26:230].sum() / greys.sum()
         return ImageFacts(self.shape, len(self.train.images), round(float(between), 3))
 
     @cached_property
@@ -122,7 +121,7 @@ class ImageData:
 
 
 def fingerprint_header(shape: tuple[int, ...], labelled: bool) -> bytes:
-    """What a fingerprint hashes before the images of a split, here of `shape` (N, C, H, W)."""
+    """What a fingerprint hashes before the images of a split of `shape` (N, C, H, W)."""
     return f"{shape} {labelled};".encode()
 
 
@@ -145,8 +144,8 @@ def parse_data_name(text: str) -> tuple[str, str | None]:
 
 def data_root(option: Path | None = None) -> Path:
     """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
-    chosen = option or os.environ.get("GENKIT_DATA") or user_cache() / "data"
-    return Path(os.path.expanduser(chosen))
+    root = option or os.environ.get("GENKIT_DATA") or user_cache() / "data"
+    return Path(os.path.expanduser(root))
 
 
 def open_data(
@@ -181,16 +180,15 @@ def open_data(
     train, test, notes = splits.train, splits.test, tuple(splits.notes)
     held_out = test is None or splits.held_out
     if test is None:
-        train, test = (
-            _each_array(train, itemgetter(chosen)) for chosen in hold_out(len(train.images), name)
-        )
+        parts = map(itemgetter, hold_out(len(train.images), name))
+        train, test = (_each_array(train, part) for part in parts)
     if held_out:
         count = len(test.images)
         notes += (
             f"{name} has no test images: genkit held out {count:,} of "
             f"{len(train.images) + count:,}, the same ones every time",
         )
-    if len(train.images) == 1:
+    if len(train.images) < 2:
         raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
     data = ImageData(
         name=name,
