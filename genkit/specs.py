@@ -7,7 +7,7 @@ it is used; listing a thousand models imports none of them. This module never im
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar
@@ -118,6 +118,28 @@ class ImageShape:
         return f"{self.channels} x {self.height} x {self.width}"
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What presets are fitted to.
+
+    Args:
+        shape: of an image.
+        count: training images.
+        between: share of values, 0 to 1, that are neither nearly black nor nearly white.
+    """
+
+    shape: ImageShape
+    count: int
+    between: float
+
+    @property
+    def kind(self) -> Literal["black-and-white", "grey", "colour"]:
+        """Digits are nearly black and white, 9% of their values lie between; of photos most do."""
+        if self.shape.channels > 1:
+            return "colour"
+        return "grey" if self.between > 0.2 else "black-and-white"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """What every spec has: a name to type, one line of help, a target and a config class.
@@ -158,11 +180,14 @@ class TrainerSpec(Spec):
     `(config, image_shape)`.
 
     `presets` maps a preset's name to the config values it changes; "full" is always there and
-    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses.
+    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses. `fit` gives
+    the values that a preset has for certain images, instead of those in `presets`; what the user
+    gives counts more.
     """
 
     config: type[TrainerConfig] = TrainerConfig
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fit: Callable[[ImageFacts, str], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,9 +23,15 @@ from genkit.cli.plugin_commands import RootGroup
 from genkit.cli.report import report
 from genkit.cli.resume import resume
 from genkit.cli.sample import sample
-from genkit.cli.streams import complain, complain_of_output, let_go, occupy_closed_streams
+from genkit.cli.streams import (
+    ENCODE_ALL,
+    complain,
+    complain_of_output,
+    let_go,
+    occupy_closed_streams,
+)
 from genkit.cli.train import TrainGroup
-from genkit.errors import GenkitError, UsageError, printable
+from genkit.errors import GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
 
 app = typer.Typer(
@@ -101,8 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code. An error of genkit's is one line on stderr."""
     occupy_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")  # for characters that the terminal lacks
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=ENCODE_ALL)
     streams = sys.stdout, sys.stderr
     code = run(sys.argv[1:] if arguments is None else arguments)
     if (sys.stdout, sys.stderr) != streams:  # Typer does this if the reader closed the pipe
@@ -136,6 +142,9 @@ def leave(code: list[int]) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; an error of genkit's is one line on stderr."""
+    if not is_folder_there():  # libraries end the process, or blame something else
+        complain("the current folder is gone; change to another one")
+        return UsageError.exit_code
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)
@@ -147,10 +156,21 @@ def run(arguments: list[str]) -> int:
         complain(printable(str(error)))
         return error.exit_code
     except OSError as error:
-        if error.filename is not None:  # it is about a file, not a stream
-            raise
-        return complain_of_output(error)
+        if is_switched_on("GENKIT_TRACEBACK"):
+            traceback.print_exception(error)
+        if error.filename is None:  # it is about a stream
+            return complain_of_output(error)
+        complain(printable(f"{error.filename} cannot be used: {reason_of(error)}"))
+        return 1
     return 0
+
+
+def is_folder_there() -> bool:
+    """Whether the current folder still exists."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

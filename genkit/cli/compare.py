@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,6 +55,10 @@ def compare(
     feature_weights: Weights = None,
     rank_by: RankBy = None,
     device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="of the trainings; auto: for each model the faster one, by timing"),
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
     ] = None,
@@ -81,15 +85,17 @@ def compare(
         feature_weights=feature_weights,
         rank_by=rank_by,
         device=device,
+        precision=precision,
         workers=workers,
     )
     comparison = run_comparison(models, options, registry(), out)
-    if json:
-        write_json_output(json, [row.to_json() for row in comparison.rows])
     if json != "-":
         comparison.print()
         if cards:
             print_cards(comparison.rows)
+    if json:
+        write_json_output(json, [row.to_json() for row in comparison.rows])
+    if json != "-":
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)

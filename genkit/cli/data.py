@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,7 +23,9 @@ def group() -> None:
 
 @data.command("prepare")
 def prepare_folder(
-    folder: Annotated[Path, typer.Argument(help="folder of PNG, JPEG, WebP or BMP files")],
+    folder: Annotated[
+        Path, typer.Argument(help="folder of PNG, JPEG, WebP, BMP, GIF or TIFF files")
+    ],
     out: Annotated[Path, typer.Option(help="folder for the result; new, or prepared before")],
     size: Annotated[
         int,
@@ -33,6 +36,16 @@ def prepare_folder(
     channels: Annotated[
         Literal["auto", "1", "3"],
         typer.Option(help="1 for grey, 3 for colour; auto takes 1 if all images are grey"),
+    ] = "auto",
+    window: Annotated[
+        str, typer.Option(help="LOW-HIGH, the values of 16-bit images that become black and white")
+    ] = "0-65535",
+    splits: Annotated[
+        Literal["auto", "none"],
+        typer.Option(
+            help="auto: sub-folders train and test, or train and val, are the splits; none: all "
+            "are classes"
+        ),
     ] = "auto",
     workers: Annotated[
         int | None,
@@ -54,10 +67,12 @@ def prepare_folder(
 
     with signals_raised():
         prepared = prepare(
-            folder.expanduser(),
-            out.expanduser(),
+            Path(os.path.expanduser(folder)),
+            Path(os.path.expanduser(out)),
             size=size,
             channels=channels,
+            window=window,
+            splits=splits,
             workers=workers or count_cores(),
             reporter=new_reporter(progress),
         )

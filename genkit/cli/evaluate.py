@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,7 @@ def evaluate(
     from genkit.io.run_directory import RunDir
     from genkit.report.page import refresh_page
     from genkit.report.ranking import choose_column, score_columns
-    from genkit.report.rows import CALIBRATION, write_evaluation
+    from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
     from genkit.report.tables import write_json_output
     from genkit.runs.build import load_data
     from genkit.runs.run import load_run
@@ -101,11 +102,16 @@ def evaluate(
     finally:
         reporter.stop()
     calibration = [row for row in rows if row.is_calibration]
-    for row in rows:
+
+    def store(row: ScoreRow) -> None:
         if row.run:
             write_evaluation(RunDir(Path(row.run)).evaluation_path, [row, *calibration])
             refresh_page(Path(row.run), found)
-    if json:
-        write_json_output(json, [row.to_json() for row in rows])
-    if json != "-" and progress != "json":
-        show(rows, found, features or opened.features, rank_by, cards)
+
+    with ExitStack() as last:  # all of it is done, the last callback first, whatever fails
+        for row in reversed(rows):
+            last.callback(store, row)
+        if json:
+            last.callback(write_json_output, json, [row.to_json() for row in rows])
+        if json != "-" and progress != "json":
+            last.callback(show, rows, found, features or opened.features, rank_by, cards)

@@ -39,10 +39,10 @@ def report(
     waiting = unscored(sources)
     found = registry()
     rows = read_rows(sources if json else [s for s in sources if s not in waiting])
-    if json:
-        write_json_output(json, [row.to_json() for row in rows])
     if json != "-" and rows:
         show(rows, found, features_name(rows), rank_by, cards)
+    if json:
+        write_json_output(json, [row.to_json() for row in rows])
     for source in waiting:
         line = f"{source} has not been scored; to do so: genkit evaluate {source}"
         print(printable(line), file=sys.stderr)

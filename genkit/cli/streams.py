@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from contextlib import suppress
 from typing import Any
 
 from genkit.errors import reason_of
+
+ENCODE_ALL = "genkit.encode_all"  # name of an error handler for streams
+
+
+def encode_all(error: UnicodeError) -> tuple[bytes, int]:
+    """A question mark for each character that the terminal lacks, as in a C locale. Bytes of file
+    names that are not text, which Python holds as surrogates, stay as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    encoded = (bytes([ord(c) - 0xDC00]) if 0xDC80 <= ord(c) <= 0xDCFF else b"?" for c in text)
+    return b"".join(encoded), error.end
+
+
+codecs.register_error(ENCODE_ALL, encode_all)
 
 
 def complain_of_output(error: OSError) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genkit.comparison.options import CompareOptions
 from genkit.config.budget import Budget
-from genkit.config.resolve import resolve
+from genkit.config.resolve import fit, resolve
 from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
@@ -101,6 +101,21 @@ def choose_presets(
     return chosen
 
 
+def fitted_options(
+    candidates: Sequence[Candidate], options: CompareOptions, facts: DataFacts, registry: Registry
+) -> list[str]:
+    """A line for each model whose options will be fitted to the images."""
+    lines: dict[str, None] = {}
+    for candidate in candidates:
+        if not candidate.trained and facts.image_facts:
+            spec = registry.trainers.find(candidate.name)
+            given = options.given(candidate.name)
+            resolved = resolve(spec, preset=candidate.preset, given=given)
+            _, line = fit(spec, resolved, facts.image_facts.facts())
+            lines |= {line: None} if line else {}
+    return list(lines)
+
+
 def announce(
     candidates: Sequence[Candidate],
     options: CompareOptions,
@@ -108,8 +123,13 @@ def announce(
     preset: str,
     workers: int,
     out: Path,
+    fitted: Sequence[str] = (),
 ) -> list[str]:
-    """Lines that say what will happen, and about how long it takes."""
+    """Lines that say what will happen, and about how long it takes.
+
+    Args:
+        fitted: which options are fitted to the images.
+    """
     new = [candidate for candidate in candidates if not candidate.trained]
     models = list(dict.fromkeys(candidate.name for candidate in new))
     old = [candidate.name for candidate in candidates if candidate.trained]
@@ -122,6 +142,7 @@ def announce(
             f"({facts.train_images:,} images of {facts.shape}), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."
         )
+    lines += fitted
     without = list(dict.fromkeys(each.name for each in new if each.preset != preset))
     if without:
         lines.append(f"No preset {preset} for {', '.join(without)}: default options are used.")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from genkit.comparison.candidates import (
     announce,
     choose_candidates,
     choose_presets,
+    fitted_options,
 )
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
 from genkit.config.budget import Budget
-from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.errors import GenkitError, PluginError, UsageError, WriteError, printable, reason_of
 from genkit.io.files import check_free, write_atomic
 from genkit.io.machine import count_cores
 from genkit.io.processes import genkit_command, last_words
@@ -118,22 +120,40 @@ def compare(
     # One training at a time on each device, or on each core.
     count = count_cores() if facts.device == "cpu" else max(1, len(facts.devices))
     workers = options.workers or count
-    for line in announce(candidates, options, facts, preset, workers, out):
+    fitted = fitted_options(candidates, options, facts, registry)
+    for line in announce(candidates, options, facts, preset, workers, out, fitted):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be made: {reason_of(error)}; choose another --out"
+        ) from None
     write_atomic(out / "real.png", real)
     processes = ProcessPool(console, facts.notes, facts.devices)
     rows, calibration = _run_all(processes, candidates, options, workers)
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.error:
-            write_evaluation(RunDir(candidate.run).evaluation_path, [row, *calibration])
+            with _failures_said(console):
+                write_evaluation(RunDir(candidate.run).evaluation_path, [row, *calibration])
     columns = [] if facts.features == "none" else score_columns(registry)
     ranking = rank([*_one_for_each_model(rows), *calibration], columns, options.rank_by)
-    _record(options, preset, rows, ranking).write(out / COMPARISON)
-    _join_grids(candidates, out)
+    with _failures_said(console):
+        _record(options, preset, rows, ranking).write(out / COMPARISON)
+    with _failures_said(console):
+        _join_grids(candidates, out)
     for folder in [*(Path(str(row.run)) for row in rows if not row.error), out]:
         refresh_page(folder, registry)
     return Comparison(out, ranking, facts.features)
+
+
+@contextmanager
+def _failures_said(console: Console) -> Iterator[None]:
+    """What cannot be written is a warning: the table is shown all the same."""
+    try:
+        yield
+    except WriteError as error:
+        console.print(f"Warning: {printable(error)}", markup=False, soft_wrap=True)
 
 
 def _inspect(options: CompareOptions, folder: Path) -> DataFacts:
@@ -191,7 +211,7 @@ def _train_and_score(
             command = ["train", candidate.name, *options.data_arguments()]
             command += ["--preset", candidate.preset, "--budget", options.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
-            command += ["--run-dir", str(candidate.run)]
+            command += ["--precision", options.precision, "--run-dir", str(candidate.run)]
             for option, value in options.given(candidate.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")
             processes.run(command, candidate.title, "training")

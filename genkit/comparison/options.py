@@ -28,6 +28,7 @@ class CompareOptions:
     feature_weights: Path | None = None
     rank_by: str | None = None
     device: str = "auto"
+    precision: str = "auto"
     workers: int | None = None
 
     def with_data(self, recorded: Mapping[str, Any] | None, registry: Registry) -> CompareOptions:

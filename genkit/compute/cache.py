@@ -6,19 +6,18 @@ import hashlib
 import os
 from pathlib import Path
 
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from genkit.errors import GenkitError
-from genkit.io.files import write_atomic
+from genkit.io.files import user_cache, write_atomic
 
 
 def cache_folder(kind: str) -> Path:
     """Folder of results of one kind, which can be computed again: in $GENKIT_CACHE, else in the
     user's cache folder."""
-    root = os.environ.get("GENKIT_CACHE") or user_cache_path("genkit", appauthor=False)
+    root = os.environ.get("GENKIT_CACHE") or user_cache()
     return Path(os.path.expanduser(root)) / kind
 
 

@@ -59,21 +59,14 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32: on CPUs with AVX512-BF16 or AMX, and on GPUs since Ampere.
-    Other CPUs emulate it slowly."""
+    """Whether bf16 may be faster than fp32: on CPUs with AVX512-BF16 or AMX, and on GPUs since
+    Ampere. Other CPUs emulate it slowly."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
     return False
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" takes bf16 where it is fast."""
-    if name == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    return name
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from genkit.config.run import RunConfig
 from genkit.config.validation import quoted, suggest, validate
-from genkit.errors import PluginError, UsageError, reason_of
-from genkit.specs import Config, TrainerSpec
+from genkit.errors import PluginError, UsageError, plugin_code, reason_of
+from genkit.specs import Config, ImageFacts, TrainerSpec
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,37 @@ class Resolved:
     run: RunConfig
     options: Any
     sources: dict[str, str]
+
+
+def fit(spec: TrainerSpec, resolved: Resolved, facts: ImageFacts) -> tuple[Resolved, str | None]:
+    """The options with the values that the preset has for such images, where the user gave none;
+    and a line that says which and why, if there are any.
+
+    Raises:
+        PluginError: the plugin's values cannot be used.
+    """
+    if spec.fit is None:
+        return resolved, None
+    with plugin_code(f"fitting {spec.name} to the images"):
+        fitted = dict(spec.fit(facts, resolved.sources["preset"]))
+    sources = {name: resolved.sources.get(f"options.{name}", "default") for name in fitted}
+    chosen = {
+        name: value
+        for name, value in fitted.items()
+        if sources[name] == "default" or sources[name].startswith("preset ")
+    }
+    if not chosen:
+        return resolved, None
+    try:
+        options = validate(spec.config, dict(resolved.options) | chosen, f"fit of {spec.name}: ")
+    except UsageError as error:
+        raise PluginError(str(error)) from None
+    source = f"data: {facts.kind} images"
+    more = {f"options.{name}": source for name in chosen}
+    why = f"{facts.between:.0%} of their values lie between black and white"
+    values = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
+    line = f"{spec.name} for {facts.kind} images of {facts.shape} ({why}): {values}"
+    return Resolved(resolved.run, options, resolved.sources | more), line
 
 
 def resolve(

@@ -41,7 +41,7 @@ class RunConfig(Config):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="auto takes bf16 where the machine is fast at it",
+        description="auto: the faster one, by timing a few iterations of the model",
         json_schema_extra=FIXED,
     )
     threads: int = Field(

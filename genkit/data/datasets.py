@@ -10,18 +10,19 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
-from genkit.specs import Config, DatasetSpec, ImageShape
+from genkit.io.files import user_cache
+from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
 
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
 
@@ -41,6 +42,11 @@ class Split:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
     intensities: NDArray[np.uint8] | None = None
+
+    def look(self, count: int) -> NDArray[np.uint8]:
+        """Up to `count` of the images, evenly spaced: of data sorted by class, all classes."""
+        shown = min(count, len(self.images))
+        return self.images[np.arange(shown) * len(self.images) // max(shown, 1)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,13 @@ class ImageData:
         channels, height, width = self.train.images.shape[1:]
         return ImageShape(channels, height, width, len(self.classes))
 
+    @property
+    def facts(self) -> ImageFacts:
+        """What presets are fitted to, by 2,000 images: 26 to 229 is neither black nor white."""
+        greys = np.bincount(self.train.look(2000).ravel(), minlength=256)
+        between = greys[26:230].sum() / greys.sum()
+        return ImageFacts(self.shape, len(self.train.images), round(float(between), 3))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the shapes and bytes of all arrays of both splits."""
@@ -108,7 +121,7 @@ class ImageData:
 
 
 def fingerprint_header(shape: tuple[int, ...], labelled: bool) -> bytes:
-    """What a fingerprint hashes before the images of a split, here of `shape` (N, C, H, W)."""
+    """What a fingerprint hashes before the images of a split of `shape` (N, C, H, W)."""
     return f"{shape} {labelled};".encode()
 
 
@@ -131,9 +144,8 @@ def parse_data_name(text: str) -> tuple[str, str | None]:
 
 def data_root(option: Path | None = None) -> Path:
     """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
-    if chosen := option or os.environ.get("GENKIT_DATA"):
-        return Path(os.path.expanduser(chosen))
-    return user_cache_path("genkit", appauthor=False) / "data"
+    root = option or os.environ.get("GENKIT_DATA") or user_cache() / "data"
+    return Path(os.path.expanduser(root))
 
 
 def open_data(
@@ -166,9 +178,10 @@ def open_data(
         splits = spec.load()(config, source, data_root(root))
     _check_splits(splits, spec.name, name)
     train, test, notes = splits.train, splits.test, tuple(splits.notes)
+    held_out = test is None or splits.held_out
     if test is None:
-        train, test = (_take(train, chosen) for chosen in hold_out(len(train.images), name))
-    held_out = splits.test is None or splits.held_out
+        parts = map(itemgetter, hold_out(len(train.images), name))
+        train, test = (_each_array(train, part) for part in parts)
     if held_out:
         count = len(test.images)
         notes += (
@@ -270,10 +283,6 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             f"gave {part} labels from {labels.min()} to {labels.max()} "
             f"for {len(splits.classes)} classes",
         )
-
-
-def _take(split: Split, indices: NDArray[np.int64]) -> Split:
-    return _each_array(split, lambda array: array[indices])
 
 
 def _contiguous(split: Split) -> Split:

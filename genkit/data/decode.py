@@ -15,19 +15,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from genkit.data.walk import FULL_WINDOW
 from genkit.errors import UsageError
 from genkit.io.files import read_file
+from genkit.specs import ImageShape
 
 # Without this list Pillow tries some forty parsers on any bytes, whatever the file is called.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+NAMES = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 MOST_PIXELS = 64_000_000
 MOST_BYTES = 2**28  # MOST_PIXELS of four bytes, uncompressed
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAND_ROWS = 256
-EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)  # of each value of 16 bits
+BITS_PER_SAMPLE = 258  # a TIFF's tag
 
 # What Pillow's parsers raise for damaged files.
 ERRORS_OF_DAMAGED_FILES = (
@@ -46,6 +49,7 @@ UNDO_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED_SIDEWAYS = [UNDO_ORIENTATION[value] for value in (5, 6, 7, 8)]
 
 
 class BadImage(UsageError):
@@ -56,11 +60,23 @@ class BadImage(UsageError):
         self.reason = reason
 
 
+def read_window(text: str) -> tuple[int, int]:
+    """The lowest and the highest value of a window for 16-bit images, "LOW-HIGH".
+
+    Raises:
+        UsageError: it is not two values of 16 bits, the lower one first.
+    """
+    low, _, high = text.partition("-")
+    if low.isdecimal() and high.isdecimal() and int(low) < int(high) < 2**16:
+        return int(low), int(high)
+    raise UsageError(f"the window {text!r} is not LOW-HIGH, such as 0-65535 or 0-4095")
+
+
 def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     """The centre square of an image file, upright and scaled.
 
     Args:
-        path: of a PNG, JPEG, WebP or BMP file.
+        path: of a PNG, JPEG, WebP, BMP, GIF or TIFF file.
         size: pixels a side of the square.
         channels: 1 for grey, 3 for colour.
 
@@ -89,15 +105,19 @@ def read_content(path: Path) -> bytes:
         raise BadImage(f"cannot be read ({reason})", str(path)) from None
 
 
-def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
+def decode_image(
+    content: bytes, size: int, channels: int, window: str = FULL_WINDOW
+) -> tuple[NDArray[np.uint8], bool]:
     """The centre square of the image, upright and scaled, and whether it had 16 bits a channel.
 
     Of an animation, the first frame. Scaled by Lanczos's filter; transparency lies on white.
 
     Args:
-        content: a PNG, JPEG, WebP or BMP file.
+        content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
         size: pixels a side of the square.
         channels: 1 or 3.
+        window: "LOW-HIGH", the values of 16-bit images that become 0 and 255; what lies outside is
+            cut.
 
     Returns:
         uint8, (channels, size, size), 0 to 255.
@@ -108,31 +128,64 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
     with opened(content) as image:
         # A JPEG can be decoded at a fraction of its size, several times faster.
         image.draft(None, (2 * size, 2 * size))
-        deep = image.mode.startswith("I")
+        deep = _is_deep(image)
         turn = UNDO_ORIENTATION.get(_orientation(image))
-        square = ImageOps.fit(_flatten(image), (size, size), Image.Resampling.LANCZOS)
+        flat = _flatten(image, read_window(window), deep)
+        square = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
+    return _to_array(square, turn, channels), deep
+
+
+def decode_whole(content: bytes, shape: ImageShape) -> NDArray[np.uint8]:
+    """The image as it is, upright, read as `decode_image` reads one of its size.
+
+    Args:
+        content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
+        shape: whose height and width it must have.
+
+    Returns:
+        uint8, (3, height, width), 0 to 255.
+
+    Raises:
+        BadImage: as `opened` does, or it has another size.
+    """
+    with opened(content) as image:
+        deep = _is_deep(image)
+        turn = UNDO_ORIENTATION.get(_orientation(image))
+        size = image.size[::-1] if turn in TURNED_SIDEWAYS else image.size
+        if size != (shape.width, shape.height):
+            raise BadImage(f"is {size[1]} x {size[0]}, the data set has {shape}")
+        flat = _flatten(image, read_window(FULL_WINDOW), deep)
+        return _to_array(flat, turn, 3)
+
+
+def _to_array(image: Image.Image, turn: Image.Transpose | None, channels: int) -> NDArray[np.uint8]:
+    """The image turned upright, uint8, (channels, H, W)."""
     if turn is not None:
-        square = square.transpose(turn)
-    pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)
+        image = image.transpose(turn)
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
 
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """A PNG, JPEG, WebP or BMP file's image, not decoded yet.
+    """A PNG, JPEG, WebP, BMP, GIF or TIFF file's image, not decoded yet.
 
     Raises:
         BadImage: it is not such an image, is damaged, which may show only when it is used within,
-            or has more than `MOST_PIXELS` pixels.
+            has more than `MOST_PIXELS` pixels, or is a TIFF of several pages.
     """
     try:
         _check_png(content)
         with _pillow_quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
+            if image.format == "TIFF":
+                _check_pages(image)
             yield image
+    except BadImage:
+        raise
     except UnidentifiedImageError:
-        raise BadImage("is not a PNG, JPEG, WebP or BMP image") from None
+        raise BadImage(f"is not a {NAMES} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
     except ERRORS_OF_DAMAGED_FILES as error:
@@ -167,13 +220,42 @@ def _check_png(content: bytes) -> None:
         place = end + 4
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, 8 bits a channel, laid over white if it is transparent."""
+def _check_pages(image: Image.Image) -> None:
+    """Raise BadImage for a TIFF of several pages: which one counts is not known."""
+    try:
+        image.seek(1)
+    except EOFError:
+        image.seek(0)
+        return
+    raise BadImage("has several pages; save the one to be used as a file of its own")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the image, not decoded yet, has 16 bits a channel; in colour, Pillow keeps the upper
+    8 of them."""
+    if image.mode.startswith("I"):
+        return True
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, 1)
+        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+    tiles = image.tile if isinstance(image, PngImagePlugin.PngImageFile) else ()
+    return any("16" in str(tile.args) for tile in tiles)
+
+
+def _flatten(image: Image.Image, window: tuple[int, int], deep: bool) -> Image.Image:
+    """The image in mode L or RGB, 8 bits a channel, laid over white if it is transparent; values of
+    16-bit grey from one end of the window to the other become 0 to 255."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        values = np.asarray(image)
-        return Image.fromarray(
-            EIGHT_BITS[values if values.itemsize == 2 else values.clip(0, 65535)]
-        )
+        if image.format == "TIFF" and not image.mode.startswith("I;16"):
+            raise BadImage("has 32 bits a channel; save it with 8 or 16")
+        low, high = window
+        eight_bits = np.rint((np.arange(65536) - low).clip(0, high - low) * (255 / (high - low)))
+        values = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return Image.fromarray(eight_bits.astype(np.uint8)[values])
+    if image.mode == "F":
+        raise BadImage("holds fractions; save it with 8 or 16 bits a channel")
+    if deep and window != read_window(FULL_WINDOW):
+        raise BadImage("has 16 bits a channel in colour, which no window is applied to")
     if image.has_transparency_data:
         # White, as on a page: drawings tend to have dark outlines, which black would swallow.
         page = Image.new("RGB", image.size, "white")

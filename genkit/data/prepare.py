@@ -13,10 +13,12 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from genkit.data.datasets import Channels
+from genkit.data.decode import read_window
 from genkit.data.partial import PARTIAL_FILES, PartialResult, write_images
 from genkit.data.prepared import (
     IMAGES_FILE,
@@ -30,6 +32,7 @@ from genkit.data.prepared import (
     read_manifest,
 )
 from genkit.data.walk import (
+    FULL_WINDOW,
     FolderListing,
     ImageFile,
     find_images,
@@ -63,6 +66,8 @@ def prepare(
     *,
     size: int,
     channels: Channels = "auto",
+    window: str = FULL_WINDOW,
+    splits: Literal["auto", "none"] = "auto",
     workers: int = 1,
     reporter: Reporter | None = None,
 ) -> Prepared:
@@ -74,6 +79,8 @@ def prepare(
     Args:
         size: pixels a side.
         channels: "auto" takes 1 if all images are grey.
+        window: "LOW-HIGH", the values of 16-bit images that become 0 and 255.
+        splits: "none" takes all sub-folders for classes.
         workers: processes that decode, if there is enough to do.
 
     Raises:
@@ -84,8 +91,9 @@ def prepare(
     real = Path(os.path.realpath(folder))  # Path.resolve raises for a link to itself
     if Path(os.path.realpath(out)).is_relative_to(real):
         raise UsageError(f"--out {out} lies in {folder}, whose images are read; choose another")
-    listing = find_images(folder)
-    options = PrepareOptions(size=size, channels=channels)
+    listing = find_images(folder, splits == "auto")
+    read_window(window)  # an error now, not in another process
+    options = PrepareOptions(size=size, channels=channels, window=window, splits=splits)
     _make(out)
     with locked(out, "prepares"):
         previous = _read_previous(out, options, reporter)
@@ -167,8 +175,8 @@ def _read_previous(out: Path, options: PrepareOptions, reporter: Reporter) -> _P
     if manifest.options != options:
         was = manifest.options
         raise UsageError(
-            f"--out {out} was prepared with --size {was.size} --channels {was.channels}; choose "
-            "another, or delete it"
+            f"--out {out} was prepared with --size {was.size} --channels {was.channels} "
+            f"--window {was.window} --splits {was.splits}; choose another, or delete it"
         )
     return _Previous(out / IMAGES_FILE, manifest, {file.path: file for file in manifest.files})
 
@@ -202,7 +210,7 @@ def _decode(
             files = listing.images[start : start + batch]
             known = [previous.take(image, channels) if previous else None for image in files]
             missing = [image for image, file in zip(files, known, strict=True) if not file]
-            waiting.append((known, decode(listing.folder, missing, options.size, channels)))
+            waiting.append((known, decode(listing.folder, missing, options, channels)))
             decoded += len(missing)
             if len(waiting) > 2 * workers:
                 write(*waiting.popleft())
@@ -223,7 +231,7 @@ def _finish(
     left_out = {Path(file.path): file.left_out for file in partial.files if file.left_out}
     paths = [Path(file.path) for file in usable.values()]
     parts = split_by_folder(listing, paths, {**listing.left_out, **left_out})
-    if listing.has_splits:
+    if listing.splits:
         every = np.arange(len(paths))
         train, test = every[parts["train"]], every[parts["test"]]
     else:
@@ -247,7 +255,7 @@ def _finish(
         options=options,
         shape=shape,
         train_images=len(train),
-        held_out=not listing.has_splits,
+        held_out=not listing.splits,
         classes=classes,
         labels=None if labels is None else tuple(labels.tolist()),
         sha256=sha256,
@@ -257,6 +265,7 @@ def _finish(
         ),
         passed_over={str(path): reason for path, reason in sorted(listing.left_out.items())},
         other_files=dict(sorted(listing.others.items())),
+        renamed_splits=listing.renamed_splits,
     )
     write_atomic(out / MANIFEST_FILE, manifest.to_bytes())
     return manifest

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from genkit.config.validation import explain
 from genkit.data.datasets import Channels, Split, Splits
-from genkit.data.walk import FolderListing, ImageFile, describe_left_out
+from genkit.data.walk import FULL_WINDOW, FolderListing, ImageFile, describe_left_out
 from genkit.errors import UsageError
 from genkit.io.files import parse_json, read_file
 from genkit.io.records import Record
@@ -42,10 +42,14 @@ class PrepareOptions(Record):
     Args:
         size: pixels a side.
         channels: "auto" is 1 if all images are grey, else 3.
+        window: values of 16-bit images that become 0 and 255.
+        splits: "none" if all sub-folders are classes.
     """
 
     size: Positive
     channels: Channels
+    window: str = FULL_WINDOW
+    splits: Literal["auto", "none"] = "auto"
 
 
 class SourceFile(NamedTuple):
@@ -94,6 +98,7 @@ class Manifest(Record):
         files: all that are images by name, sorted by path.
         passed_over: why other things, such as links, were left out, by path.
         other_files: number of files of each extension that is not an image's.
+        renamed_splits: sub-folders of the splits, if they are not simply train and test.
     """
 
     options: PrepareOptions
@@ -107,6 +112,7 @@ class Manifest(Record):
     files: Annotated[tuple[SourceFile, ...], FromList]
     passed_over: dict[str, str]
     other_files: dict[str, int]
+    renamed_splits: dict[str, str] = Field({})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -130,7 +136,13 @@ class Manifest(Record):
         """What a user should know of the images, in the same words as for a folder."""
         left_out = {Path(path): reason for path, reason in self.left_out.items()}
         deep_count = sum(bool(file.deep) for file in self.files)
-        return describe_left_out(left_out, Counter(self.other_files), deep_count)
+        return describe_left_out(
+            left_out,
+            Counter(self.other_files),
+            deep_count,
+            self.options.window,
+            self.renamed_splits,
+        )
 
     def is_of(self, listing: FolderListing) -> bool:
         """Whether a folder still holds what was prepared: the same files, unchanged by their sizes
@@ -140,7 +152,8 @@ class Manifest(Record):
             len(self.files) == len(listing.images)
             and all(map(SourceFile.is_of, self.files, listing.images))
             and (passed_over, listing.others) == (self.passed_over, Counter(self.other_files))
-            and self.held_out != listing.has_splits
+            and self.held_out != bool(listing.splits)
+            and self.renamed_splits == listing.renamed_splits
             and not any(file.is_worth_another_try() for file in self.files)
         )
 
@@ -148,8 +161,10 @@ class Manifest(Record):
         """The file's content; a line for each file, so that people can read it, too."""
         lines = [FIRST_LINE + str(FORMAT).encode()]
         for key, value in self:
-            if key == "options":
-                value = self.options.to_json()
+            if key == "options":  # what older versions had no word for is left out if it is usual
+                value = self.options.model_dump(mode="json", exclude_defaults=True)
+            elif key == "renamed_splits" and not value:
+                continue
             text = _to_lines(self.files) if key == "files" else json.dumps(value)
             lines.append(f'"{key}": {text}'.encode())
         content = b",\n".join(lines)

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from genkit.data.decode import BadImage, decode_image, read_content
-from genkit.data.prepared import SourceFile
+from genkit.data.prepared import PrepareOptions, SourceFile
 from genkit.data.walk import ImageFile
 from genkit.errors import GenkitError
 
@@ -38,7 +38,7 @@ class DecodedFile(NamedTuple):
     pixels: bytes
 
 
-Decode = Callable[[Path, Sequence[ImageFile], int, int], "Future[list[DecodedFile]]"]
+Decode = Callable[[Path, Sequence[ImageFile], PrepareOptions, int], "Future[list[DecodedFile]]"]
 
 
 @contextmanager
@@ -57,10 +57,10 @@ def decoders(workers: int) -> Iterator[Decode]:
     pool = ProcessPoolExecutor(workers, context, initializer=_follow, initargs=(lifeline,))
 
     def decode(
-        folder: Path, files: Sequence[ImageFile], size: int, channels: int
+        folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
     ) -> Future[list[DecodedFile]]:
         with _bare_start():
-            return pool.submit(decode_files, folder, files, size, channels)
+            return pool.submit(decode_files, folder, files, options, channels)
 
     try:
         yield decode
@@ -76,7 +76,7 @@ def decoders(workers: int) -> Iterator[Decode]:
 
 
 def decode_files(
-    folder: Path, files: Sequence[ImageFile], size: int, channels: int
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
 ) -> list[DecodedFile]:
     """Each file decoded to uint8 (channels, size, size), or the reason why it cannot be used."""
     decoded = []
@@ -84,7 +84,7 @@ def decode_files(
         source = partial(SourceFile, path=str(path), size_bytes=size_bytes, modified_ns=modified_ns)
         try:
             content = read_content(folder / path)
-            pixels, deep = decode_image(content, size, channels)
+            pixels, deep = decode_image(content, options.size, channels, options.window)
         except BadImage as error:
             decoded.append(DecodedFile(source(left_out=error.reason), b""))
             continue
@@ -98,10 +98,10 @@ def decode_files(
 
 
 def _decode_now(
-    folder: Path, files: Sequence[ImageFile], size: int, channels: int
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
 ) -> Future[list[DecodedFile]]:
     future: Future[list[DecodedFile]] = Future()
-    future.set_result(decode_files(folder, files, size, channels))
+    future.set_result(decode_files(folder, files, options, channels))
     return future
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genkit.compute.device import choose_device
 from genkit.data import ImageData
-from genkit.errors import PluginError, UsageError, plugin_code
+from genkit.errors import PluginError, UsageError, WriteError, plugin_code
 from genkit.evaluation.likelihood import measure_likelihood
 from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
@@ -194,7 +194,10 @@ class Evaluator:
         samples = self.image_set(images, places)
         found = Memorisation.measure(images, self.data, samples, self.reference, places)
         if panel and found:
-            found.save_panel(panel / "neighbours.png")
+            try:
+                found.save_panel(panel / "neighbours.png")
+            except WriteError as error:
+                self.reporter.say(f"Warning: {error}")
         scores = self.score(samples)
         return ScoreRow(
             name=name,

@@ -14,7 +14,7 @@ from genkit.config.validation import validate
 from genkit.evaluation.reference import find_features
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
-from genkit.report.rows import DataFacts
+from genkit.report.rows import DataFacts, ImageFactsRecord
 from genkit.runs.build import load_data
 from genkit.runs.run import read_values
 from genkit.sampling.grids import make_grid, save_png
@@ -54,13 +54,14 @@ def inspect_data(
         target, config = find_features(registry, name, weights)
         target.check(config, data)
     if grid:
-        save_png(make_grid(torch.from_numpy(data.test.images[:GRID_IMAGES])), grid)
+        save_png(make_grid(torch.from_numpy(data.test.look(GRID_IMAGES))), grid)
     chosen_device = choose_device(device)
     return DataFacts(
         device=chosen_device.type,
         devices=tuple(visible_devices(chosen_device)),
         shape=str(data.shape),
         train_images=len(data.train.images),
+        image_facts=ImageFactsRecord.of(data.facts),
         features=name,
         notes=tuple(data.notes),
     )

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,17 @@ from genkit.errors import GenkitError, UsageError, WriteError, reason_of
 from genkit.io.locks import NOT_OFFERED
 
 MOST_JSON_BYTES = 64 * 2**20
+
+
+def user_cache() -> Path:
+    """The user's cache folder for genkit. A user without a home, as in a container with an unknown
+    user id, has one among the temporary files."""
+    from platformdirs import user_cache_path  # for nothing else
+
+    try:
+        return user_cache_path("genkit", appauthor=False)
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"genkit-{os.getuid()}"
 
 
 def write_atomic(path: Path, content: bytes) -> None:

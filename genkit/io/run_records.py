@@ -101,6 +101,9 @@ class RunRecord(Record):
     precision: str | None = Field(
         None, description="fp32 or bf16, as trained", json_schema_extra=FIXED
     )
+    precision_seconds: dict[str, float] = Field(
+        {}, description="of an iteration in fp32 and bf16, if the choice was by timing them"
+    )
     device: str | None = Field(None, description="the device, as trained", json_schema_extra=FIXED)
     ranks: int = Field(1, description="number of processes that trained together")
     parameters: int | None = Field(None, description="number of trainable parameters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
     changes: dict[str, Any] = {"data": registry.data_name(config.data)}
     name, source = parse_data_name(changes["data"])
     if source and registry.datasets.find(name).source == "PATH":
-        changes["data"] = f"{name}:{Path(source).expanduser().absolute()}"
+        changes["data"] = f"{name}:{Path(os.path.expanduser(source)).absolute()}"
     if config.data_root:
-        changes["data_root"] = config.data_root.expanduser().absolute()
+        changes["data_root"] = Path(os.path.expanduser(config.data_root)).absolute()
     return config.model_copy(update=changes)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.data.datasets import data_root
-from genkit.data.decode import BadImage, opened, read_content
+from genkit.data.decode import BadImage, decode_whole, read_content
 from genkit.data.walk import EXTENSIONS, find_images
 from genkit.errors import UsageError, reason_of
 from genkit.io.files import saved, write_atomic
@@ -62,6 +62,8 @@ def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
     splits = spec.load()(spec.config(), str(path), data_root())
     parts = [splits.train.images] + ([splits.test.images] if splits.test else [])
     images = np.concatenate(parts)
+    if not len(images):
+        raise UsageError(f"{path} holds no images")
     if images.shape[1:] != (shape.channels, shape.height, shape.width):
         found = ImageShape(*images.shape[1:])
         raise UsageError(f"{path} holds images of {found}, the data set has {shape}")
@@ -69,31 +71,26 @@ def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
 
 
 def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
-    """All image files below a folder, in the order of their paths: uint8, (n, C, H, W).
+    """All image files below a folder, in the order of their paths, read as data are, but of the
+    right size: uint8, (n, C, H, W).
 
     Raises:
         UsageError: a file is left out; scores would be of fewer samples.
     """
-    found = find_images(folder)
+    found = find_images(folder, splits=False)
     for path, reason in found.left_out.items():
         raise UsageError(f"{folder / path} {reason}; samples are scored all or not at all")
     if not found.images:
         raise UsageError(f"{folder} holds no image ({', '.join(e[1:] for e in EXTENSIONS)})")
-    images = np.empty((len(found.images), shape.height, shape.width, 3), np.uint8)
+    images = np.empty((len(found.images), 3, shape.height, shape.width), np.uint8)
     for file, pixels in zip(found.images, images, strict=True):
         path = folder / file.path
         try:
-            with opened(read_content(path)) as image:
-                if image.size != (shape.width, shape.height):
-                    width, height = image.size
-                    raise BadImage(f"is {height} x {width}, the data set has {shape}")
-                if image.mode not in ("1", "L", "P", "RGB"):
-                    raise BadImage(f"is {image.mode}, not 8-bit grey or RGB")
-                pixels[:] = np.asarray(image.convert("RGB"))
+            pixels[:] = decode_whole(read_content(path), shape)
         except BadImage as error:
             raise BadImage(error.reason, str(path)) from None
     if shape.channels == 1:
-        if (images != images[..., :1]).any():
+        if (images != images[:, :1]).any():
             raise UsageError(f"{folder} holds colour images, the data set has {shape}")
-        images = images[..., :1]
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        images = images[:, :1]
+    return torch.from_numpy(np.ascontiguousarray(images))

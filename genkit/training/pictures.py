@@ -42,7 +42,7 @@ def interpolation(model: GenerativeModel, data: ImageData) -> Tensor | None:
 def completion(model: GenerativeModel, data: ImageData) -> Tensor | None:
     """Test images whose lower half is drawn again: uint8, (rows, columns, C, H, W); None for models
     that do not complete images."""
-    images = torch.from_numpy(data.test.images[:ROWS])
+    images = torch.from_numpy(data.test.look(ROWS))
     known = known_half(data.shape)
     found = complete(model, images.repeat_interleave(COMPLETIONS, 0), known)
     if found is None:

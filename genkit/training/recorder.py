@@ -42,7 +42,7 @@ class Recorder:
         self.best = checkpoint.read_best(context.directory.checkpoints)
         self._model_name = context.record.model
         self._settled = settled_text(context.record)
-        self._test_images = torch.from_numpy(context.data.test.images[: GRID_IMAGES // 2])
+        self._test_images = torch.from_numpy(context.data.test.look(GRID_IMAGES // 2))
         self._plugins = context.registry.plugins
         self._log = MetricsLog(context.directory, context.reporter)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ import torch
 from genkit.compute.device import (
     check_compiler,
     choose_device,
-    choose_precision,
     cpu_threads,
     place,
 )
 from genkit.compute.ranks import Ranks, joined
-from genkit.config.resolve import Resolved, resolve
+from genkit.config.resolve import Resolved, fit, resolve
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
 from genkit.data import ImageData
@@ -31,7 +31,7 @@ from genkit.runs.build import build_model, count_parameters, load_data, with_abs
 from genkit.runs.provenance import describe_data, describe_origin
 from genkit.runs.run import Run, load_run
 from genkit.specs import TrainerSpec
-from genkit.training.autothreads import fastest_threads
+from genkit.training.autothreads import TimedPrecision, fastest_precision, fastest_threads
 from genkit.training.context import RunContext
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor
@@ -56,9 +56,13 @@ def train(
     """
     with joined() as ranks, ExitStack() as stack:
         data = load_data(registry, resolved.run)
+        resolved, fitted = fit(spec, resolved, data.facts)
+        if fitted:
+            data = replace(data, notes=(*data.notes, fitted))
         device = choose_device(resolved.run.device)
-        precision = choose_precision(resolved.run.precision, device)
         model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
+        timed = choose_precision(resolved.run, model, data, device, ranks)
+        precision = timed.name
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
         record = RunRecord(
             schema=SCHEMA,
@@ -69,6 +73,7 @@ def train(
             image_shape=ShapeRecord.of(data.shape),
             data=describe_data(data),
             precision=precision,
+            precision_seconds=dict(timed.seconds),
             device=str(device),
             ranks=ranks.count,
             parameters=count_parameters(model),
@@ -87,6 +92,21 @@ def train(
             directory, record, options, data, own, precision, registry, reporter, ranks
         )
         return run_to_end(make_runner(context, model))
+
+
+def choose_precision(
+    options: RunConfig,
+    model: GenerativeModel,
+    data: ImageData,
+    device: torch.device,
+    ranks: Ranks,
+) -> TimedPrecision:
+    """The precision that the options name; "auto" is timed."""
+    if options.precision != "auto":
+        return TimedPrecision(options.precision)
+    if model.config.batch_size < ranks.count:  # refused in a moment
+        return TimedPrecision("fp32")
+    return fastest_precision(model, data.train, device, options.threads or 1, ranks)
 
 
 def prepare_options(

@@ -17,6 +17,14 @@ class FolderConfig(Config):
     channels: Literal["auto", "1", "3"] = option(
         "auto", "1 for grey, 3 for colour; auto takes 1 if all images are grey"
     )
+    window: str = option(
+        "0-65535", "LOW-HIGH, the values of 16-bit images that become black and white"
+    )
+    splits: Literal["auto", "none"] = option(
+        "auto",
+        "auto: sub-folders train and test, or train and val, are the splits; none: all sub-folders "
+        "are classes",
+    )
 
 
 class BinaryConfig(Config):
@@ -73,7 +81,7 @@ def register_datasets() -> list[DatasetSpec]:
         ),
         DatasetSpec(
             name="folder",
-            summary="your own images: a folder of PNG, JPEG, WebP or BMP files",
+            summary="your own images: a folder of PNG, JPEG, WebP, BMP, GIF or TIFF files",
             target="genkit_datasets.folder:load",
             config=FolderConfig,
             source="PATH",

@@ -16,4 +16,10 @@ def load(config: FolderConfig, source: str, root: Path) -> Splits:
         UsageError: there is no such folder, or no image in it can be used.
     """
     folder = Path(os.path.expanduser(source))
-    return read_folder(folder, size=config.size, channels=config.channels)
+    return read_folder(
+        folder,
+        size=config.size,
+        channels=config.channels,
+        window=config.window,
+        splits=config.splits == "auto",
+    )

@@ -62,7 +62,7 @@ class Weights:
         named = ((given, "--feature-weights"), (os.environ.get(self.variable), self.variable))
         for name, source in named:
             if name:
-                path = Path(name).expanduser()
+                path = Path(os.path.expanduser(name))
                 if not path.is_file():
                     raise UsageError(
                         f"{source} names {name}, which is not a file: correct the path, or leave "

@@ -1,9 +1,9 @@
 """The variational autoencoder as a genkit plugin: its spec and its options."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import BatchSize, TrainerConfig, TrainerSpec, option
+from genkit.specs import BatchSize, ImageFacts, TrainerConfig, TrainerSpec, option
 
 
 class VAEConfig(TrainerConfig):
@@ -16,8 +16,8 @@ class VAEConfig(TrainerConfig):
     )
     likelihood: Literal["auto", "bernoulli", "logistic"] = option(
         "auto",
-        "of a pixel given z: bernoulli (auto for grey), or discretised logistic "
-        "over 256 levels (auto for RGB)",
+        "of a pixel given z: bernoulli (auto for nearly black and white), or discretised logistic "
+        "over 256 levels (auto for photos)",
         panel="Network",
     )
     beta: float = option(1.0, "weight of the KL term; 1 is the ELBO", ge=0, panel="Optimisation")
@@ -31,6 +31,15 @@ class VAEConfig(TrainerConfig):
     batch_size: BatchSize = 128
 
 
+def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
+    """Bernoulli pixels are for images that are nearly black and white: of photographs they would
+    be means of black and white. Photographs have more in them than ten latents hold."""
+    if images.kind == "black-and-white":
+        return {}
+    sizes = {"latent": 64, "width": 32} if images.kind == "colour" else {"latent": 32, "width": 24}
+    return {"likelihood": "logistic", **(sizes if preset == "quick" else {})}
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     return [
@@ -39,6 +48,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Convolutional variational autoencoder (Kingma and Welling 2013).",
             target="genkit_vae.model:VAE",
             config=VAEConfig,
+            fit=fit,
             presets={
                 "quick": {
                     "latent": 10,

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genkit.compute.device import choose_precision
+from genkit.compute.device import has_fast_bf16
 from genkit.data import Split
 from genkit.specs import ImageShape
 from genkit.training.loop import Loop
@@ -168,7 +168,7 @@ def main() -> None:
         images = np.random.default_rng(0).integers(0, 256, (1024, *shape), dtype=np.uint8)
         stream = Stream(Split(images), batch_size=batch, seed=0, device=CPU)
         variants = {"plain fp32": plain(PixelCNN(config, ImageShape(*shape)), stream)}
-        for precision in {"fp32": 0, choose_precision("auto", CPU): 0}:
+        for precision in ("fp32", "bf16") if has_fast_bf16(CPU) else ("fp32",):
             model = PixelCNN(config, ImageShape(*shape))
             variants[f"genkit {precision}"] = ours(model, stream, precision)
         times = measure(variants, arguments.rounds)

@@ -22,6 +22,7 @@ from command_lines import error_of
 from pictures import open_named, result, save_images
 from PIL import Image
 
+from genkit.cli import main
 from genkit.data.partial import PARTIAL_FILE
 from genkit.data.prepare import prepare
 from genkit.data.prepared import IMAGES_FILE, MANIFEST_FILE
@@ -220,7 +221,7 @@ def test_output_names_what_there_is_and_the_path_last(tmp_path: Path) -> None:
     assert first.stdout.splitlines() == [
         "7 images of 3 x 32 x 32: 6 to train on, 1 held out for testing",
         "2 classes",
-        "skipped c/\\udcff.png: is not a PNG, JPEG, WebP or BMP image",
+        "skipped c/\\udcff.png: is not a PNG, JPEG, WebP, BMP, GIF or TIFF image",
         "decoded 8 files",
         str(out),
     ]
@@ -237,7 +238,7 @@ def test_output_names_what_there_is_and_the_path_last(tmp_path: Path) -> None:
         "test_images": 1,
         "held_out": True,
         "classes": ["a\\nb", "c"],
-        "left_out": {"c/\udcff.png": "is not a PNG, JPEG, WebP or BMP image"},
+        "left_out": {"c/\udcff.png": "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"},
         "other_files": {},
     }
 
@@ -347,3 +348,24 @@ def test_opening_twenty_thousand_images_takes_less_than_a_second(tmp_path: Path)
     data = open_named(f"prepared:{tmp_path / 'out'}")
     assert len(data.train.images) == 18_000 and data.fingerprint
     assert time.process_time() - begin < 1
+
+
+def test_prepared_images_have_the_window_and_the_splits_of_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("in/Train", "in/val"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(2):
+            values = np.full((8, 8), 1000 * (number + 1), np.uint16)
+            Image.fromarray(values).save(tmp_path / place / f"{number}.tif")
+    words = ["data", "prepare", str(tmp_path / "in"), "--size", "8", "--window", "0-4000"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "training images are those in Train" in capsys.readouterr().out
+    prepared = open_named(f"prepared:{tmp_path / 'out'}")
+    folder = open_named(f"folder:{tmp_path / 'in'}", size=8, window="0-4000")
+    assert prepared.fingerprint == folder.fingerprint and prepared.notes == folder.notes
+    assert prepared.train.images[:, 0, 0, 0].tolist() == [64, 128]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "up to date" in capsys.readouterr().out
+    words[-1] = "4000-0"
+    assert main([*words, "--out", str(tmp_path / "new")]) == 2

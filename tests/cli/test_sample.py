@@ -226,7 +226,10 @@ def test_bad_grid_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         ("vae --complete exact.png", "vae cannot complete images; models that draw pixel by pixel"),
         ("pixelcnn --interpolate 3", "pixelcnn has no latents to interpolate between"),
         ("pixelcnn --complete nowhere.png", "nowhere.png cannot be read"),
-        ("pixelcnn --complete vae/config.json", "vae/config.json is not a PNG, JPEG, WebP or BMP"),
+        (
+            "pixelcnn --complete vae/config.json",
+            "vae/config.json is not a PNG, JPEG, WebP, BMP, GIF or TIFF",
+        ),
         ("pixelcnn --labels 0", "PixelCNN is not class-conditional"),
         ("vae --labels 3", "--labels: there is no class '3'; give each, or some of 0, 1, 2"),
         ("vae --labels 0,,1", "--labels: there is no class ''"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +11,12 @@ import pytest
 from pydantic import Field
 
 from genkit.config.options import check_trainer_options, escape, option_parameters
-from genkit.config.resolve import read_config_file, resolve
+from genkit.config.resolve import fit, read_config_file, resolve
 from genkit.config.run import Budget, RunConfig
 from genkit.config.validation import suggest, to_json
 from genkit.errors import PluginError, UsageError
 from genkit.registry.catalogue import load_registry
-from genkit.specs import Config, TrainerConfig, TrainerSpec
+from genkit.specs import Config, ImageFacts, ImageShape, TrainerConfig, TrainerSpec
 
 
 class ToyOptions(TrainerConfig):
@@ -302,6 +303,52 @@ def test_preset_with_an_unknown_field_is_refused() -> None:
     )
     with pytest.raises(PluginError, match="preset 'quick' of 'toy' sets unknown 'depth'"):
         check_trainer_options(spec)
+
+
+DIGITS = ImageFacts(ImageShape(1, 28, 28), 1000, 0.09)
+GREY = ImageFacts(ImageShape(1, 28, 28), 1000, 0.45)
+COLOUR = ImageFacts(ImageShape(3, 32, 32), 1000, 0.8)
+
+
+def fit_toy(facts: ImageFacts, preset: str) -> dict[str, Any]:
+    return {"layers": 9, "rate": 0.25} if facts.kind == "grey" and preset == "quick" else {}
+
+
+def test_a_preset_is_fitted_to_the_images_and_given_options_win(tmp_path: Path) -> None:
+    spec = replace(TOY, fit=fit_toy)
+    fitted, line = fit(spec, resolve(spec, preset="quick", given={"rate": "0.1"}), GREY)
+    assert (fitted.options.layers, fitted.options.rate) == (9, 0.1)
+    assert fitted.sources["options.layers"] == "data: grey images"
+    assert fitted.sources["options.rate"] == "given"
+    assert line and "layers 9" in line and "rate" not in line and "45%" in line
+    (tmp_path / "file.toml").write_text("[options]\nlayers = 4\nrate = 0.2\n")
+    from_file = resolve(spec, preset="quick", file=tmp_path / "file.toml")
+    assert fit(spec, from_file, GREY) == (from_file, None)
+    for preset, facts in (("full", GREY), ("quick", DIGITS), ("quick", COLOUR)):
+        as_before = resolve(spec, preset=preset)
+        assert fit(spec, as_before, facts) == (as_before, None)
+
+
+def test_a_fit_that_cannot_be_used_is_the_plugins_fault() -> None:
+    for wrong in ({"layers": 99}, {"unknown": 1}):
+        spec = replace(TOY, fit=lambda facts, preset, wrong=wrong: wrong)
+        with pytest.raises(PluginError, match="toy"):
+            fit(spec, resolve(spec), GREY)
+
+
+def test_no_built_in_model_throws_away_grey_or_colour() -> None:
+    registry = load_registry()
+    for facts in (GREY, COLOUR):
+        for preset in ("quick", "full"):
+            for name, option, least in (("pixelcnn", "levels", 32), ("vae", "likelihood", None)):
+                spec = registry.trainers.find(name)
+                fitted, _ = fit(spec, resolve(spec, preset=preset), facts)
+                value = getattr(fitted.options, option)
+                assert value == "logistic" if least is None else value >= least
+    for name in registry.trainers:  # those of digits stay
+        spec = registry.trainers.find(name)
+        as_before = resolve(spec, preset="quick")
+        assert fit(spec, as_before, DIGITS) == (as_before, None)
 
 
 def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:

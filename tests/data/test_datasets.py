@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,16 @@ def test_all_specs_have_targets_that_load() -> None:
     ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())
+
+
+def test_a_look_at_data_sorted_by_class_shows_all_classes() -> None:
+    split = Split(np.arange(100, dtype=np.uint8).repeat(64).reshape(100, 1, 8, 8))
+    assert split.look(5)[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
+    assert (split.look(500) == split.images).all()
+
+
+def test_digits_are_nearly_black_and_white_and_photos_are_not() -> None:
+    facts = open_named("mnist-mini").facts
+    assert (facts.kind, facts.count) == ("black-and-white", 10_000) and 0.05 < facts.between < 0.15
+    assert replace(facts, between=0.4).kind == "grey"
+    assert replace(facts, shape=ImageShape(3, 8, 8)).kind == "colour"

@@ -51,7 +51,7 @@ def test_an_image_is_read_or_refused_with_its_path_and_a_reason(tmp_path: Path) 
     (tmp_path / "0.png").write_text("text")
     with pytest.raises(BadImage, match=r"0\.png is not a PNG") as caught:
         read_image(tmp_path / "0.png", 16, 3)
-    assert caught.value.reason == "is not a PNG, JPEG, WebP or BMP image"
+    assert caught.value.reason == "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
     assert isinstance(caught.value, UsageError)
 
 

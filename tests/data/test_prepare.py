@@ -108,7 +108,7 @@ def test_manifest_traces_each_row_to_its_file_and_names_what_was_left_out(tmp_pa
         label = manifest.labels[file.row]
         assert manifest.classes[label] == Path(file.path).parts[0]
     assert manifest.left_out == {
-        "dog/broken.png": "is not a PNG, JPEG, WebP or BMP image",
+        "dog/broken.png": "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image",
         "dog/link.png": "is a symbolic link, which is not followed",
     }
     assert manifest.other_files == {".txt": 1}
@@ -275,8 +275,8 @@ def test_file_that_could_not_be_read_is_tried_again(
     folder, out = fill(tmp_path / "in"), tmp_path / "out"
     walk = genkit.data.prepare.find_images
 
-    def find_and_remove(place: Path) -> object:
-        found = walk(place)
+    def find_and_remove(place: Path, splits: bool) -> object:
+        found = walk(place, splits)
         (folder / "3.png").rename(tmp_path / "3.png")
         return found
 
@@ -344,8 +344,9 @@ def leave_partial(folder: Path, out: Path, count: int) -> None:
     """What a process leaves that was killed after `count` files."""
     out.mkdir()
     found = find_images(folder)
-    partial = PartialResult(out, PrepareOptions(size=16, channels="auto"), found.images)
-    partial.append(decode_files(folder, found.images[:count], 16, 3))
+    options = PrepareOptions(size=16, channels="auto")
+    partial = PartialResult(out, options, found.images)
+    partial.append(decode_files(folder, found.images[:count], options, 3))
     partial.close()
 
 
