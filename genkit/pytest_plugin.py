@@ -73,8 +73,8 @@ class Check(pytest.Item):
         from inspect import signature
 
         from genkit import testing
+        from genkit.contracts.contract import frames_of_plugin
         from genkit.errors import GenkitError
-        from genkit.testing.contract import frames_of_plugin
 
         name, subject, arguments = self.call
         check = getattr(testing, name)

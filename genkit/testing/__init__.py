@@ -1,5 +1,6 @@
 """The test kit for plugin authors: a function for each kind of plugin."""
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.testing.checks import (
     check_dataset,
     check_features,
@@ -7,7 +8,6 @@ from genkit.testing.checks import (
     check_plugin,
     check_trainer,
 )
-from genkit.testing.contract import PromiseBroken
 
 __all__ = [
     "PromiseBroken",

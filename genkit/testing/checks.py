@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from genkit.compute.device import cpu_threads
 from genkit.config.validation import validate
+from genkit.contracts.contract import PromiseBroken, check, own_random_numbers, white_squares
 from genkit.data import Split
 from genkit.errors import UsageError
 from genkit.specs import DatasetSpec, FeaturesSpec, ImageShape, MetricSpec, TrainerSpec
 from genkit.testing.capabilities import CAPABILITY_CONTRACTS
-from genkit.testing.contract import PromiseBroken, check, own_random_numbers, white_squares
 from genkit.testing.datasets import DATASET_CONTRACTS, Opening
 from genkit.testing.features import FEATURE_CONTRACTS, Extraction, own_cache
 from genkit.testing.fixture import ModelFixture

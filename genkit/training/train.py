@@ -20,6 +20,7 @@ from genkit.compute.ranks import Ranks, joined
 from genkit.config.resolve import Resolved, resolve
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
+from genkit.contracts.trial import check_before_training
 from genkit.data import ImageData
 from genkit.errors import UsageError
 from genkit.io.progress import Reporter
@@ -58,6 +59,8 @@ def train(
         data = load_data(registry, resolved.run)
         device = choose_device(resolved.run.device)
         precision = choose_precision(resolved.run.precision, device)
+        own = ranks.device(device)
+        check_before_training(spec, resolved, data, own, precision, ranks.count)
         model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
         record = RunRecord(
@@ -82,7 +85,6 @@ def train(
             directory.metrics_path.touch()
         directory = RunDir(Path(ranks.text(str(path))))  # all wait for the first
         reporter = reporter or Reporter()
-        own = ranks.device(device)
         context = RunContext(
             directory, record, options, data, own, precision, registry, reporter, ranks
         )
