@@ -114,9 +114,9 @@ def phases_are_well_formed(subject: Subject) -> Violations:
             yield f"{name!r} is in none; if nothing trains it, set its requires_grad to False"
 
 
-def losses_are_finite_scalars(subject: Subject) -> Violations:
-    """A loss must return a finite scalar with a gradient, and finite scalar tensors to log, and
-    must leave the batch's images and all gradients as they are.
+def losses_are_scalars(subject: Subject) -> Violations:
+    """A loss must return a scalar with a gradient, and scalar tensors to log, and must leave the
+    batch's images and all gradients as they are.
     """
     model, phases = subject.planned()
     batch = subject.batch()
@@ -133,14 +133,24 @@ def losses_are_finite_scalars(subject: Subject) -> Violations:
             if not isinstance(value, Tensor) or value.ndim:
                 what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 yield f"{name!r} of {phase.name!r} is {what}, not a scalar tensor"
-            if not value.isfinite():
-                yield f"{name!r} of {phase.name!r} is {value.item()}"
         if not loss.requires_grad:
             yield f"the loss of {phase.name!r} has no gradient{_why_none(phases, phase, batch)}"
         if not torch.equal(batch.images, before):
             yield f"{phase.name!r} changed the images in place"
         if any(parameter.grad is not None for parameter in model.parameters()):
             yield f"{phase.name!r} calls backward(), which the loop does, as it steps optimizers"
+
+
+def losses_are_finite(subject: Subject) -> Violations:
+    """A loss, and what it logs, must be finite."""
+    model, phases = subject.planned()
+    batch = subject.batch()
+    for phase in phases:
+        with others_frozen(model, phase):
+            loss, extras = phase.loss(batch)
+        for name, value in {"loss": loss, **extras}.items():
+            if not value.isfinite():
+                yield f"{name!r} of {phase.name!r} is {value.item()}"
 
 
 def noise_follows_from_the_step(subject: Subject) -> Violations:
@@ -207,4 +217,4 @@ BUILDING_CONTRACTS = (
     phases_are_well_formed,
     schedules_are_factors,
 )
-LOSS_CONTRACTS = (losses_are_finite_scalars, noise_follows_from_the_step)
+LOSS_CONTRACTS = (losses_are_scalars, noise_follows_from_the_step)

@@ -15,7 +15,12 @@ from genkit.config.options import check_trainer_options
 from genkit.config.resolve import resolve
 from genkit.config.validation import to_json, validate
 from genkit.contracts.contract import Violations, difference, white_squares
-from genkit.contracts.model import BUILDING_CONTRACTS, LOSS_CONTRACTS, parameters_of
+from genkit.contracts.model import (
+    BUILDING_CONTRACTS,
+    LOSS_CONTRACTS,
+    losses_are_finite,
+    parameters_of,
+)
 from genkit.errors import UsageError
 from genkit.model import Batch, Phase
 from genkit.sampling.draw import draw
@@ -184,6 +189,7 @@ TRAINING_CONTRACTS = (
     *BUILDING_CONTRACTS,
     labels_may_be_none,
     *LOSS_CONTRACTS,
+    losses_are_finite,
     state_is_plain,
     phases_change_only_their_own,
     training_lowers_the_loss,

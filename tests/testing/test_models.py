@@ -109,60 +109,58 @@ class NegativeRate(Toy):
         return [phase]
 
 
-@breaks(new.losses_are_finite_scalars, "'loss' of 'denoise' is (16,), not a scalar tensor")
+@breaks(new.losses_are_scalars, "'loss' of 'denoise' is (16,), not a scalar tensor")
 class LossPerPixel(Toy):
     def loss(self, batch):
         x = batch.images.flatten(1)
         return (self.layer(x) - x).square().mean(0), {}
 
 
-@breaks(new.losses_are_finite_scalars, "'loss' of 'denoise' is inf")
+@breaks(new.losses_are_finite, "'loss' of 'denoise' is inf")
 class InfiniteLoss(Toy):
     def loss(self, batch):
         return super().loss(batch)[0] / 0, {}
 
 
-@breaks(new.losses_are_finite_scalars, "'accuracy' of 'denoise' is float, not a scalar tensor")
+@breaks(new.losses_are_scalars, "'accuracy' of 'denoise' is float, not a scalar tensor")
 class LogsAFloat(Toy):
     def loss(self, batch):
         return super().loss(batch)[0], {"accuracy": 0.5}
 
 
-@breaks(new.losses_are_finite_scalars, "'denoise' returned Tensor, not (loss, extras)")
+@breaks(new.losses_are_scalars, "'denoise' returned Tensor, not (loss, extras)")
 class NoExtras(Toy):
     def loss(self, batch):
         return super().loss(batch)[0]
 
 
-@breaks(new.losses_are_finite_scalars, "returned extras of type list, not a mapping")
+@breaks(new.losses_are_scalars, "returned extras of type list, not a mapping")
 class ExtrasInAList(Toy):
     def loss(self, batch):
         return super().loss(batch)[0], []
 
 
-@breaks(new.losses_are_finite_scalars, "the loss of 'denoise' has no gradient")
+@breaks(new.losses_are_scalars, "the loss of 'denoise' has no gradient")
 class DetachedLoss(Toy):
     def loss(self, batch):
         return super().loss(batch)[0].detach(), {}
 
 
-@breaks(new.losses_are_finite_scalars, "'denoise' calls backward(), which the loop does")
+@breaks(new.losses_are_scalars, "'denoise' calls backward(), which the loop does")
 class StepsItself(Toy):
     def loss(self, batch):
         super().loss(batch)[0].backward()
         return super().loss(batch)
 
 
-@breaks(new.losses_are_finite_scalars, "'denoise' changed the images in place")
+@breaks(new.losses_are_scalars, "'denoise' changed the images in place")
 class NoiseInPlace(Toy):
     def loss(self, batch):
         batch.images.add_(0.1)
         return super().loss(batch)
 
 
-@breaks(
-    new.losses_are_finite_scalars, "left in batch.shared ('fakes') has none for what 'g' trains"
-)
+@breaks(new.losses_are_scalars, "left in batch.shared ('fakes') has none for what 'g' trains")
 class UsesDetachedFakes(Toy):
     """The generator's phase takes the fakes that the critic's phase has left."""
 
