@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from genkit.cli.check import check
 from genkit.cli.compare import compare, inspect
 from genkit.cli.data import data
 from genkit.cli.evaluate import evaluate
@@ -52,6 +53,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(new_plugin)
+app.command()(check)
 app.command("list")(list_)
 app.command()(info)
 app.command()(plugins)

@@ -41,7 +41,7 @@ from genkit.runs.build import build_model
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 
 OFF_SWITCH = "GENKIT_NO_CHECKS"
-COUNT = 2  # samples
+BATCH, COUNT = 8, 2  # images in a batch, at most, and samples
 UNIT_RANGE_MEAN = 0.35  # a new sigmoid gives about 0.5, a new tanh about 0 and both signs
 QUICK_SECONDS = 0.3  # a sampler that takes longer is not asked a second time
 
@@ -151,9 +151,10 @@ def check_before_training(
     """
     if is_switched_on(OFF_SWITCH):
         return
-    size = math.ceil(resolved.options.batch_size / resolved.run.accumulate / processes)
-    run, split = resolved.run, data.train
-    trial = Trial(spec, resolved.options, data.shape, split, run.seed, device, size)
+    run, options = resolved.run, resolved.options
+    part = math.ceil(options.batch_size / run.accumulate / processes)
+    batch = min(part, BATCH)
+    trial = Trial(spec, options, data.shape, data.train, run.seed, device, batch)
     try:
         with own_random_numbers(), autocast(device, precision):
             check(spec.name, TRIAL_CONTRACTS, trial)
