@@ -36,6 +36,7 @@ from genkit.testing.models import (
     TRAINING_CONTRACTS,
     odd_shapes_are_refused_or_work,
 )
+from genkit.testing.runs import runs_can_be_resumed
 from genkit.testing.samples import SAMPLE_CONTRACTS
 from genkit.testing.specs import PLUGIN_CONTRACTS, SPEC_CONTRACTS, find_loading, find_subject
 
@@ -113,6 +114,7 @@ def check_trainer(
         for fixture in taken:
             name = f"{spec.name} ({fixture.shape})"
             check(name, TRAINING_CONTRACTS + SAMPLE_CONTRACTS + CAPABILITY_CONTRACTS, fixture)
+        check(spec.name, (runs_can_be_resumed,), taken[0])
         check(spec.name, (odd_shapes_are_refused_or_work,), taken[0])
 
 

@@ -21,7 +21,7 @@ class Model(GenerativeModel):
         )
 
     def phases(self):
-        adam = torch.optim.Adam(self.parameters(), 1e-2)
+        adam = torch.optim.Adam(self.parameters(), 1e-3)
         return [Phase(name="a", loss=self.loss, optimizer=adam)]
 
     def loss(self, batch):
@@ -59,8 +59,8 @@ def lines_of(answer):
 
 def test_contracts_are_listed_one_on_a_line(command_lines, files):
     kept, broken = command_lines(
-        f"check two-layers --set width=2 --plugin {files}/two_layers.py",
-        f"check odd --set width=2 --plugin {files}/odd.py",
+        f"check two-layers --set width=16 --plugin {files}/two_layers.py",
+        f"check odd --set width=16 --plugin {files}/odd.py",
     )
     assert kept.code == 0, kept.out + kept.err
     assert all(line.startswith("kept: two-layers") for line in lines_of(kept)[1:])
