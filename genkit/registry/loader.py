@@ -148,8 +148,9 @@ def load_plugins() -> Plugins:
 
 
 def plugin_files() -> list[Path]:
-    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH."""
-    return [Path(p) for p in os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep) if p]
+    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH; each once."""
+    named = dict.fromkeys(os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep))
+    return [Path(name) for name in named if name]
 
 
 def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:

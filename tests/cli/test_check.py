@@ -1,5 +1,7 @@
 """`genkit check`: the test kit from the command line."""
 
+import re
+
 import pytest
 
 MODEL = """
@@ -57,13 +59,14 @@ def lines_of(answer):
     return answer.out.splitlines()
 
 
+@pytest.mark.slow
 def test_contracts_are_listed_one_on_a_line(command_lines, files):
     kept, broken = command_lines(
         f"check two-layers --set width=16 --plugin {files}/two_layers.py",
         f"check odd --set width=16 --plugin {files}/odd.py",
     )
     assert kept.code == 0, kept.out + kept.err
-    assert all(line.startswith("kept: two-layers") for line in lines_of(kept)[1:])
+    assert all(re.match("kept: two[-_]layers", line) for line in lines_of(kept))
     assert len(lines_of(kept)) > 40 and "two-layers keeps its contracts" in kept.err
     assert broken.code == 3 and "odd: 1 of 2 checks found a broken contract" in broken.err
     *before, last = lines_of(broken)
