@@ -327,12 +327,12 @@ def test_training_is_given_its_grids_and_watch(registry, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count, columns, rows", [(1, 1, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2)])
 def test_pictures_stand_at_most_four_in_a_row(tmp_path, count, columns, rows):
-    Image.new("RGB", (300, 300), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (700, 300), "red").save(tmp_path / "red.png")
     join_grids([(f"model {i}", tmp_path / "red.png") for i in range(count)], tmp_path / "all.png")
     with Image.open(tmp_path / "all.png") as image:
-        assert image.size == (columns * 312 + 12, rows * 348)
+        assert image.size == (columns * 712 + 12, rows * 348)
         reds = sum(n for n, colour in image.getcolors(1 << 20) if colour == (255, 0, 0))
-    assert reds == count * 300 * 300
+    assert reds == count * 700 * 300
 
 
 @pytest.mark.slow
