@@ -6,10 +6,11 @@ import atexit
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -26,7 +27,7 @@ from genkit.cli.resume import resume
 from genkit.cli.sample import sample
 from genkit.cli.streams import complain, complain_of_output, let_go, occupy_closed_streams
 from genkit.cli.train import TrainGroup
-from genkit.errors import GenkitError, UsageError, printable
+from genkit.errors import ChangedFile, GenkitError, UsageError, printable
 from genkit.io.machine import is_switched_on
 
 app = typer.Typer(
@@ -136,8 +137,24 @@ def leave(code: list[int]) -> None:
         os._exit(code[0])
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print genkit's own warnings in one line, and others as Python does."""
+    if issubclass(category, ChangedFile):
+        print(printable(f"Warning: {message}"), file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; an error of genkit's is one line on stderr."""
+    warnings.showwarning = show_warning
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -170,15 +169,6 @@ def noise_follows_from_the_step(subject: Subject) -> Violations:
             )
 
 
-def schedules_are_factors(subject: Subject) -> Violations:
-    """A schedule must give a finite factor of at least 0 for every step."""
-    for phase in subject.planned()[1]:
-        schedule = phase.schedule or float
-        for step in (0, 1, 1000):
-            if not 0 <= schedule(step) < math.inf:
-                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
-
-
 def parameters_of(phase: Phase) -> list[Tensor]:
     """The parameters of a phase's optimizer."""
     return [p for group in phase.optimizer.param_groups for p in group["params"]]
@@ -215,6 +205,5 @@ BUILDING_CONTRACTS = (
     parameters_are_float32,
     weights_follow_from_the_seed,
     phases_are_well_formed,
-    schedules_are_factors,
 )
 LOSS_CONTRACTS = (losses_are_scalars, noise_follows_from_the_step)

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genkit.compute.device import autocast, place
+from genkit.compute.device import autocast, is_out_of_memory, place
 from genkit.config.resolve import Resolved
 from genkit.contracts.contract import (
     PromiseBroken,
@@ -162,6 +162,6 @@ def check_before_training(
         cause = broken.__cause__
         if isinstance(cause, GenkitError) and not isinstance(cause, PluginError):
             raise cause from None  # the model's own message to its user
-        if isinstance(cause, MemoryError | torch.OutOfMemoryError):
+        if is_out_of_memory(cause):
             return  # the training will say it better
         raise PluginError(f"{broken}; {OFF_SWITCH}=1 trains all the same") from cause

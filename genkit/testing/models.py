@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from itertools import pairwise
@@ -83,6 +84,15 @@ def shape_is_refused_or_built(fixture: ModelFixture) -> Violations:
     """A shape that the model cannot take must be refused with a UsageError when it is built."""
     fixture.build()
     yield from ()
+
+
+def schedules_are_factors(fixture: ModelFixture) -> Violations:
+    """A schedule must give a finite factor of at least 0 for every step."""
+    for phase in fixture.planned()[1]:
+        schedule = phase.schedule or float
+        for step in (0, 1, 1000):
+            if not 0 <= schedule(step) < math.inf:
+                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
 
 
 def labels_may_be_none(fixture: ModelFixture) -> Violations:
@@ -187,6 +197,7 @@ CONFIG_CONTRACTS = (presets_are_valid, config_survives_files)
 TRAINING_CONTRACTS = (
     shape_is_refused_or_built,
     *BUILDING_CONTRACTS,
+    schedules_are_factors,
     labels_may_be_none,
     *LOSS_CONTRACTS,
     losses_are_finite,

@@ -101,7 +101,7 @@ class ForgetsAParameter(Toy):
         return phases
 
 
-@breaks(new.schedules_are_factors, "the schedule of 'denoise' gives -9.0 at step 1000")
+@breaks(models.schedules_are_factors, "the schedule of 'denoise' gives -9.0 at step 1000")
 class NegativeRate(Toy):
     def phases(self):
         (phase,) = super().phases()
