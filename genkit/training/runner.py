@@ -267,7 +267,7 @@ class Runner:
         column = monitor.column or "score"
         values = {"diversity": seen.diversity, column: seen.score}
         recorder.add_observation(now, {k: v for k, v in values.items() if v is not None})
-        if warning := monitor.collapse(seen, now.spent):
+        if warning := monitor.collapse(seen, now.spent) or monitor.pale(images):
             recorder.warn(now, warning)
         if seen.score is not None:
             self.reporter.score(column, seen.score)
