@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genkit.compute.seeds import seed_generators
 from genkit.contracts.contract import Violations, inside, seed_random
+from genkit.errors import plugin_code
 from genkit.model import Batch, GenerativeModel, Phase
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 
@@ -121,7 +122,7 @@ def losses_are_scalars(subject: Subject) -> Violations:
     batch = subject.batch()
     before = batch.images.clone()
     for phase in phases:
-        with others_frozen(model, phase):
+        with others_frozen(model, phase), plugin_code(f"the loss of phase {phase.name!r}"):
             answer = phase.loss(batch)
         if not isinstance(answer, tuple) or len(answer) != 2:
             yield f"{phase.name!r} returned {type(answer).__name__}, not (loss, extras)"

@@ -34,7 +34,7 @@ from genkit.contracts.images import (
 )
 from genkit.contracts.model import BUILDING_CONTRACTS, LOSS_CONTRACTS
 from genkit.data import ImageData, Split
-from genkit.errors import GenkitError, PluginError
+from genkit.errors import GenkitError, PluginError, plugin_code
 from genkit.io.machine import is_switched_on
 from genkit.model import Batch, GenerativeModel, Phase, to_unit_range
 from genkit.runs.build import build_model
@@ -74,7 +74,8 @@ class Trial:
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        return self._model.train().phases()
+        with plugin_code(f"{type(self._model).__name__}.phases()"):
+            return self._model.train().phases()
 
     def batch(self) -> Batch:
         """The first training images, (batch_size or fewer, C, H, W)."""
@@ -97,7 +98,7 @@ class Trial:
     def sample(self) -> Tensor:
         """Samples of always the same generator."""
         generator = torch.Generator(self.device).manual_seed(0)
-        with torch.no_grad():
+        with torch.no_grad(), plugin_code(f"{type(self._model).__name__}.sample()"):
             return self._model.eval().sample(COUNT, generator=generator)
 
 
@@ -157,11 +158,12 @@ def check_before_training(
     trial = Trial(spec, options, data.shape, data.train, run.seed, device, batch)
     try:
         with own_random_numbers(), autocast(device, precision):
+            trial.planned()
             check(spec.name, TRIAL_CONTRACTS, trial)
     except PromiseBroken as broken:
         cause = broken.__cause__
-        if isinstance(cause, GenkitError) and not isinstance(cause, PluginError):
-            raise cause from None  # the model's own message to its user
         if is_out_of_memory(cause):
             return  # the training will say it better
+        if isinstance(cause, GenkitError):  # a message of the model's, or a failure in its code
+            raise cause from cause.__cause__
         raise PluginError(f"{broken}; {OFF_SWITCH}=1 trains all the same") from cause

@@ -157,8 +157,8 @@ class Monitor:
             return None
         self._pale = True
         return (
-            "no pixel of the samples is darker than mid-grey, though most of the training images is "
-            "black: sample() seems to return values in [0, 1], where black is 0 and not -1"
+            "no pixel of the samples is darker than mid-grey, though most of the training images "
+            "is black: sample() seems to return values in [0, 1], where black is 0 and not -1"
         )
 
     def trouble(self, model: GenerativeModel, history: Mapping[str, Sequence[float]]) -> str | None:

@@ -112,7 +112,6 @@ MISTAKES = {
     "no generator": ({"sample": without_generator}, "give generator=generator to every draw"),
     "numpy's generator": ({"sample": by_numpy}, "numpy's global generator: draw all noise by"),
     "its own generator": ({"sample": by_own_generator}, "a second sample of the same generator"),
-    "no such argument": ({"sample": without_the_word}, "unexpected keyword argument 'generator'"),
     "bare loss": ({"loss": bare_loss}, "'denoise' returned Tensor, not (loss, extras)"),
     "loss per image": ({"loss": per_image}, "'loss' of 'denoise' is (8,), not a scalar tensor"),
     "floats to log": ({"loss": logs_floats}, "'accuracy' of 'denoise' is float, not a scalar"),
@@ -200,6 +199,25 @@ def test_message_of_the_model_to_its_user_stays_a_usage_error(monkeypatch, data)
 
     with pytest.raises(UsageError, match=r"^only images of 32 x 32$"):
         check_toy(monkeypatch, data, {"__init__": refuse})
+
+
+def raise_value_error(self, *arguments, **named):
+    raise ValueError("not today")
+
+
+@pytest.mark.parametrize(
+    "methods, message",
+    [
+        ({"sample": without_the_word}, "Model.sample() failed: TypeError: without_the_word() got"),
+        ({"loss": raise_value_error}, "the loss of phase 'denoise' failed: ValueError: not today"),
+        ({"phases": raise_value_error}, "Model.phases() failed: ValueError: not today"),
+        ({"__init__": raise_value_error}, "toy: building the model for images of 1 x 8 x 8 failed"),
+    ],
+)
+def test_failure_of_the_models_code_is_said_as_such(monkeypatch, data, methods, message):
+    with pytest.raises(PluginError) as caught:
+        check_toy(monkeypatch, data, methods)
+    assert str(caught.value).startswith(message)
 
 
 def test_slow_sampler_is_asked_once(monkeypatch, data):
