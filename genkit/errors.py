@@ -51,6 +51,10 @@ class Interrupted(GenkitError):
         self.exit_code = 128 + number
 
 
+class ChangedFile(UserWarning):
+    """A model's file is not the one that a run was trained with."""
+
+
 def printable(text: object) -> str:
     """The text on one line, with escapes for what a terminal would not show but act on: line
     breaks, control characters, marks that change the direction of writing."""

@@ -13,14 +13,6 @@ import pytest
 
 if TYPE_CHECKING:
     from genkit.registry.catalogue import Registry
-    from genkit.registry.plugin import Plugin
-
-CHECKS = {
-    "check_trainer": "trainers",
-    "check_dataset": "datasets",
-    "check_metric": "metrics",
-    "check_features": "features",
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,15 +41,17 @@ class Checks(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         from genkit.errors import GenkitError
         from genkit.registry.catalogue import load_registry
+        from genkit.registry.checks import checks_of, find_plugins
 
         try:
             registry = load_registry(strict=False)
-            named = [p for name in self.config.getoption("genkit") for p in _find(registry, name)]
+            given = self.config.getoption("genkit")
+            named = [plugin for name in given for plugin in find_plugins(registry, name)]
             tables = _read_tables(self.config, registry)
         except GenkitError as error:
-            raise self.CollectError(str(error)) from None
+            raise self.CollectError(f"--genkit: {error}") from None
         for plugin in {id(plugin): plugin for plugin in named}.values():
-            for check, name in _checks_of(registry, plugin):
+            for check, name in checks_of(registry, plugin):
                 item = Check.from_parent(self, name=f"{check}[{name}]")
                 item.call = (check, name, tables.get(check, {}).get(name, {}))
                 item.add_marker("genkit")
@@ -73,8 +67,8 @@ class Check(pytest.Item):
         from inspect import signature
 
         from genkit import testing
+        from genkit.contracts.contract import frames_of_plugin
         from genkit.errors import GenkitError
-        from genkit.testing.contract import frames_of_plugin
 
         name, subject, arguments = self.call
         check = getattr(testing, name)
@@ -90,28 +84,6 @@ class Check(pytest.Item):
         return "genkit", None, self.name
 
 
-def _find(registry: Registry, name: str) -> list[Plugin]:
-    """The plugins of a distribution, or those of that entry point; UsageError if there are none."""
-    from genkit.config.validation import suggest
-    from genkit.errors import UsageError
-
-    plugins, name = registry.plugins.plugins, name.lower().replace("_", "-")
-    found = [p for p in plugins if name in (p.name, p.distribution.lower().replace("_", "-"))]
-    if not found:
-        known = {known for p in plugins for known in (p.name, p.distribution)}
-        raise UsageError(f"--genkit {name}: no such plugin is installed.{suggest(name, known)}")
-    return found
-
-
-def _checks_of(registry: Registry, plugin: Plugin) -> Iterator[tuple[str, str]]:
-    """The checks of a plugin and of what it provides, each with the name of its subject."""
-    yield "check_plugin", plugin.name
-    for check, kind in CHECKS.items():
-        catalogue = getattr(registry, kind)
-        yield from ((check, name) for name, one in catalogue.items() if one.plugin is plugin)
-        yield from ((check, name) for name, all_ in catalogue.contested.items() if plugin in all_)
-
-
 def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
     """Arguments by check and name, from the tables [tool.genkit.CHECK.NAME] of pyproject.toml;
     UsageError for a table of something that is not installed."""
@@ -119,6 +91,7 @@ def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[st
 
     from genkit.config.validation import suggest
     from genkit.errors import UsageError
+    from genkit.registry.checks import CHECKS
 
     path = config.rootpath / "pyproject.toml"
     content = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

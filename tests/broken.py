@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from genkit.contracts.contract import statement
 from genkit.model import GenerativeModel, LogLikelihood, Phase
 from genkit.specs import TrainerSpec
 from genkit.testing import PromiseBroken, check_trainer
-from genkit.testing.contract import statement
 
 SHAPE = (1, 4, 4)
 

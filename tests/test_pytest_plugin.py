@@ -11,7 +11,7 @@ import pytest
 from command_lines import install_plugin, trainer_source
 
 from genkit import testing
-from genkit.pytest_plugin import CHECKS
+from genkit.registry.checks import CHECKS
 
 pytest_plugins = "pytester"
 INSTALLED = entry_points(group="pytest11", name="genkit")
@@ -172,7 +172,7 @@ def test_processes_of_xdist_share_the_checks(run):
 @pytest.mark.parametrize(
     "option, table, message",
     [
-        ("shapse", "", "--genkit shapse: no such plugin is installed. Did you mean 'shapes'?"),
+        ("shapse", "", "--genkit: there is no plugin named 'shapse'. Did you mean 'shapes'?"),
         ("shapes", "[tool.genkit.check_datset.dots]", "Did you mean 'check_dataset'?"),
         ("shapes", "[tool.genkit.check_dataset.dts]", "Did you mean 'dots'?"),
     ],
@@ -182,6 +182,17 @@ def test_name_that_is_not_there_ends_the_session(run, pytester, option, table, m
     code, out = run("--genkit", option)
     assert code == pytest.ExitCode.INTERRUPTED
     assert message in out and "Traceback" not in out and "passed" not in out
+
+
+@pytest.mark.parametrize("name", ["my_shapes", "my-shapes", "My_Shapes"])
+def test_file_is_a_plugin_by_its_own_name(run, pytester, monkeypatch, name):
+    path = pytester.path / "my_shapes.py"
+    path.write_text(SHAPES.replace("stranger_shapes", "my_shapes").replace('"area"', '"size"'))
+    monkeypatch.setenv("GENKIT_PLUGINS", str(path))
+    monkeypatch.setenv("GENKIT_DISABLE_PLUGINS", "shapes")
+    code, out = run("--co", "-q", "--genkit", name, "-m", "genkit")
+    assert code == 0 and "genkit::check_plugin[my_shapes]" in out
+    assert "genkit::check_dataset[dots]" in out
 
 
 @pytest.mark.slow

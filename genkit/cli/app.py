@@ -6,13 +6,15 @@ import atexit
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
+from genkit.cli.check import check
 from genkit.cli.compare import compare, inspect
 from genkit.cli.data import data
 from genkit.cli.evaluate import evaluate
@@ -31,7 +33,7 @@ from genkit.cli.streams import (
     occupy_closed_streams,
 )
 from genkit.cli.train import TrainGroup
-from genkit.errors import GenkitError, UsageError, printable, reason_of
+from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
 
 app = typer.Typer(
@@ -58,6 +60,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(new_plugin)
+app.command()(check)
 app.command("list")(list_)
 app.command()(info)
 app.command()(plugins)
@@ -140,11 +143,27 @@ def leave(code: list[int]) -> None:
         os._exit(code[0])
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print genkit's own warnings in one line, and others as Python does."""
+    if issubclass(category, ChangedFile):
+        print(printable(f"Warning: {message}"), file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; an error of genkit's is one line on stderr."""
     if not is_folder_there():  # libraries end the process, or blame something else
         complain("the current folder is gone; change to another one")
         return UsageError.exit_code
+    warnings.showwarning = show_warning
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)

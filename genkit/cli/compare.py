@@ -62,6 +62,12 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
     ] = None,
+    grids: Annotated[
+        int | None, typer.Option(min=0, help="of each training, as in genkit train")
+    ] = None,
+    watch: Annotated[
+        int | None, typer.Option(min=0, help="of each training, as in genkit train")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for all results; must be new")] = None,
     cards: Cards = False,
     json: JSONPath = None,
@@ -87,6 +93,8 @@ def compare(
         device=device,
         precision=precision,
         workers=workers,
+        grids=grids,
+        watch=watch,
     )
     comparison = run_comparison(models, options, registry(), out)
     if json != "-":
@@ -99,8 +107,11 @@ def compare(
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)
-    if all(row.error for row in comparison.ranking.models):
+    failed = [row.name for row in comparison.ranking.models if row.error]
+    if len(failed) == len(comparison.ranking.models):
         raise GenkitError("all models failed; the table says why")
+    if failed:
+        raise GenkitError(f"{', '.join(failed)} failed; the table says why")
 
 
 def inspect(

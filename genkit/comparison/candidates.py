@@ -17,6 +17,7 @@ from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
 from genkit.report.rows import CALIBRATION, DataFacts
 
+WATCHING = 0.2  # of the time of a training goes into its grids, at most
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
 
 
@@ -96,7 +97,11 @@ def choose_presets(
             raise UsageError(f"--set: {spec.name} has no option {unknown[0]!r}.{hint}")
         # Not every plugin has a quick preset.
         own = preset if options.preset or preset in spec.presets else candidate.preset
-        resolve(spec, preset=own, given=given)
+        try:
+            resolve(spec, preset=own, given=given)
+        except UsageError as error:
+            text = str(error).removeprefix("--")
+            raise UsageError(f"--set {spec.name}.{text}" if given else text) from None
         chosen.append(replace(candidate, preset=own))
     return chosen
 
@@ -153,8 +158,11 @@ def announce(
     if budget.unit == "seconds":
         rounds = math.ceil(len(new) / workers)
         scoring = math.ceil((len(candidates) + 1) / workers) * (START_SECONDS + SCORE_SECONDS)
-        minutes = max(round((rounds * budget.amount + scoring) / 60), 1)
+        watching = 0 if options.grids == 0 and options.watch == 0 else WATCHING
+        seconds = rounds * (START_SECONDS + budget.amount * (1 + watching)) + scoring
+        minutes = max(round(seconds / 60), 1)
         about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
+        about += ", more for models that sample slowly"
         lines.append(f"Then {scores}: {about}. Results go to {out}.")
     else:
         lines.append(f"Then {scores}. Results go to {out}.")

@@ -56,6 +56,7 @@ from genkit.report.rows import (
 from genkit.report.tables import print_ranking, to_markdown
 
 Rows = list[ScoreRow]
+UNSCORED = "the comparison was interrupted before it was scored"
 CALIBRATED = "real, copy and noise"  # title of their scoring
 
 
@@ -131,7 +132,7 @@ def compare(
         ) from None
     write_atomic(out / "real.png", real)
     processes = ProcessPool(console, facts.notes, facts.devices)
-    rows, calibration = _run_all(processes, candidates, options, workers)
+    rows, calibration, interruption = _run_all(processes, candidates, options, workers)
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.error:
             with _failures_said(console):
@@ -144,6 +145,16 @@ def compare(
         _join_grids(candidates, out)
     for folder in [*(Path(str(row.run)) for row in rows if not row.error), out]:
         refresh_page(folder, registry)
+    if interruption:
+        scored = sum(not row.error for row in rows)
+        console.print(
+            f"Interrupted: {scored} of {len(rows)} trainings are scored and kept; to see them: "
+            f"genkit report {out}; to continue one: genkit resume {out}/NAME",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise interruption
     return Comparison(out, ranking, facts.features)
 
 
@@ -170,8 +181,9 @@ def _inspect(options: CompareOptions, folder: Path) -> DataFacts:
 
 def _run_all(
     processes: ProcessPool, candidates: Sequence[Candidate], options: CompareOptions, workers: int
-) -> tuple[Rows, Rows]:
-    """Train and score all candidates, some at a time: their rows and the calibration rows."""
+) -> tuple[Rows, Rows, BaseException | None]:
+    """Train and score all candidates, some at a time: their rows, the calibration rows and, if it
+    was interrupted, by what. Then the rows that are not there yet say so."""
     with processes, signals_raised(), ThreadPoolExecutor(workers) as threads:
         calibration = [] if options.features == "none" else [CALIBRATED]
         processes.expect([*calibration, *(candidate.title for candidate in candidates)])
@@ -182,11 +194,28 @@ def _run_all(
             for candidate in candidates
         ]
         try:
-            return [future.result() for future in futures], calibrated.result()
-        except BaseException:
+            return [future.result() for future in futures], calibrated.result(), None
+        except BaseException as error:
             processes.end()
             threads.shutdown(wait=True, cancel_futures=True)
-            raise
+            rows = [
+                _kept(future) or [_unscored(candidate)]
+                for future, candidate in zip(futures, candidates, strict=True)
+            ]
+            return [row for (row,) in rows], _kept(calibrated) or [], error
+
+
+def _kept(future: Future[ScoreRow] | Future[Rows]) -> Rows:
+    """What a scoring that was ended has found: its rows without errors."""
+    if not future.done() or future.cancelled() or future.exception():
+        return []
+    found = future.result()
+    rows = found if isinstance(found, list) else [found]
+    return [row for row in rows if not row.error]
+
+
+def _unscored(candidate: Candidate) -> ScoreRow:
+    return ScoreRow(name=candidate.name, run=str(candidate.run), error=UNSCORED)
 
 
 def _calibrate(processes: ProcessPool, options: CompareOptions) -> Rows:
@@ -211,13 +240,16 @@ def _train_and_score(
             command = ["train", candidate.name, *options.data_arguments()]
             command += ["--preset", candidate.preset, "--budget", options.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
-            command += ["--precision", options.precision, "--run-dir", str(candidate.run)]
+            command += ["--precision", options.precision, *options.watching_arguments()]
+            command += ["--run-dir", str(candidate.run)]
             for option, value in options.given(candidate.name).items():
                 command.append(f"--{option.replace('_', '-')}={value}")
             processes.run(command, candidate.title, "training")
         calibrated.result()
         row = _score(processes, [str(candidate.run)], candidate.title, options)[0]
     except GenkitError as error:
+        if not processes.ended:
+            processes.say(f"{candidate.title} failed: {error}")
         return ScoreRow(name=candidate.name, run=str(candidate.run), error=str(error))
     return row.model_copy(update={"name": candidate.name, "run": str(candidate.run)})
 

@@ -30,6 +30,8 @@ class CompareOptions:
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
+    grids: int | None = None
+    watch: int | None = None
 
     def with_data(self, recorded: Mapping[str, Any] | None, registry: Registry) -> CompareOptions:
         """The same options with the data named: as given, else as a run recorded it, else the
@@ -69,6 +71,11 @@ class CompareOptions:
         for pair in self.data_option:
             arguments += ["--data-option", pair]
         return arguments
+
+    def watching_arguments(self) -> list[str]:
+        """What is looked at while models train, as arguments of `genkit train`."""
+        given = (("--grids", self.grids), ("--watch", self.watch))
+        return [word for name, value in given if value is not None for word in (name, str(value))]
 
     def feature_arguments(self) -> list[str]:
         """The options of data, features and device as arguments of a command."""

@@ -118,7 +118,7 @@ class ProcessPool:
         if code != 0:
             raise GenkitError(words or f"the process ended with code {code}")
         if not self.live:
-            self._line(f"{whole}: done")
+            self.say(f"{whole}: done")
 
     def _follow(self, process: subprocess.Popen[str], title: str, part: str) -> None:
         """Show what a process reports, until its output ends."""
@@ -126,7 +126,7 @@ class ProcessPool:
         for line in process.stdout or ():
             event = read_event(line)
             if isinstance(event, Message) and event.message not in self.reported:
-                self._line(f"{whole}: {event.message}")
+                self.say(f"{whole}: {event.message}")
             if isinstance(event, ProgressState):
                 share = min(event.fraction, 1.0)
                 if event.score:
@@ -134,7 +134,8 @@ class ProcessPool:
                 show_state(self.bars, self.tasks[title], event, part)
                 if not self.live and (share - shown >= 0.25 or share < shown):  # a few lines each
                     shown = share
-                    self._line(f"{whole}: {in_a_line(event)}")
+                    self.say(f"{whole}: {in_a_line(event)}")
 
-    def _line(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

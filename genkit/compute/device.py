@@ -90,3 +90,11 @@ def check_compiler(device: torch.device) -> None:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    while error and not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
+        error = error.__cause__
+    return error is not None

@@ -67,6 +67,9 @@ class Provenance(Record):
 
     genkit: str | None = Field(None, description="version of genkit")
     plugin: str | None = Field(None, description="distribution and version the model comes from")
+    plugin_hash: str | None = Field(
+        None, description="SHA-256 of the model's file, if it comes from a file"
+    )
     torch: str | None = Field(None, description="version of PyTorch")
     python: str | None = Field(None, description="version of Python")
     versions: dict[str, str] = Field(

@@ -6,6 +6,7 @@ gets it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from genkit.config.options import check_trainer_options
 from genkit.config.validation import suggest
-from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.errors import ChangedFile, CheckpointError, PluginError, UsageError
 from genkit.io.machine import is_switched_on
 from genkit.io.run_records import RunRecord
 from genkit.registry.loader import Plugins, load_plugins
@@ -154,16 +155,25 @@ class Registry:
 
     @contextmanager
     def as_made(self, record: RunRecord) -> Iterator[None]:
-        """Add the plugin's versions to errors about a run, if another version made the run."""
+        """Add the plugin's versions to errors about a run, if another version made the run. Warn of
+        a file that is not the one that the run was trained with."""
+        then, plugin = record.provenance, self.trainers[record.model].plugin
+        if then.plugin_hash and plugin.file_hash not in (None, then.plugin_hash):
+            warnings.warn(
+                f"{plugin.distribution} is not the file that the run was trained with: its SHA-256 "
+                f"is {str(plugin.file_hash)[:12]}, recorded is {then.plugin_hash[:12]}",
+                ChangedFile,
+                stacklevel=3,
+            )
         try:
             yield
         except (UsageError, CheckpointError) as error:
-            then = record.provenance.plugin
-            plugin = self.trainers[record.model].plugin
             now = f"{plugin.distribution} {plugin.version}"
-            if then in (None, now):
+            if then.plugin in (None, now):
                 raise
-            raise type(error)(f"{error}; it was made with {then}, and {now} is here") from error
+            raise type(error)(
+                f"{error}; it was made with {then.plugin}, and {now} is here"
+            ) from error
 
     def _check_names(self, offered: list[tuple[Catalogue[Any], Spec]]) -> None:
         """Raise PluginError for a name that is built in or provided twice, and for a score column

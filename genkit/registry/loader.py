@@ -148,8 +148,9 @@ def load_plugins() -> Plugins:
 
 
 def plugin_files() -> list[Path]:
-    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH."""
-    return [Path(p) for p in os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep) if p]
+    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH; each once."""
+    named = dict.fromkeys(os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep))
+    return [Path(name) for name in named if name]
 
 
 def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
@@ -173,7 +174,11 @@ def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a Python file as a module of the same name, so that a target can be "mine:Model"."""
+    """Import a Python file as a module of the same name, so that a target can be "mine:Model".
+
+    It can import the files beside it: its folder is added to sys.path, behind all that is
+    installed.
+    """
     name = path.stem
     if not name.isidentifier():
         raise PluginError(f"{path.name} cannot be imported: name it with letters, digits and _")
@@ -186,6 +191,8 @@ def _import_file(path: Path) -> ModuleType:
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +36,15 @@ class Plugin:
     @property
     def built_in(self) -> bool:
         return self.distribution == DISTRIBUTION
+
+    @property
+    def file_hash(self) -> str | None:
+        """The SHA-256 of the file that it consists of; None for an installed package."""
+        if self.version != "file":
+            return None
+        with suppress(OSError):
+            return hashlib.sha256(Path(self.distribution).read_bytes()).hexdigest()
+        return None
 
     def fail(self, error: BaseException) -> None:
         """Record what went wrong; the first reason stays."""

@@ -54,6 +54,8 @@ def model_card(
     ranking: Ranking | None,
     features: str | None,
     network: Facts | None,
+    *,
+    follows_labels: bool = False,
 ) -> str:
     """README.md of an exported model.
 
@@ -64,6 +66,7 @@ def model_card(
         ranking: the model's scores and the calibration rows'; None if it was not evaluated.
         features: name of the features behind them.
         network: `genkit.runs.onnx.Network.facts`, if there is one.
+        follows_labels: the model is class-conditional.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -81,6 +84,7 @@ def model_card(
         config["training"],
         config["data"].get("classes"),
     )
+    kind = "class-conditional-image-generation" if follows_labels else "image-generation"
     seconds, (distribution, version) = training.get("seconds"), plugin
     file = distribution if version == "file" else None
     own = ranking.models if ranking else []
@@ -88,7 +92,8 @@ def model_card(
         config=config,
         data=config["data"],
         training=training,
-        tags=Markdown(json.dumps(["genkit", "image-generation", config["model"]])),  # JSON is YAML
+        tags=Markdown(json.dumps(["genkit", kind, config["model"]])),  # JSON is YAML
+        follows_labels=follows_labels,
         summary=summary,
         size=f"{'grey' if shape['channels'] == 1 else 'RGB'} images of "
         f"{shape['height']} x {shape['width']} pixels",

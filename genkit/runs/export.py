@@ -24,6 +24,7 @@ from genkit.runs import checkpoint
 from genkit.runs.build import count_parameters
 from genkit.runs.onnx import export_network
 from genkit.runs.run import Run
+from genkit.sampling.draw import draw_classes
 
 # An absolute path in a text, and all that follows it: below a home, on a drive, or neither.
 _PATH = re.compile(r"(^|[\s:=,;'\"(\[])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?![/\s]).*", re.DOTALL)
@@ -64,6 +65,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
         ranking,
         features,
         network.facts() if network else None,
+        follows_labels=_follows_labels(run),
     )
     files = {"samples.png": picture.getvalue()}
     if network:
@@ -79,6 +81,15 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
         "scores": ranking.rows[0].scores if ranking else None,
         "onnx": network.facts() if network else None,
     }
+
+
+def _follows_labels(run: Run) -> bool:
+    """Whether samples can be drawn of a class."""
+    try:
+        draw_classes(run.model, [0], 1)
+    except UsageError:
+        return False
+    return True
 
 
 def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:

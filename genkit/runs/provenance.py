@@ -37,6 +37,7 @@ def describe_origin(registry: Registry, model: str) -> Provenance:
     found = Provenance(
         genkit=__version__,
         plugin=f"{plugin.distribution} {plugin.version}",
+        plugin_hash=plugin.file_hash,
         torch=torch.__version__,
         python=platform.python_version(),
         versions=recorded_versions(specs),

@@ -1,5 +1,6 @@
 """The test kit for plugin authors: a function for each kind of plugin."""
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.testing.checks import (
     check_dataset,
     check_features,
@@ -8,7 +9,6 @@ from genkit.testing.checks import (
     check_plugin,
     check_trainer,
 )
-from genkit.testing.contract import PromiseBroken
 
 __all__ = [
     "PromiseBroken",

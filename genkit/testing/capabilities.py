@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from genkit.contracts.contract import Violations, difference, drawn_from, random_states, seed_random
+from genkit.contracts.images import REMEDIES, REMEDY, SLACK, image_violations
 from genkit.sampling.completion import known_half
-from genkit.testing.contract import Violations, difference, drawn_from, random_states, seed_random
 from genkit.testing.fixture import ModelFixture
-from genkit.testing.samples import REMEDIES, REMEDY, SLACK, image_violations
 
 __tracebackhide__ = True
 
@@ -37,7 +37,7 @@ def samples_are_decoded_latents(fixture: ModelFixture) -> Violations:
         if whose := drawn_from(before):
             yield f"decode_latents() drew from {whose}'s global generator"
         samples = model.sample(n, generator=torch.Generator().manual_seed(0))
-    yield from image_violations(images, n, fixture, "decode_latents()")
+    yield from image_violations(images, n, fixture.shape, "decode_latents()")
     if differs := difference(images, samples, "an image"):
         yield f"{differs} from the sample"
 
@@ -61,7 +61,7 @@ def completions_keep_what_is_known(fixture: ModelFixture) -> Violations:
         if whose := drawn_from(before):
             yield f"it drew from {whose}'s global generator{REMEDIES.get(whose, REMEDY)}"
         answers.append(answer)
-    yield from image_violations(answers[0], 5, fixture, "complete()")
+    yield from image_violations(answers[0], 5, fixture.shape, "complete()")
     gap = ((answers[0] - images) * known).abs().max().item()
     if gap > SLACK:
         yield f"known pixels differ by up to {gap:.4g}"

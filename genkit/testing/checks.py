@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from genkit.compute.device import cpu_threads
 from genkit.config.validation import validate
+from genkit.contracts.contract import PromiseBroken, check, own_random_numbers, white_squares
 from genkit.data import Split
 from genkit.errors import UsageError
 from genkit.specs import (
@@ -33,7 +34,6 @@ from genkit.specs import (
 )
 from genkit.testing import exactness
 from genkit.testing.capabilities import CAPABILITY_CONTRACTS
-from genkit.testing.contract import PromiseBroken, check, own_random_numbers, white_squares
 from genkit.testing.datasets import DATASET_CONTRACTS, Opening
 from genkit.testing.features import FEATURE_CONTRACTS, Extraction, own_cache
 from genkit.testing.fixture import ModelFixture
@@ -44,6 +44,7 @@ from genkit.testing.models import (
     TRAINING_CONTRACTS,
     odd_shapes_are_refused_or_work,
 )
+from genkit.testing.runs import runs_can_be_resumed
 from genkit.testing.samples import SAMPLE_CONTRACTS
 from genkit.testing.specs import PLUGIN_CONTRACTS, SPEC_CONTRACTS, find_loading, find_subject
 
@@ -122,6 +123,7 @@ def check_trainer(
         for fixture in taken:
             name = f"{spec.name} ({fixture.shape})"
             check(name, TRAINING_CONTRACTS + SAMPLE_CONTRACTS + CAPABILITY_CONTRACTS, fixture)
+        check(spec.name, (runs_can_be_resumed,), taken[0])
         check(spec.name, (odd_shapes_are_refused_or_work,), taken[0])
         _prove_likelihood(spec, config)
 

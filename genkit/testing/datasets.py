@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from genkit.contracts.contract import Violations, seed_random
 from genkit.data import ImageData, Split
 from genkit.data.datasets import open_data
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
 from genkit.specs import DatasetSpec
-from genkit.testing.contract import Violations, seed_random
 
 __tracebackhide__ = True
 

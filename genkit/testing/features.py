@@ -13,11 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genkit.data import ImageData, Split
-from genkit.errors import UsageError
-from genkit.features import FeatureExtractor, extract
-from genkit.specs import Config, FeaturesSpec, ImageShape
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
     Violations,
     difference,
@@ -26,6 +22,10 @@ from genkit.testing.contract import (
     random_states,
     seed_random,
 )
+from genkit.data import ImageData, Split
+from genkit.errors import UsageError
+from genkit.features import FeatureExtractor, extract
+from genkit.specs import Config, FeaturesSpec, ImageShape
 
 __tracebackhide__ = True
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import place
+from genkit.contracts.contract import CLASSES, seed_random
 from genkit.data import Split
-from genkit.model import GenerativeModel, to_unit_range
+from genkit.model import Batch, GenerativeModel, Phase, to_unit_range
 from genkit.runs.build import build_model
 from genkit.runs.tree import pack, unpack
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing.contract import CLASSES, seed_random
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
@@ -50,6 +50,16 @@ class ModelFixture:
         stream = Stream(split, batch_size=self.config.batch_size, seed=0, device=CPU)
         half_life = self.config.ema_half_life or 1000
         return Loop(model, stream, seed=0, precision=precision, ema_half_life=half_life)
+
+    def planned(self) -> tuple[GenerativeModel, list[Phase]]:
+        """A new model and its phases."""
+        model = self.build()
+        return model, model.phases()
+
+    def batch(self) -> Batch:
+        """The first batch of the training."""
+        split = Split(self.split.images)
+        return Stream(split, batch_size=self.config.batch_size, seed=0, device=CPU).batch(0)
 
     @cached_property
     def trained(self) -> Loop:

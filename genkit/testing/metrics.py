@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.features import FeatureExtractor, ImageSet
-from genkit.metrics import Estimate, Reference
-from genkit.specs import Config, ImageShape, MetricSpec
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
     Violations,
     difference,
@@ -23,6 +20,9 @@ from genkit.testing.contract import (
     random_states,
     seed_random,
 )
+from genkit.features import FeatureExtractor, ImageSet
+from genkit.metrics import Estimate, Reference
+from genkit.specs import Config, ImageShape, MetricSpec
 
 __tracebackhide__ = True
 

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from genkit.evaluation.likelihood import measure_likelihood
-from genkit.model import LogLikelihood
-from genkit.runs import checkpoint
-from genkit.sampling.completion import known_half
-from genkit.sampling.draw import draw
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
     Violations,
     difference,
@@ -24,30 +18,36 @@ from genkit.testing.contract import (
     seed_random,
     unsaved,
 )
+from genkit.contracts.images import (
+    REMEDIES,
+    REMEDY,
+    SLACK,
+    image_violations,
+    unit_range_violations,
+)
+from genkit.evaluation.likelihood import measure_likelihood
+from genkit.model import LogLikelihood
+from genkit.runs import checkpoint
+from genkit.sampling.completion import known_half
+from genkit.sampling.draw import draw
 from genkit.testing.fixture import LEARNING_STEPS, ModelFixture, reread, run
 
 __tracebackhide__ = True
 
-SLACK = 1e-3  # beyond [-1, 1]; it disappears when samples are rounded to bytes
 DRAWS = 3  # log-weights per image
-MOSTLY_BLACK = 100  # images with a mean level below this are mostly black
-REMEDY = ": draw all noise by torch with generator=generator"
-REMEDIES = {"torch": ": give generator=generator to every draw, and turn dropout off in eval()"}
 
 
 def samples_are_images(fixture: ModelFixture) -> Violations:
     """Samples must be finite floats in [-1, 1], (n, C, H, W), for any n and without labels."""
     for n in (1, 5):
-        yield from image_violations(fixture.sample(n), n, fixture, f"sample({n})")
+        yield from image_violations(fixture.sample(n), n, fixture.shape, f"sample({n})")
 
 
 def black_is_minus_one(fixture: ModelFixture) -> Violations:
     """Black must be -1 in samples, not 0: where most of the training images is black, some of a
     sample must be below 0.
     """
-    images = fixture.sample(8)
-    if fixture.split.images.mean() < MOSTLY_BLACK and images.min() >= 0:
-        yield f"8 samples go from {images.min():.4g} to {images.max():.4g}"
+    yield from unit_range_violations(fixture.sample(8), fixture.split)
 
 
 def samples_follow_from_the_generator(fixture: ModelFixture) -> Violations:
@@ -92,7 +92,9 @@ def labels_are_optional(fixture: ModelFixture) -> Violations:
         with torch.no_grad():
             images = model.sample(len(CLASSES), labels, generator=generator)
         given = "None" if labels is None else "0 to 3"
-        yield from image_violations(images, len(CLASSES), fixture, f"with labels {given}, sample()")
+        yield from image_violations(
+            images, len(CLASSES), fixture.shape, f"with labels {given}, sample()"
+        )
 
 
 def training_follows_from_the_seed(fixture: ModelFixture) -> Violations:
@@ -201,22 +203,7 @@ def reconstructions_are_images(fixture: ModelFixture) -> Violations:
     with torch.no_grad():
         again = fixture.trained.average.eval().reconstruct(fixture.images(5))
     if again is not None:
-        yield from image_violations(again, 5, fixture, "reconstruct()")
-
-
-def image_violations(images: Any, n: int, fixture: ModelFixture, source: str) -> Violations:
-    """Why something is not n images, (n, C, H, W) float in [-1, 1], of the fixture's shape."""
-    shape = (n, fixture.shape.channels, fixture.shape.height, fixture.shape.width)
-    if not isinstance(images, Tensor):
-        yield f"{source} gave {type(images).__name__}"
-    if tuple(images.shape) != shape:
-        yield f"{source} gave {tuple(images.shape)}, not {shape}"
-    if not images.is_floating_point():
-        yield f"{source} gave {images.dtype}"
-    if not images.isfinite().all():
-        yield f"{source} gave values that are not finite"
-    if images.abs().max() > 1 + SLACK:
-        yield f"{source} gave values from {images.min():.4g} to {images.max():.4g}"
+        yield from image_violations(again, 5, fixture.shape, "reconstruct()")
 
 
 def _likelihood_violations(answer: Any, shape: tuple[int, ...]) -> Violations:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from genkit.config.validation import suggest
+from genkit.contracts.contract import Violations
 from genkit.errors import UsageError
 from genkit.hookspecs import hookimpl
 from genkit.registry.catalogue import Catalogue, Registry, load_registry
@@ -18,7 +19,6 @@ from genkit.registry.entry_points import GROUP
 from genkit.registry.loader import Plugins
 from genkit.registry.plugin import Plugin
 from genkit.specs import Spec
-from genkit.testing.contract import Violations
 
 __tracebackhide__ = True
 

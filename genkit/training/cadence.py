@@ -6,6 +6,9 @@ import time
 
 from genkit.training.context import Moment
 
+WATCHING_SHARE = 0.2  # of the time trained goes into samples at most
+FREE_SECONDS = 30.0  # which they may take in any case
+
 
 class LogCadence:
     """A line of the log each `every` steps, counted from the run's first step."""
@@ -60,3 +63,24 @@ class CheckpointCadence:
     def restart(self) -> None:
         """Count from now on."""
         self._last = time.monotonic()
+
+
+class WatchingTime:
+    """Holds what samples cost while a model trains to a share of the time trained: first fewer are
+    drawn, then none."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._each = 0.0  # seconds for an image, when samples were drawn last
+
+    def affordable(self, wanted: int, fewest: int, trained: float) -> int:
+        """How many of the images wanted can be drawn after so many seconds of training: at least
+        the fewest, or 0."""
+        left = max(WATCHING_SHARE * trained, FREE_SECONDS) - self._spent
+        count = wanted if self._each * wanted <= left else int(left / self._each)
+        return count if count >= fewest else 0
+
+    def add(self, count: int, seconds: float) -> None:
+        """Note what it cost to draw images and to look at them."""
+        self._spent += seconds
+        self._each = seconds / count

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genkit.contracts.images import MOSTLY_BLACK
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, plugin_code
 from genkit.evaluation.measure import measure
@@ -22,6 +23,7 @@ from genkit.registry.catalogue import Entry, Registry
 from genkit.specs import Column, MetricSpec
 
 LOW = 0.25  # diversity, as a share of that of real images, below which samples look collapsed
+MID_GREY = 127
 WARM_UP = 0.2  # share of the budget before which no collapse is reported
 HISTORY = 100  # lines of the log that a model is asked about
 CALM = 20  # lines without trouble after which new trouble is reported
@@ -66,6 +68,7 @@ class Monitor:
         self._extractor: FeatureExtractor | None = None
         self._reference: Reference | None = None
         self._real: float | None = None  # distance between real images most like each other
+        self._pale = False  # whether samples without a dark pixel were reported
         self._low = 0  # observations of low diversity, in a row
         self._calm = CALM  # lines of the log since the model last found something wrong
 
@@ -145,6 +148,17 @@ class Monitor:
             f"samples are nearly alike (mode collapse): the sample most like another one is "
             f"{seen.diversity:.0%} as far from it as among real images; try another --seed, lower "
             "learning rates or a larger --batch-size"
+        )
+
+    def pale(self, images: Tensor) -> str | None:
+        """A warning, once, if no pixel of the samples, uint8, (N, C, H, W), is darker than
+        mid-grey though real images are mostly black."""
+        if self._pale or images.min() < MID_GREY or self._data.train.images.mean() > MOSTLY_BLACK:
+            return None
+        self._pale = True
+        return (
+            "no pixel of the samples is darker than mid-grey, though most of the training images "
+            "is black: sample() seems to return values in [0, 1], where black is 0 and not -1"
         )
 
     def trouble(self, model: GenerativeModel, history: Mapping[str, Sequence[float]]) -> str | None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from genkit.compute.device import is_out_of_memory
 from genkit.config.budget import Budget
 from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
 from genkit.io.run_directory import MetricsRow
@@ -21,7 +21,13 @@ from genkit.io.run_records import ProgressState
 from genkit.io.signals import signals_noted
 from genkit.runs.state_file import check_state
 from genkit.sampling.draw import draw
-from genkit.training.cadence import CheckpointCadence, GridCadence, LogCadence
+from genkit.training.cadence import (
+    WATCHING_SHARE,
+    CheckpointCadence,
+    GridCadence,
+    LogCadence,
+    WatchingTime,
+)
 from genkit.training.context import Moment, RunContext
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor, Observation
@@ -53,6 +59,8 @@ class Runner:
         self.recorder = recorder
         self.budget = Budget.parse(context.options.budget)
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
+        self._watching = WatchingTime()
+        self._says_less = False
         self._compiling = context.options.compile  # in the first step
         self._shown = ProgressState(fraction=0.0)  # the last state that was reported
 
@@ -224,11 +232,31 @@ class Runner:
         """Draw from the same noise as before: a grid to see, and more images for the monitor."""
         self.loop.check_weights()
         watched = min(self.options.watch, len(self.data.train.images)) if self.loop.step else 0
-        images = draw(self.loop.average, max(GRID_IMAGES, watched), seed=0, ranks=self.ranks)
+        count = self._affordable(max(GRID_IMAGES, watched))
+        if not count:
+            return
+        start = time.perf_counter()
+        images = draw(self.loop.average, count, seed=0, ranks=self.ranks)
         if self.recorder:
             self.recorder.add_samples(self.now, images, self.loop.average)
             if self.monitor and self.loop.step:
                 self._observe(images, self.monitor, self.recorder)
+        self._watching.add(count, time.perf_counter() - start)
+
+    def _affordable(self, wanted: int) -> int:
+        """How many images may be drawn now, the same on all ranks; the last grid is always drawn.
+        Says so once if there are fewer than wanted."""
+        count = self._watching.affordable(wanted, GRID_IMAGES, self.seconds)
+        count = -int(self.ranks.largest(-count)[0])
+        if self.now.spent >= 1:
+            count = max(count, GRID_IMAGES)
+        if count < wanted and not self._says_less:
+            self._says_less = True
+            self.reporter.say(
+                f"samples take long to draw: fewer than --watch {self.options.watch}, and fewer "
+                f"grids, so that they take at most {WATCHING_SHARE:.0%} of the time trained"
+            )
+        return count
 
     def _observe(self, images: Tensor, monitor: Monitor, recorder: Recorder) -> None:
         """Look at samples, uint8, (N, C, H, W): keep the weights if they are the best so far, warn
@@ -239,7 +267,7 @@ class Runner:
         column = monitor.column or "score"
         values = {"diversity": seen.diversity, column: seen.score}
         recorder.add_observation(now, {k: v for k, v in values.items() if v is not None})
-        if warning := monitor.collapse(seen, now.spent):
+        if warning := monitor.collapse(seen, now.spent) or monitor.pale(images):
             recorder.warn(now, warning)
         if seen.score is not None:
             self.reporter.score(column, seen.score)
@@ -257,11 +285,3 @@ class Runner:
         if self.recorder:
             for name, make in FINAL_PICTURES.items():
                 self.recorder.add_picture(name, partial(make, self.loop.average, self.data))
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a lack of memory."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    while error and not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
-        error = error.__cause__
-    return error is not None

@@ -20,6 +20,7 @@ from genkit.compute.ranks import Ranks, joined
 from genkit.config.resolve import Resolved, fit, resolve
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
+from genkit.contracts.trial import check_before_training
 from genkit.data import ImageData
 from genkit.errors import UsageError
 from genkit.io.progress import Reporter
@@ -60,6 +61,9 @@ def train(
         if fitted:
             data = replace(data, notes=(*data.notes, fitted))
         device = choose_device(resolved.run.device)
+        own = ranks.device(device)
+        wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
+        check_before_training(spec, resolved, data, own, wanted, ranks.count)
         model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
         timed = choose_precision(resolved.run, model, data, device, ranks)
         precision = timed.name
@@ -87,7 +91,6 @@ def train(
             directory.metrics_path.touch()
         directory = RunDir(Path(ranks.text(str(path))))  # all wait for the first
         reporter = reporter or Reporter()
-        own = ranks.device(device)
         context = RunContext(
             directory, record, options, data, own, precision, registry, reporter, ranks
         )

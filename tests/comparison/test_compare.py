@@ -1,21 +1,37 @@
 """Comparisons: what they refuse beforehand, and a real one in which a model fails."""
 
+import io
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from genkit.comparison.candidates import choose_candidates
+from genkit.comparison import compare as comparison
+from genkit.comparison.candidates import announce, choose_candidates
 from genkit.comparison.compare import compare
+from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
-from genkit.errors import UsageError
+from genkit.errors import GenkitError, UsageError
+from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
+from genkit.report.rows import (
+    CALIBRATION,
+    DataFacts,
+    ScoreRow,
+    read_comparison,
+    write_evaluation,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +77,8 @@ def test_bad_budget_is_refused(registry, tmp_path):
         ("vae", "cannot be read; write MODEL.OPTION=VALUE"),
         ("dcgan.latent=5", "is for none of the models"),
         ("vae.latnet=5", "Did you mean 'latent'"),
-        ("vae.latent=0", "--latent"),
+        ("vae.latent=0", "^--set vae.latent: "),
+        ("vae.latent=x", "^--set vae.latent: "),
         ("vae.seed=1", "vae has no option 'seed'"),
     ],
 )
@@ -107,7 +124,9 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
         cwd=tmp_path,
         COLUMNS="80",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.strip().endswith("Error: old failed; the table says why")
+    assert "old failed: " in done.stderr  # as soon as it does
     assert "Training vae, dcgan for 3steps each on mnist-mini" in done.stderr
     assert "old failed: " in done.stdout and "model.safetensors" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if " ±" in line) <= 90
@@ -190,6 +209,130 @@ def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
     done = genkit("resume", tmp_path / "out" / "vae", "--budget", "1steps", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the budget of 1steps is spent" in done.stderr
+
+
+class ScoresOneModel:
+    """In place of the processes: one model is scored, then the user presses Ctrl-C."""
+
+    ended = False
+
+    def __init__(self, *arguments):
+        self.said = []
+        self.interrupt = threading.Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def expect(self, titles):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
+
+    def end(self):
+        self.ended = True
+
+    def run(self, command, title, part=""):
+        if part == "scoring" and title == "vae":
+            path = Path(command[command.index("--json") + 1])
+            write_evaluation(path, [ScoreRow(name="vae", run=command[1], scores={"kid": 0.1})])
+        elif part == "scoring":
+            write_evaluation(Path(command[-1]), [ScoreRow(name=name) for name in CALIBRATION])
+        elif title == "vae":
+            RunDir.create(Path(command[command.index("--run-dir") + 1]))
+        else:
+            raise GenkitError("no such luck")
+
+
+def test_interrupted_comparison_keeps_and_shows_what_was_scored(registry, tmp_path, monkeypatch):
+    class Interrupted(ScoresOneModel):
+        def run(self, command, title, part=""):
+            if title == "dcgan":
+                while not (tmp_path / "out" / "vae").exists():
+                    time.sleep(0.01)
+                time.sleep(0.3)
+                raise KeyboardInterrupt
+            super().run(command, title, part)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Interrupted)
+    console = Console(file=io.StringIO(), width=200)
+    options = CompareOptions(budget="2steps", workers=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare(["vae", "dcgan"], options, registry, tmp_path / "out", console)
+    text = console.file.getvalue()
+    assert "Interrupted: 1 of 2 trainings are scored and kept" in text
+    assert f"genkit report {tmp_path / 'out'}" in text
+    content = read_comparison(tmp_path / "out")
+    rows = {row.name: row for row in content.rows}
+    assert rows["vae"].scores == {"kid": 0.1} and rows["vae"].error is None
+    assert rows["dcgan"].error == "the comparison was interrupted before it was scored"
+    assert (tmp_path / "out" / "vae" / "evaluation.json").exists()
+    done = genkit("report", "out", cwd=tmp_path)
+    assert done.returncode == 0 and "vae" in done.stdout, done.stderr
+    assert "dcgan failed: the comparison was interrupted" in done.stdout
+
+
+def test_failure_of_a_model_is_said_when_it_happens(registry, tmp_path, monkeypatch):
+    pools = []
+
+    class Kept(ScoresOneModel):
+        def __init__(self, *arguments):
+            super().__init__()
+            pools.append(self)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Kept)
+    options = CompareOptions(budget="2steps", workers=1)
+    console = Console(file=io.StringIO())
+    compare(["vae", "dcgan"], options, registry, tmp_path / "out", console)
+    assert pools[0].said == ["dcgan failed: no such luck"]
+
+
+def test_estimate_counts_scoring_and_grids(registry, tmp_path):
+    candidates = choose_candidates(["vae", "dcgan"], registry, tmp_path)
+    facts = DataFacts(
+        device="cpu",
+        devices=(),
+        shape="1 x 28 x 28",
+        train_images=10_000,
+        features="digits",
+        notes=(),
+    )
+
+    def minutes(**given):
+        options = CompareOptions(budget="10m", data="mnist-mini", **given)
+        line = announce(candidates, options, facts, "quick", 1, tmp_path)[-1]
+        return int(re.search(r"about (\d+) minutes in all", line)[1])
+
+    assert minutes(grids=0, watch=0) == 22  # two trainings, three scorings of half a minute
+    assert minutes() == 26  # and a fifth of the trainings for grids
+
+
+def test_training_is_given_its_grids_and_watch(registry, tmp_path, monkeypatch):
+    commands = []
+
+    class Kept(ScoresOneModel):
+        def run(self, command, title, part=""):
+            commands.append(command)
+            super().run(command, title, part)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Kept)
+    options = CompareOptions(budget="2steps", workers=1, grids=2, watch=0)
+    compare(["vae"], options, registry, tmp_path / "out", Console(file=io.StringIO()))
+    (train,) = (command for command in commands if command[0] == "train")
+    assert train[-4:] == ["--grids", "2", "--watch", "0"]
+
+
+@pytest.mark.parametrize("count, columns, rows", [(1, 1, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2)])
+def test_pictures_stand_at_most_four_in_a_row(tmp_path, count, columns, rows):
+    Image.new("RGB", (700, 300), "red").save(tmp_path / "red.png")
+    join_grids([(f"model {i}", tmp_path / "red.png") for i in range(count)], tmp_path / "all.png")
+    with Image.open(tmp_path / "all.png") as image:
+        assert image.size == (columns * 712 + 12, rows * 348)
+        reds = sum(n for n, colour in image.getcolors(1 << 20) if colour == (255, 0, 0))
+    assert reds == count * 700 * 300
 
 
 @pytest.mark.slow

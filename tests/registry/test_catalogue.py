@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from genkit.config.run import RunConfig
-from genkit.errors import UsageError
+from genkit.errors import ChangedFile, UsageError
 from genkit.hookspecs import hookimpl
+from genkit.io.run_records import Provenance
 from genkit.registry.catalogue import Registry, load_registry
 from genkit.registry.loader import Plugins
 from genkit.registry.plugin import Plugin
 from genkit.runs.build import load_data, with_absolute_paths
-from genkit.specs import DatasetSpec
+from genkit.specs import DatasetSpec, TrainerSpec
 
 
 def registry_of(*specs: DatasetSpec) -> Registry:
@@ -48,3 +52,33 @@ def test_the_default_data_set_comes_with_genkit_and_is_recorded_by_its_name() ->
     assert sum(entry.spec.default for entry in registry.datasets.values()) == 1
     assert with_absolute_paths(RunConfig(), registry).data == registry.default_data
     assert load_data(registry, RunConfig()).name == registry.default_data == "mnist-mini"
+
+
+def test_file_that_has_changed_since_the_training_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("first")
+    plugin = Plugin("mine", str(path), "file")
+    plugins = Plugins()
+    spec = TrainerSpec(name="mine", summary="X.", target="mine:Model")
+    hooks = SimpleNamespace(register_trainers=hookimpl(lambda: [spec]))
+    plugins.register(hooks, plugin)
+    registry = Registry(plugins)
+    then = plugin.file_hash
+    assert then == hashlib.sha256(b"first").hexdigest()
+    record = SimpleNamespace(
+        model="mine", provenance=Provenance(plugin=f"{path} file", plugin_hash=then)
+    )
+    with warnings.catch_warnings(), registry.as_made(record):
+        warnings.simplefilter("error")
+    path.write_text("second")
+    with pytest.warns(ChangedFile, match="not the file that the run was trained with"):
+        with registry.as_made(record):
+            pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with registry.as_made(SimpleNamespace(model="mine", provenance=Provenance())):
+            pass  # of a run that was made before hashes were recorded
+
+
+def test_installed_package_has_no_file_hash() -> None:
+    assert Plugin("vae", "torch-genkit", "0.1").file_hash is None

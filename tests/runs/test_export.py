@@ -234,6 +234,31 @@ def test_front_matter_is_what_hubs_read(runs: dict[str, Run], tmp_path: Path) ->
     assert "have not been evaluated" in text and "±" not in text
 
 
+@pytest.mark.parametrize("conditional", [True, False])
+def test_card_of_a_class_conditional_model_says_so(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: Any, conditional: bool
+) -> None:
+    yaml = pytest.importorskip("yaml")
+    run = runs["vae"]
+    plain = type(run.model).sample
+
+    def sample(self: Any, n: int, labels: Any = None, *, generator: Any) -> Any:
+        images = plain(self, n, generator=generator)
+        return images if labels is None else images * (labels / 10).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(run.model, "image_shape", ImageShape(1, 28, 28, 10))
+    if conditional:
+        monkeypatch.setattr(type(run.model), "sample", sample)
+    export.export(run, tmp_path / "out")
+    front, text = card_of(tmp_path / "out")
+    content = yaml.safe_load(front)
+    assert ("class-conditional-image-generation" in content["tags"]) == conditional
+    assert ("pipeline_tag" not in content) == conditional
+    assert ("labels say which class they are to show" in text) == conditional
+    assert ("no label says what they are to show" not in text) == conditional
+    assert ("genkit sample . --labels each" in text) == conditional
+
+
 def test_python_of_the_card_runs(runs: dict[str, Run], tmp_path: Path, monkeypatch: Any) -> None:
     export.export(runs["vae"], tmp_path / "out")
     source = card_of(tmp_path / "out")[1].partition("```python\n")[2].partition("```")[0]

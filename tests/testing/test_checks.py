@@ -14,6 +14,17 @@ from command_lines import install_plugin, trainer_source
 from pydantic import Field, field_validator
 from toys import TINY, bright_squares
 
+from genkit.contracts.contract import (
+    PromiseBroken,
+    check,
+    difference,
+    drawn_from,
+    frames_of_plugin,
+    noisy_squares,
+    random_states,
+    statement,
+    white_squares,
+)
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
@@ -30,17 +41,6 @@ from genkit.testing import (
     metrics,
     models,
     samples,
-)
-from genkit.testing.contract import (
-    PromiseBroken,
-    check,
-    difference,
-    drawn_from,
-    frames_of_plugin,
-    noisy_squares,
-    random_states,
-    statement,
-    white_squares,
 )
 from genkit.testing.specs import PLUGIN_CONTRACTS, SPEC_CONTRACTS
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from broken import assert_reported, recorder
 
+from genkit.contracts.contract import PromiseBroken, check, noisy_squares
 from genkit.data import Split, Splits
 from genkit.specs import DatasetSpec, ImageShape
 from genkit.testing import check_dataset, datasets
-from genkit.testing.contract import PromiseBroken, check, noisy_squares
 
 LOADERS = []
 breaks = recorder(LOADERS)

@@ -9,11 +9,11 @@ from broken import assert_reported, recorder
 from pydantic import Field
 from torch.nn import functional as F
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor
 from genkit.specs import Config, FeaturesSpec
 from genkit.testing import check_features, features
-from genkit.testing.contract import PromiseBroken
 
 torch.set_num_threads(1)
 EXTRACTORS = []

@@ -8,10 +8,10 @@ import torch
 from broken import assert_reported, recorder
 from pydantic import Field
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.metrics import Estimate
 from genkit.specs import Column, Config, MetricSpec
 from genkit.testing import check_metric, metrics
-from genkit.testing.contract import PromiseBroken
 
 torch.set_num_threads(1)
 METRICS = []

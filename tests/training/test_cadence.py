@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from genkit.training.cadence import CheckpointCadence, GridCadence, LogCadence
+from genkit.training.cadence import CheckpointCadence, GridCadence, LogCadence, WatchingTime
 from genkit.training.context import Moment
 
 START = Moment(step=0, images=0, seconds=0.0, spent=0.0)
@@ -51,3 +51,28 @@ def test_a_checkpoint_is_due_so_long_after_the_last_was_written(
     assert cadence.due()
     cadence.restart()
     assert not cadence.due()
+
+
+def test_quick_samples_are_all_drawn_however_short_the_training() -> None:
+    watching = WatchingTime()
+    for _ in range(100):
+        assert watching.affordable(256, 64, trained=0.0) == 256
+        watching.add(256, 0.1)
+
+
+def test_slow_samples_become_fewer_and_then_none() -> None:
+    watching = WatchingTime()
+    assert watching.affordable(64, 64, trained=0.0) == 64
+    watching.add(64, 10.0)  # 30 s are free: 20 s are left for 128 images
+    assert watching.affordable(256, 64, trained=20.0) == 128
+    watching.add(128, 20.0)
+    assert watching.affordable(256, 64, trained=100.0) == 0
+
+
+def test_a_fifth_of_a_long_training_is_looked_at() -> None:
+    watching, trained = WatchingTime(), 10_000.0
+    spent = 0.0
+    while count := watching.affordable(256, 64, trained):
+        spent += count * 1.0
+        watching.add(count, count * 1.0)
+    assert 0.2 * trained - 64 < spent <= 0.2 * trained

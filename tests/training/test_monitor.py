@@ -277,3 +277,16 @@ def test_metrics_stay_json_without_nan(tmp_path):
 
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+def test_samples_that_are_never_dark_are_reported_once(data):
+    monitor = monitor_of(data)
+    dark, pale = torch.zeros(64, 1, 8, 8, dtype=torch.uint8), torch.full((64, 1, 8, 8), 127)
+    assert monitor.pale(dark) is None
+    assert "values in [0, 1], where black is 0 and not -1" in monitor.pale(pale.byte())
+    assert monitor.pale(pale.byte()) is None
+
+
+def test_pale_samples_of_pale_images_are_not_reported(tmp_path):
+    monitor = monitor_of(write_npz(tmp_path / "pale.npz", 255 - bright_squares(120)))
+    assert monitor.pale(torch.full((64, 1, 8, 8), 200, dtype=torch.uint8)) is None

@@ -11,6 +11,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ Violations = Iterator[str]  # one line each; only the first is reported
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 PACKAGE = Path(__file__).parents[1]  # genkit itself
 CLASSES = ("upper left", "upper right", "lower left", "lower right")
+
+
+_report: ContextVar[Callable[[str], None] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reported(report: Callable[[str], None]) -> Iterator[None]:
+    """Pass "NAME: what must hold" to `report` for each contract that is found to be kept."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 class PromiseBroken(AssertionError):
@@ -54,6 +68,8 @@ def check(name: str, contracts: Sequence[Callable[..., Violations]], subject: ob
             raise PromiseBroken(f"{broken}; {type(error).__name__}: {error}") from error
         if seen:
             raise PromiseBroken(f"{broken}; {seen}")
+        if report := _report.get():
+            report(broken)
 
 
 def statement(contract: Callable[..., Violations]) -> str:
