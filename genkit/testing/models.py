@@ -23,6 +23,7 @@ from genkit.testing.contract import Violations, difference, inside, white_square
 from genkit.testing.fixture import BEFORE, CPU, LEARNING_STEPS, ModelFixture, reread, run
 from genkit.testing.specs import SPEC_CONTRACTS, Subject
 from genkit.training.loop import Loop
+from genkit.training.rates import schedule_of
 
 __tracebackhide__ = True
 
@@ -121,10 +122,11 @@ def phases_are_well_formed(fixture: ModelFixture) -> Violations:
             if id(parameter) not in own:
                 yield f"{phase.name!r} holds a {tuple(parameter.shape)} that is not the model's"
             held.add(id(parameter))
-        schedule = phase.schedule or float
-        for step in (0, 1, 1000):
-            if not 0 <= schedule(step) < math.inf:
-                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
+        schedule = schedule_of(phase)
+        for step, progress in ((0, 0.0), (1, 0.5), (1000, 1.0)):
+            factor = schedule(step, progress) if schedule else 1.0
+            if not isinstance(factor, Mapping) and not 0 <= factor < math.inf:
+                yield f"the schedule of {phase.name!r} gives {factor} at step {step}"
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in held:
             yield f"{name!r} is in none; if nothing trains it, set its requires_grad to False"

@@ -149,8 +149,8 @@ class Recorder:
         path = self.directory.path
         if not self.directory.config_path.exists():
             return f"The run directory {path} is gone"
-        kept = f"The last checkpoint is of step {self.saved_step}"
+        best = f"the best weights are of step {self.best.step}" if self.best else ""
         if self.saved_step < 0:
-            kept = "There is no checkpoint yet"
-        best = f"; the best weights, of step {self.best.step}, too" if self.best else ""
-        return f"{kept}{best}; to resume from there: genkit resume {path}"
+            return f"There is no checkpoint yet{f'; {best}' if best else ''}"
+        kept = f"The last checkpoint is of step {self.saved_step}"
+        return f"{kept}{f', {best}' if best else ''}; to resume from there: genkit resume {path}"
