@@ -136,6 +136,17 @@ class Summary(Record):
     warnings: tuple[str, ...] = Field((), description="warnings so far, in order")
 
 
+class ClockMark(Record):
+    """A line of clock.jsonl: how progress runs from one step to another, for budgets in seconds."""
+
+    budget: float = Field(gt=0, description="the budget, in seconds")
+    step: int = Field(ge=0, description="iterations done when time was measured")
+    seconds: float = Field(ge=0, description="of training until then")
+    share: float = Field(ge=0, le=1, description="progress at this step: share of the budget used")
+    per_step: float = Field(ge=0, description="what each later step adds to progress")
+    until: int = Field(ge=1, description="the step at which time is measured again")
+
+
 class Started(Record):
     """Work begins; a line of --progress json."""
 

@@ -137,6 +137,7 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
         precision=context.precision,
         accumulate=options.accumulate,
         compile=options.compile,
+        cooldown=options.cooldown_share,
         ema_half_life=model.config.ema_half_life,
         ranks=ranks,
     )
