@@ -58,7 +58,7 @@ def train(
         data = load_data(registry, resolved.run)
         device = choose_device(resolved.run.device)
         precision = choose_precision(resolved.run.precision, device)
-        model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
+        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed)
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
         record = RunRecord(
             schema=SCHEMA,

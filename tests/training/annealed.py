@@ -1,4 +1,4 @@
-"""A plugin file whose training depends on the step, on the budget and on an optimizer of its own."""
+"""A plugin file whose training depends on step, budget and an optimizer of its own."""
 
 import torch
 from torch import nn

@@ -1,16 +1,22 @@
 """What depends on step, progress and stages resumes to the same bits."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from toys import QUIET, same_bits, train_tiny, write_npz
+from toys import QUIET, random_images, same_bits, train_tiny, write_npz
 
+from genkit.config.run import RunConfig
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
+from genkit.runs.build import load_data
 from genkit.runs.checkpoint import load_state
+from genkit.runs.run import load_run
+from genkit.specs import ImageShape
 from genkit.training.resume import resume
 from genkit.training.train import train_by_name
 
@@ -156,3 +162,38 @@ def test_cooldown_can_be_given_when_a_run_resumes(data, tmp_path):
     run = resume(tmp_path / "run", load_registry(), budget="8steps", cooldown="50%")
     rates = [row["elbo/learning_rate"] for row in RunDir(run.path).read_metrics()]
     assert rates[-1] == pytest.approx(rates[0] / 4)  # before the last of 8 steps: 7/8
+
+
+# ---- facts about the data
+
+
+def test_a_model_knows_its_data_and_so_does_one_that_samples_without_it(registry, tmp_path):
+    images = random_images(130)
+    labels = np.arange(130) % 10 // 4  # 4, 4 and 2 of ten
+    path = tmp_path / "labelled.npz"
+    write_npz(path, images, labels=labels)
+    run = train(registry, f"npz:{path}", tmp_path / "run", budget="2steps")
+    chosen = load_data(registry, RunConfig(data=f"npz:{path}")).train
+    values = chosen.images / 127.5 - 1
+    resumed = resume(run.path, registry, budget="3steps")
+    path.unlink()
+    again = load_run(run.path, registry).model.image_shape
+    for shape in (run.model.image_shape, again, resumed.model.image_shape):
+        assert shape.class_names == ("0", "1", "2")
+        counts = np.bincount(chosen.labels)
+        assert shape.class_shares == pytest.approx(counts / counts.sum())
+        assert shape.train_images == len(chosen.images)
+        assert shape.mean == pytest.approx(values.mean())
+        assert shape.deviation == pytest.approx(values.std())
+    assert again == ImageShape(1, 8, 8, 3)  # facts do not count
+
+
+def test_runs_without_recorded_facts_sample_and_resume(data, tmp_path):
+    run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
+    config = json.loads((run.path / "config.json").read_text())
+    for name in ("class_shares", "mean", "deviation"):
+        del config["data"][name]
+    (run.path / "config.json").write_text(json.dumps(config))
+    shape = load_run(run.path, load_registry()).model.image_shape
+    assert (shape.class_shares, shape.mean, shape.deviation) == ((), 0.0, 1.0)
+    assert resume(run.path, load_registry(), budget="3steps").summary.step == 3
