@@ -159,13 +159,14 @@ def test_data_features_and_metric_of_the_page_make_scores(
 def test_model_in_stages_of_the_page_trains_and_resumes(
     written: Written, command_lines: CommandLines, tmp_path: Path
 ) -> None:
-    run, plugin = tmp_path / "run", f"--plugin={written.files / 'latentflow.py'}"
+    run, plugin = tmp_path / "run", {"GENKIT_PLUGINS": str(written.files / "latentflow.py")}
     train = f"train latentflow --run-dir {run} --log-every 1 --grids 1 --progress none"
     answers = command_lines(
-        [*train.split(), "--budget", "8steps", plugin],
-        [*f"resume {run} --budget 12steps --progress none".split(), plugin],
-        [*f"sample {run} -n 2 --to {tmp_path / 'samples'}".split(), plugin],
+        f"{train} --budget 8steps",
+        f"resume {run} --budget 12steps --progress none",
+        f"sample {run} -n 2 -o {tmp_path / 'samples'}",
         site=written.site,
+        variables=[plugin] * 3,
     )
     assert [answer.code for answer in answers] == [0, 0, 0], answers
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
