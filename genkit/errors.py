@@ -76,7 +76,8 @@ def one_line(error: BaseException, code: object = None) -> str:
 
 def _place(frames: Sequence[traceback.FrameSummary], code: object) -> tuple[str, int] | None:
     """File and line to name for an error."""
-    outside = [frame for frame in frames if _is_plugins(frame.filename)]
+    called = frames[2:] if frames and frames[0].filename == __file__ else frames  # by plugin_code
+    outside = [frame for frame in called if _is_plugins(frame.filename)]
     if outside:
         folder = Path(outside[0].filename).parent
         frames = [frame for frame in outside if Path(frame.filename).parent == folder]
