@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from genkit.io.records import BestPointer, Record
-from genkit.io.run_records import RunRecord, Summary
+from genkit.io.run_records import ClockMark, RunRecord, Summary
 from genkit.report.rows import ComparisonRecord, ScoreRow
 
 PACKAGE = Path(__file__).parents[1] / "genkit"
@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).parents[1] / "genkit"
 RECORDS: dict[str, type[Record]] = {
     "config.json": RunRecord,
     "summary.json": Summary,
+    "clock.jsonl, for budgets in seconds: a line each": ClockMark,
     "checkpoints/best.json": BestPointer,
     "evaluation.json: a list of rows": ScoreRow,
     "compare.json, of a comparison": ComparisonRecord,

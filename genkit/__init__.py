@@ -64,8 +64,8 @@ def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
     """Resume a run from its last checkpoint, bit for bit.
 
     Args:
-        changes: new values for budget, log_every, grids, watch, checkpoint_seconds, threads,
-            compile, or where the data lies.
+        changes: new values for budget, cooldown, log_every, grids, watch, checkpoint_seconds,
+            threads, compile, or where the data lies.
 
     Raises:
         genkit.errors.UsageError: the path is not a run, or a change cannot be made.

@@ -15,22 +15,35 @@ from torch import Tensor, nn
 from genkit.specs import ImageShape, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
+Schedule = Callable[..., "float | Mapping[str, Any]"]  # of (step) or (step, progress)
 
 
 @dataclass
 class Batch:
     """Training images of one iteration.
 
+    The three numbers are the same in all phases, repetitions and parts of an iteration and in all
+    processes, so that what depends on them is repeated when a run resumes.
+
     Args:
         images: float32 in [-1, 1], (N, C, H, W).
         labels: int64, (N,), or None for unlabelled data.
         shared: scratch for the phases of this iteration, emptied before the next: a GAN's
             generator phase leaves its fakes here for the discriminator's.
+        step: iterations done before this one.
+        images_seen: training images seen before this iteration, over all processes.
+        progress: share of the budget used before this iteration, 0 to 1. A function of the step for
+            budgets in steps, images and epochs. For budgets in seconds an estimate that rises
+            evenly between measurements; these are recorded in the run and followed again when it
+            resumes, so that the same steps see the same values. 0 outside a run.
     """
 
     images: Tensor
     labels: Tensor | None = None
     shared: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    images_seen: int = 0
+    progress: float = 0.0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -47,7 +60,20 @@ class Phase:
         every: run on iterations divisible by this (lazy regularisation); scaling the loss
             accordingly is the model's job.
         clip: largest norm of the gradient over all the phase's parameters.
-        schedule: factor on the learning rate, a pure function of the iteration.
+        schedule: pure function of the iteration, `schedule(step)`, or of the iteration and the
+            share of the budget used, `schedule(step, progress)`. It returns a factor on the
+            learning rate or a mapping of options of the optimizer's groups, such as lr, betas and
+            weight_decay, which replace those of all groups.
+        active: the phase runs while the share of the budget used is at least the first value and
+            below the second: a stage of the training.
+        after: called as `after(batch)` after each update, without gradients: for target networks,
+            codebooks, or a bound on weights. With accumulation it is called once per update, with
+            the whole batch, whose `shared` is empty.
+        precision: "fp32" or "bf16" for this phase's loss; None for the run's.
+        compile: whether the run's `--compile` compiles the loss; False for losses with second
+            derivatives, which torch.compile cannot do.
+        skip_above: an update whose gradient has a larger norm, or one that is not finite, is left
+            out; the log counts these.
     """
 
     name: str
@@ -56,7 +82,12 @@ class Phase:
     repeats: int = 1
     every: int = 1
     clip: float | None = None
-    schedule: Callable[[int], float] | None = None
+    schedule: Schedule | None = None
+    active: tuple[float, float] = (0.0, 1.0)
+    after: Callable[[Batch], object] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    compile: bool = True
+    skip_above: float | None = None
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,26 @@ class TrainerConfig(Config):
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The shape of one image and the number of its classes (0: no labels)."""
+    """The shape of one image, the number of its classes (0: no labels), and facts about the
+    training images, which do not count when shapes are compared.
+
+    Args:
+        class_shares: share of each class among the training images; empty: not known.
+        class_names: the classes' names, in the order of the labels; empty: not known.
+        train_images: number of training images; 0: not known.
+        mean: of all values of training images, in [-1, 1]; 0 if it is not known.
+        deviation: standard deviation of all values, such as EDM's sigma_data; 1 if it is not known.
+    """
 
     channels: int
     height: int
     width: int
     classes: int = 0
+    class_shares: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    class_names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    train_images: int = field(default=0, compare=False, repr=False)
+    mean: float = field(default=0.0, compare=False, repr=False)
+    deviation: float = field(default=1.0, compare=False, repr=False)
 
     @property
     def dimensions(self) -> int:

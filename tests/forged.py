@@ -214,6 +214,7 @@ def make_gan() -> TinyGAN:
     """A model of two phases on one optimizer."""
 
     def plan(m: Any, g: Any, d: Any) -> list[Phase]:
+        m.generator.requires_grad_(False)
         return [Phase(name=n, loss=m.discriminator_loss, optimizer=d) for n in ("d", "again")]
 
     return TinyGAN(plan)

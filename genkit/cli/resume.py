@@ -45,6 +45,10 @@ def resume(
             help="train up to this budget instead of the recorded one", callback=check_budget
         ),
     ] = None,
+    cooldown: Annotated[
+        str | None,
+        typer.Option(help="share of the budget at its end in which learning rates fall to zero"),
+    ] = None,
     log_every: Annotated[int | None, typer.Option(help="iterations between log lines")] = None,
     grids: Annotated[int | None, typer.Option(help="sample grids over the run")] = None,
     watch: Annotated[int | None, typer.Option(help="samples looked at with each grid")] = None,
@@ -83,6 +87,7 @@ def resume(
 
     changes = {
         "budget": budget,
+        "cooldown": cooldown,
         "log_every": log_every,
         "grids": grids,
         "watch": watch,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from genkit.config.budget import Budget
@@ -28,6 +29,11 @@ class RunConfig(Config):
     )
     budget: str = Field(
         "10m", description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training"
+    )
+    cooldown: str = Field(
+        "0%",
+        description="share of the budget at its end in which learning rates fall to zero linearly, "
+        "such as 20%; for budgets in steps, images and epochs",
     )
     seed: int = Field(
         0,
@@ -95,6 +101,19 @@ class RunConfig(Config):
         Budget.parse(text)
         return text
 
+    @field_validator("cooldown")
+    @classmethod
+    def _cooldown_is_a_share_of_known_steps(cls, text: str, info: ValidationInfo) -> str:
+        if not _share(text):
+            return text
+        budget = info.data.get("budget")  # missing if it was refused
+        if budget and Budget.parse(budget).unit == "seconds":
+            raise ValueError(
+                f"{text} of {budget} is not a number of steps known beforehand; give --budget in "
+                "steps, kimg or epochs"
+            )
+        return text
+
     @field_validator("data_option")
     @classmethod
     def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,6 +123,19 @@ class RunConfig(Config):
         return pairs
 
     @property
+    def cooldown_share(self) -> float:
+        """The share of the budget in which learning rates fall, 0 to 1."""
+        return _share(self.cooldown)
+
+    @property
     def data_options(self) -> dict[str, str]:
         """The data set's options as a mapping."""
         return dict(pair.split("=", 1) for pair in self.data_option)
+
+
+def _share(text: str) -> float:
+    """The share, 0 to 1, in a text like "20%"; ValueError for another text."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text.strip())
+    if not match or not 0 <= float(match[1]) <= 100:
+        raise ValueError(f"{text!r} is not a share; write for instance 20%")
+    return float(match[1]) / 100

@@ -155,7 +155,7 @@ def check_before_training(
     run, options = resolved.run, resolved.options
     part = math.ceil(options.batch_size / run.accumulate / processes)
     batch = min(part, BATCH)
-    trial = Trial(spec, options, data.shape, data.train, run.seed, device, batch)
+    trial = Trial(spec, options, data.model_shape, data.train, run.seed, device, batch)
     try:
         with own_random_numbers(), autocast(device, precision):
             trial.planned()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.io.files import user_cache
 from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
 
+MOST_VALUES = 2**24  # of training images, for their mean and deviation
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
 
 
@@ -92,11 +93,35 @@ class ImageData:
     reference: str | None
     held_out: bool
 
-    @property
+    @cached_property
     def shape(self) -> ImageShape:
-        """Shape of each image, with the number of classes."""
+        """Shape of each image, with the number of classes and their shares of training."""
         channels, height, width = self.train.images.shape[1:]
-        return ImageShape(channels, height, width, len(self.classes))
+        classes, labels = len(self.classes), self.train.labels
+        counts = np.bincount(labels, minlength=classes) if labels is not None else np.empty(0)
+        shares = tuple((counts / max(counts.sum(), 1)).tolist())
+        return ImageShape(channels, height, width, classes, shares)
+
+    @cached_property
+    def model_shape(self) -> ImageShape:
+        """The shape with all facts about the training images that a model may use. Mean and
+        deviation are those of at most 2**24 values, of images at equal distances."""
+        images = self.train.images
+        step = -(-images.size // MOST_VALUES)
+        counts = np.zeros(256)
+        chosen = images[::step].reshape(-1)
+        for part in np.array_split(chosen, -(-chosen.size // 2**20)):  # bincount needs 8 times it
+            counts += np.bincount(part, minlength=256)
+        values = np.arange(256) / 127.5 - 1
+        mean = float(counts @ values / counts.sum())
+        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        return replace(
+            self.shape,
+            class_names=self.classes,
+            train_images=len(images),
+            mean=mean,
+            deviation=variance**0.5,
+        )
 
     @property
     def facts(self) -> ImageFacts:

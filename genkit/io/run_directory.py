@@ -82,6 +82,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def clock_path(self) -> Path:
+        return self.path / "clock.jsonl"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 

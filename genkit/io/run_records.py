@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from genkit.io.files import parse_json
@@ -20,6 +21,9 @@ SCHEMA = 1  # of config.json
 MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
 MOST_CLASSES = 1_000_000
 FIXED: JsonDict = {"fixed": True}  # of a field: another value would make it another run
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ShapeRecord(Record):
@@ -53,6 +57,13 @@ class DataRecord(Record):
     train_images: int | None = Field(None, description="images in the training split")
     test_images: int | None = Field(None, description="images in the test split")
     classes: tuple[str, ...] = Field((), description="names of the classes, in order")
+    class_shares: tuple[Share, ...] = Field(
+        (), description="share of each class among the training images, in order"
+    )
+    mean: float = Field(
+        0.0, ge=-1, le=1, description="mean of the training images' values in [-1, 1]"
+    )
+    deviation: float = Field(1.0, ge=0, le=1, description="their standard deviation")
 
 
 class Tf32(Record):
@@ -135,6 +146,26 @@ class RunRecord(Record):
             )
         return version
 
+    def model_shape(self) -> ImageShape:
+        """The image shape that the model is built for, with the facts about its training images."""
+        return replace(
+            self.image_shape.shape(),
+            class_shares=self.data.class_shares,
+            class_names=self.data.classes,
+            train_images=self.data.train_images or 0,
+            mean=self.data.mean,
+            deviation=self.data.deviation,
+        )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> RunRecord:
+        shares = self.data.class_shares
+        if shares and (len(shares) != self.image_shape.classes or not sum(shares) > 0):
+            raise ValueError(
+                f"{len(shares)} class_shares do not fit {self.image_shape.classes} classes"
+            )
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """What was recorded, without the fields that are at their defaults."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -152,6 +183,17 @@ class Summary(Record):
         None, description="the weights whose samples scored best, as in checkpoints/best.json"
     )
     warnings: tuple[str, ...] = Field((), description="warnings so far, in order")
+
+
+class ClockMark(Record):
+    """A line of clock.jsonl: how progress runs from one step to another, for budgets in seconds."""
+
+    budget: float = Field(gt=0, description="the budget, in seconds")
+    step: int = Field(ge=0, description="iterations done when time was measured")
+    seconds: float = Field(ge=0, description="of training until then")
+    share: float = Field(ge=0, le=1, description="progress at this step: share of the budget used")
+    per_step: float = Field(ge=0, description="what each later step adds to progress")
+    until: int = Field(ge=1, description="the step at which time is measured again")
 
 
 class Started(Record):

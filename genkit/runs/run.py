@@ -107,7 +107,7 @@ def load_run(
     spec = registry.trainer_of(record)
     with registry.as_made(record):
         options = read_values(spec.config, record.options, directory)
-        shape = record.image_shape.shape()
+        shape = record.model_shape()
         weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
         try:  # config.json may ask for a model that fills any memory: first build it without any
             with torch.device("meta"):

@@ -29,7 +29,8 @@ def check_state(
     """Raise CheckpointError unless a state belongs to these objects and is finite; changes nothing.
 
     Names, shapes and types are compared. torch's own optimizers load states that make them fail
-    later, so each takes one step from its state, on tensors without memory.
+    later, so each takes one step from its state, on tensors without memory. States of a plugin's
+    optimizers are not looked at: their form is its own, and a twin would share what they hold.
     """
     loop, seconds = state.get("loop"), state.get("seconds")
     if not isinstance(loop, dict):
@@ -45,10 +46,17 @@ def check_state(
             raise CheckpointError(f"it has no {part!r}")
         compare_shapes({name: getattr(v, "shape", ()) for name, v in found.items()}, own, "it")
         compare_types(found, own, "it")
+    skipped, logs = loop.get("skipped", {}), loop.get("logs", {})
+    if not isinstance(skipped, dict) or not all(type(n) is int for n in skipped.values()):
+        raise CheckpointError(f"its skipped updates are {skipped!r:.80}")
+    if not isinstance(logs, dict) or not all(map(_is_scalar, logs.values())):
+        raise CheckpointError("its values to log are not scalars")
     saved = loop.get("optimizers")
     if not isinstance(saved, list) or len(saved) != len(optimizers):
         raise CheckpointError(f"it is not of a model with {len(optimizers)} optimizers")
     for number, (optimizer, content) in enumerate(zip(optimizers, saved, strict=True), start=1):
+        if not type(optimizer).__module__.startswith("torch.optim"):
+            continue  # a plugin's: only it knows the form of its state
         if any(tensor.isnan().any() for tensor in _tensors(content)):
             raise CheckpointError(f"optimizer {number} holds values that are not a number")
         try:
@@ -59,6 +67,12 @@ def check_state(
         except Exception as error:  # whatever a state of another optimizer makes it raise
             reason = str(error).split("\n")[0] or type(error).__name__
             raise CheckpointError(f"optimizer {number} cannot continue from it: {reason}") from None
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return type(value) in (int, float)
 
 
 def _tensors(nest: Any) -> Iterator[Tensor]:
@@ -73,8 +87,7 @@ def _tensors(nest: Any) -> Iterator[Tensor]:
 def _rehearse(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Take the next step from a saved state with a twin of the optimizer on "meta" tensors.
 
-    Where a new optimizer cannot do that either, only shapes are compared. Optimizers of plugins
-    are not tried, since a twin would share what they hold.
+    Where a new optimizer cannot do that either, only shapes are compared.
     """
 
     def step(saved: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -101,8 +114,6 @@ def _rehearse(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             return value
         return value.to("meta") if value.ndim else value.clone()
 
-    if not type(optimizer).__module__.startswith("torch.optim"):
-        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, entry in saved["state"].items():
         own = parameters[number].shape

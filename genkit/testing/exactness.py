@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import place
+from genkit.contracts.contract import seed_random
 from genkit.errors import UsageError
 from genkit.model import GenerativeModel, LogLikelihood
 from genkit.runs.build import build_model
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing.contract import seed_random
 
 __tracebackhide__ = True
 

@@ -29,6 +29,7 @@ from genkit.specs import ImageShape
 from genkit.testing.fixture import BEFORE, CPU, LEARNING_STEPS, ModelFixture, reread, run
 from genkit.testing.specs import SPEC_CONTRACTS, Subject
 from genkit.training.loop import Loop
+from genkit.training.rates import schedule_of
 
 __tracebackhide__ = True
 
@@ -89,10 +90,11 @@ def shape_is_refused_or_built(fixture: ModelFixture) -> Violations:
 def schedules_are_factors(fixture: ModelFixture) -> Violations:
     """A schedule must give a finite factor of at least 0 for every step."""
     for phase in fixture.planned()[1]:
-        schedule = phase.schedule or float
-        for step in (0, 1, 1000):
-            if not 0 <= schedule(step) < math.inf:
-                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
+        schedule = schedule_of(phase)
+        for step, progress in ((0, 0.0), (1, 0.5), (1000, 1.0)):
+            factor = schedule(step, progress) if schedule else 1.0
+            if not isinstance(factor, Mapping) and not 0 <= factor < math.inf:
+                yield f"the schedule of {phase.name!r} gives {factor} at step {step}"
 
 
 def labels_may_be_none(fixture: ModelFixture) -> Violations:

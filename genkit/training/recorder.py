@@ -15,12 +15,13 @@ from torch import Tensor
 
 from genkit.errors import GenkitError, printable
 from genkit.io.run_directory import MetricsRow
-from genkit.io.run_records import Summary
+from genkit.io.run_records import ClockMark, Summary
 from genkit.model import GenerativeModel
 from genkit.runs import checkpoint
 from genkit.sampling.grids import make_grid, save_png
 from genkit.training.context import Moment, RunContext
 from genkit.training.metrics_log import MetricsLog
+from genkit.training.pace import append_mark
 from genkit.training.pictures import reconstruct_pairs
 from genkit.training.settled import settled_text
 
@@ -71,6 +72,10 @@ class Recorder:
         """Write a line about samples: their diversity and score, by name."""
         if seen:
             self._log.add({"step": now.step, "images": now.images, **seen})
+
+    def add_mark(self, mark: ClockMark) -> None:
+        """Write how progress runs from here on."""
+        self._log.attempt("clock", lambda: append_mark(self.directory.clock_path, mark))
 
     def warn(self, now: Moment, message: str) -> None:
         """Warn on the screen and in the log."""
@@ -149,8 +154,8 @@ class Recorder:
         path = self.directory.path
         if not self.directory.config_path.exists():
             return f"The run directory {path} is gone"
-        kept = f"The last checkpoint is of step {self.saved_step}"
+        best = f"the best weights are of step {self.best.step}" if self.best else ""
         if self.saved_step < 0:
-            kept = "There is no checkpoint yet"
-        best = f"; the best weights, of step {self.best.step}, too" if self.best else ""
-        return f"{kept}{best}; to resume from there: genkit resume {path}"
+            return f"There is no checkpoint yet{f'; {best}' if best else ''}"
+        kept = f"The last checkpoint is of step {self.saved_step}"
+        return f"{kept}{f', {best}' if best else ''}; to resume from there: genkit resume {path}"

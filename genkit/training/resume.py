@@ -57,7 +57,7 @@ def resume(
         data = load_data(registry, options)
         _check_data(data, record)
         device = choose_device(recorded_device)
-        model = build_model(spec, model_options, data.shape, options.seed)
+        model = build_model(spec, model_options, record.model_shape(), options.seed)
         options = prepare_options(options, model, data, device, precision, ranks)
         notes += _other_bits(record, before, options, registry, ranks)
         ranks.wait()  # until all have read what the first may change now

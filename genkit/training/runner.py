@@ -31,6 +31,7 @@ from genkit.training.cadence import (
 from genkit.training.context import Moment, RunContext
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor, Observation
+from genkit.training.pace import Pace, parse_marks, read_clock
 from genkit.training.pictures import FINAL_PICTURES
 from genkit.training.recorder import GRID_IMAGES, Recorder
 
@@ -145,9 +146,10 @@ class Runner:
         if grids.due(self.now.spent):
             self.sample()
         stop = self._agree(signals)
+        pace = self._pace()
         while self.now.spent < 1 and not stop:
             log_due = log.due(self.loop.step + 1)
-            values = self._step(read=log_due)
+            values = self._step(pace, read=log_due)
             stop = self._agree(signals)
             if log_due:
                 self.loop.check_weights()
@@ -159,6 +161,17 @@ class Runner:
                 self.recorder.try_to_save(self.now, self.loop.state_dict(), self.loop.average)
                 checkpoints.restart()
         return stop
+
+    def _pace(self) -> Pace:
+        """What gives progress before each step, with the marks that the first rank has recorded."""
+        clock = read_clock(self.directory.clock_path) if self.ranks.first else ""
+        return Pace(
+            self.budget,
+            images_per_step=self.loop.images_per_step,
+            images_per_epoch=len(self.loop.stream),
+            marks=parse_marks(self.ranks.text(f"{clock}\n")),
+            record=self.recorder.add_mark if self.recorder else lambda mark: None,
+        )
 
     def _replay_log(self) -> None:
         """Show the monitor the log of a run that resumes, so that it warns of nothing twice."""
@@ -180,12 +193,12 @@ class Runner:
 
         self.recorder.restore_log(now.step, replay)
 
-    def _step(self, *, read: bool) -> dict[str, float]:
+    def _step(self, pace: Pace, *, read: bool) -> dict[str, float]:
         """One iteration, timed; returns what was logged if it is to be read, which waits for the
         device."""
         start = time.perf_counter()
-        logs = self.loop.iterate()
-        values = {name: float(value) for name, value in logs.items()} if read else {}
+        self.loop.iterate(pace.before(self.loop.step, self.seconds))
+        values = self.loop.take_logs() if read else {}
         took = time.perf_counter() - start
         self.seconds += took
         if self._compiling:

@@ -6,6 +6,9 @@ is binarised at random is drawn again for each batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -91,3 +94,17 @@ class Stream:
         generator = torch.Generator(self.device).manual_seed(seed)
         dice = torch.empty_like(intensities).random_(0, 255, generator=generator)
         return (dice < intensities).to(torch.uint8).mul_(255)
+
+
+def split(batch: Batch, count: int) -> list[Batch]:
+    """A batch in at most `count` parts of nearly equal size."""
+    if count == 1:
+        return [batch]
+    images = batch.images.tensor_split(min(count, len(batch.images)))
+    labels: Sequence[Tensor | None] = [None] * len(images)
+    if batch.labels is not None:
+        labels = batch.labels.tensor_split(len(images))
+    return [
+        replace(batch, images=part, labels=each, shared={})
+        for part, each in zip(images, labels, strict=True)
+    ]

@@ -64,7 +64,7 @@ def train(
         own = ranks.device(device)
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)
-        model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
+        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed)
         timed = choose_precision(resolved.run, model, data, device, ranks)
         precision = timed.name
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
@@ -160,6 +160,7 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
         precision=context.precision,
         accumulate=options.accumulate,
         compile=options.compile,
+        cooldown=options.cooldown_share,
         ema_half_life=model.config.ema_half_life,
         ranks=ranks,
     )

@@ -156,6 +156,29 @@ def test_data_features_and_metric_of_the_page_make_scores(
     assert rows["real"]["scores"]["fid"] < rows["noise"]["scores"]["fid"]
 
 
+def test_model_in_stages_of_the_page_trains_and_resumes(
+    written: Written, command_lines: CommandLines, tmp_path: Path
+) -> None:
+    run, plugin = tmp_path / "run", {"GENKIT_PLUGINS": str(written.files / "latentflow.py")}
+    train = f"train latentflow --run-dir {run} --log-every 1 --grids 1 --progress none"
+    answers = command_lines(
+        f"{train} --budget 8steps",
+        f"resume {run} --budget 12steps --progress none",
+        f"sample {run} -n 2 -o {tmp_path / 'samples'}",
+        site=written.site,
+        variables=[plugin] * 3,
+    )
+    assert [answer.code for answer in answers] == [0, 0, 0], answers
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {row["step"]: row for row in map(json.loads, lines) if "seconds" in row}
+    assert [step for step in rows if "code/loss" in rows[step]] == [1, 2, 3, 4]
+    assert [rows[step]["code/noise"] for step in (1, 3)] == pytest.approx([0, 0.025])
+    assert [step for step in rows if "flow/loss" in rows[step]] == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert [rows[5]["flow/learning_rate"], rows[7]["flow/learning_rate"]] == [1e-3, 5e-4]
+    assert rows[9]["flow/learning_rate"] == pytest.approx(7.5e-4)  # 8 of 12 steps are done
+    assert rows[12]["flow/skipped"] == 0
+
+
 def test_each_example_is_run_by_one_of_these_tests() -> None:
     together, scored = (
         test_data_listener_and_command_work_together,
@@ -166,6 +189,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["genkit_tinyflow/model.py", "stripes.py", "diary.py"], together),
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
+        "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
     }
     assert run_by.keys() == BLOCKS.keys()
     assert len(re.findall("^```(?:python|toml)$", TEXT, re.M)) == len(BLOCKS)
@@ -240,9 +264,9 @@ specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, recor
 specs.FeaturesSpec(*, name, summary, target, config=, quick=, default=, records=)
 specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=, help=)
 specs.option(default, description, *, ge=, gt=, le=, lt=, multiple_of=, panel=)
-specs.ImageShape(channels, height, width, classes=)
-model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=)
-model.Batch(images, labels=, shared=)
+specs.ImageShape(channels, height, width, classes=, class_shares=, class_names=, train_images=, mean=, deviation=)
+model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=, active=, after=, precision=, compile=, skip_above=)
+model.Batch(images, labels=, shared=, step=, images_seen=, progress=)
 model.LogLikelihood(nats, kind, of)
 model.GenerativeModel(config, image_shape)
 model.GenerativeModel.phases(self)

@@ -208,6 +208,7 @@ def test_a_latent_that_says_nothing_is_told(tmp_path, data):
 @pytest.mark.parametrize("model", ["vae", "pixelcnn"])
 def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
     """The learning rate jumps after 30 good steps, as a bad schedule would have it."""
+    from genkit.training.rates import Rates
     from genkit.training.runner import Runner
 
     plain = Runner.log
@@ -217,6 +218,7 @@ def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
         if self.loop.step == 30:
             for phase in self.loop.phases:
                 phase.clip, phase.schedule = None, lambda step: 300.0
+            self.loop._rates = Rates(self.loop.phases)
 
     monkeypatch.setattr(Runner, "log", log)
     warnings = warnings_of(tmp_path, model, data, budget="60steps", grids=0, learning_rate=3e-3)

@@ -425,6 +425,7 @@ def test_a_config_changed_in_what_is_settled_is_refused_with_the_difference(tmp_
 
 CHANGES = {
     "budget": "6steps",
+    "cooldown": "50%",
     "log_every": 3,
     "grids": 3,
     "watch": 8,

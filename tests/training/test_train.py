@@ -238,8 +238,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_new_weights(tmp_path, da
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, data, monkeypatch):
     plain = Loop.iterate
 
-    def iterate(self):
-        logs = plain(self)
+    def iterate(self, progress):
+        logs = plain(self, progress)
         with torch.no_grad():
             next(self.model.parameters()).fill_(torch.nan)
         return logs
@@ -324,7 +324,7 @@ def test_an_exception_ends_the_run_as_failed(tmp_path, data, monkeypatch):
         def on_run_end(self, status):
             heard.append(status)
 
-    monkeypatch.setattr(Loop, "iterate", lambda self: 1 / 0)
+    monkeypatch.setattr(Loop, "iterate", lambda self, progress: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_with(Listener(), data, tmp_path / "run", budget="8steps")
     assert heard == ["failed"]
