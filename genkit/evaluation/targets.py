@@ -13,7 +13,7 @@ from genkit.compute.seeds import derive_seed
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
 from genkit.metrics import choice
-from genkit.report.rows import ScoreRow
+from genkit.report.rows import ScoreRow, tell_apart
 from genkit.runs.run import Run
 from genkit.sampling.files import load_samples
 
@@ -24,8 +24,10 @@ def evaluate(
     """Rows for runs, folders and .npz files of samples, and for the words "real", "copy" and
     "noise".
 
+    Two runs of one model have names that tell them apart, and a target given twice has one row.
     A metric that fails leaves its columns empty; PluginError if nothing at all could be scored.
     """
+    targets = list(dict.fromkeys(targets))
     protocol, shape = evaluator.protocol, evaluator.data.shape
     files: dict[str, Tensor] = {}
     for target in targets:
@@ -52,7 +54,7 @@ def evaluate(
     problems = [problem for row in rows for problem in row.problems]
     if problems and not any(row.scores or row.likelihood for row in rows):
         raise PluginError(f"nothing could be scored: {problems[0]}")
-    return rows
+    return tell_apart(rows)
 
 
 def evaluate_real(evaluator: Evaluator) -> ScoreRow:

@@ -98,15 +98,20 @@ def make_headline(ranking: Ranking) -> tuple[str, str]:
         scores = ", ".join(f"{score_cell(row, column)} ({row.name})" for row in group)
         return (
             f"{listed([row.name for row in group])} cannot be told apart",
-            f"{title} {scores}: the differences lie within the error bars, or are too small to "
-            f"outlast another training. {BETTER.get(column.better or '', '')} "
+            f"{title} {scores}: the differences may be chance. {BETTER.get(column.better or '', '')} "
             f"{_frame(ranking, column)}".strip(),
         )
     second = ranked[1]
+    lead = _lead(leader, second, column)
+    scores = f"{title} {score_cell(leader, column)} against {score_cell(second, column)}"
+    words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
+    if min(leader.trainings, second.trainings) > 1:
+        why = f"means of {leader.trainings} trainings, apart by Welch's t at 95%"
+        return f"{leader.name} made the best samples, {lead}", f"{scores}: {why}. {words}"
     return (
-        f"{leader.name} made the best samples, {_lead(leader, second, column)}",
-        f"{title} {score_cell(leader, column)} against {score_cell(second, column)}: a difference "
-        f"beyond the error bars. {BETTER.get(column.better or '', '')} {_frame(ranking, column)}",
+        f"These weights of {leader.name} made the best samples, {lead}",
+        f"{scores}: more than other samples of the same weights would change, but another training "
+        f"may rank differently (compare --seeds 3). {words}",
     )
 
 
@@ -173,11 +178,11 @@ def draw_bars(ranking: Ranking) -> Bars | None:
 
 
 def interval(row: ScoreRow, column: Column | None) -> tuple[float, float, float] | None:
-    """A row's score, and two standard deviations below and above it, as tables scale them."""
+    """A row's score, and the ends of its error bar, as tables scale them."""
     value = row.scores.get(column.name) if column else None
     if value is None or column is None:
         return None
-    spread = 2 * (row.deviations.get(column.name) or 0.0)
+    spread = row.half_width(column.name) or 0.0
     scale = column.scale
     if max(abs(value), abs(spread)) > HUGE:
         return None

@@ -243,7 +243,7 @@ def _quality_words(chart: Chart | None, column: Column | None) -> str:
         return ""
     words = ["Lines are scores of the few samples that were looked at while training"]
     if any(line.mark for line in chart.lines):
-        words.append("the mark is the final score with two standard deviations")
+        words.append("the mark is the final score with its error bar")
     way = f"{column.better} is better" if column and column.better else ""
     scale = "the scale is logarithmic" if chart.logarithmic else ""
     return "; ".join(filter(None, [*words, way, scale])) + "."

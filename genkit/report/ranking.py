@@ -13,12 +13,12 @@ from typing import Any
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import Registry
+from genkit.report.intervals import Mean, apart
 from genkit.report.protocol_card import ProtocolCard, differences
 from genkit.report.rows import CALIBRATION, Likelihood, ScoreRow
 from genkit.specs import Column
 
 FEW_SAMPLES = 5000  # below it a biased distance does not rank
-INCONCLUSIVE = 0.013  # relative gap that retraining alone can make (arXiv 2606.20536)
 MEANINGS = {
     "real": "real are unseen test images: the best that a score can be expected to be",
     "copy": "copy are training images: what a score likes better than real, it cannot tell",
@@ -75,8 +75,8 @@ def choose_column(
 def rank(rows: Sequence[ScoreRow], columns: Sequence[Column], name: str | None = None) -> Ranking:
     """Rank rows by one column, unless the cards of two models differ in what matters.
 
-    A model's rank is 1 plus the number of models that are better than it by more than two
-    standard deviations of the difference and by more than 1.3%: models closer than that are tied.
+    A model's rank is 1 plus the number of models that are better than it and can be told apart
+    from it (`genkit.report.intervals.apart`); models that cannot be told apart are tied.
     """
     models = [row for row in rows if not row.is_calibration]
     column = choose_column(columns, models, name)
@@ -109,9 +109,7 @@ def tie(one: ScoreRow, other: ScoreRow, column: Column | None) -> bool:
     """Whether two rows are too close to be told apart."""
     if column is None:
         return True
-    a, b = _value(one, column), _value(other, column)
-    spread = math.hypot(_deviation(one, column), _deviation(other, column))
-    return abs(a - b) <= max(2 * spread, INCONCLUSIVE * min(abs(a), abs(b)))
+    return not apart(_mean(one, column), _mean(other, column))
 
 
 def _value(row: ScoreRow, column: Column | None) -> float:
@@ -124,8 +122,8 @@ def _badness(row: ScoreRow, column: Column | None) -> float:
     return -value if column and column.better == "higher" else value
 
 
-def _deviation(row: ScoreRow, column: Column) -> float:
-    return row.deviations.get(column.name) or 0.0
+def _mean(row: ScoreRow, column: Column) -> Mean:
+    return _value(row, column), row.deviations.get(column.name) or 0.0, row.trainings
 
 
 def average(rows: Sequence[ScoreRow]) -> ScoreRow:
@@ -186,7 +184,8 @@ def footnotes(ranking: Ranking) -> list[str]:
         title = ranking.column.title.partition("\n")[0]
         why = ", which is unbiased where samples are few" if ranking.column.unbiased else ""
         ties = any(row.tied for row in rows)
-        equal = "; = could not be told apart (two standard deviations or 1.3%)" if ties else ""
+        test = "Welch's t at 95%" if _several(rows) else "two standard deviations"
+        equal = f"; = could not be told apart ({test})" if ties else ""
         notes.append(f"Ranked by {title}{why}{equal}.")
     present = [MEANINGS[row.name] for row in rows if row.name in MEANINGS]
     if present:
@@ -210,11 +209,10 @@ def _about_scores(rows: Sequence[ScoreRow]) -> list[str]:
     most, *others = sorted(names_of, key=lambda count: -len(names_of[count]))
     exceptions = "".join(f" ({', '.join(names_of[count])}: {count:,})" for count in others)
     about = f" ({card.features_note})" if card.features_note else ""
-    trainings = max(row.trainings for row in rows)
-    if trainings > 1:
+    if trainings := _several(rows):
         bars = (
-            f"± is two standard deviations over {trainings} trainings, and of calibration rows "
-            "over samples."
+            f"Means of {trainings} trainings: ± is half of their 95% confidence interval, and of "
+            "calibration rows two standard deviations over samples."
         )
     else:
         bars = (
@@ -226,6 +224,12 @@ def _about_scores(rows: Sequence[ScoreRow]) -> list[str]:
         f"{card.reference}, {card.reference_images:,} images.",
         bars,
     ]
+
+
+def _several(rows: Sequence[ScoreRow]) -> int:
+    """How many trainings the means of a table are of, 0 if each row is of one."""
+    most = max(row.trainings for row in rows)
+    return most if most > 1 else 0
 
 
 def _about_row(row: ScoreRow) -> list[str]:

@@ -16,6 +16,7 @@ from genkit.errors import GenkitError, UsageError
 from genkit.io.files import read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
+from genkit.report.intervals import half_width
 from genkit.report.protocol_card import Count, ProtocolCard, differences
 from genkit.specs import Column
 
@@ -91,6 +92,10 @@ class ScoreRow(Record):
     def place(self) -> str:
         """The rank for a table: "1", "2=" for one of several that cannot be told apart, or ""."""
         return "" if self.rank is None else f"{self.rank}=" if self.tied else str(self.rank)
+
+    def half_width(self, column: str) -> float | None:
+        """Half the width of the error bar of a column's score, None if it is not known."""
+        return half_width(self.deviations.get(column), self.trainings)
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON holds it, without fields that were never set."""
@@ -170,7 +175,7 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     """The rows of runs and of folders of comparisons, the models' first.
 
     Of each calibration row there is one: that whose protocol differs least from the models', and
-    of equals the first. A name that is there twice becomes a path.
+    of equals the first. Names that are there twice are told apart.
 
     Raises:
         UsageError: a source holds no scores.
@@ -184,11 +189,7 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
                 others.append(row)
             else:
                 models.append(row.model_copy(update={"run": row.run or str(source)}))
-    names = [row.name for row in models]
-    models = [
-        row.model_copy(update={"name": row.run}) if names.count(row.name) > 1 else row
-        for row in models
-    ]
+    models = tell_apart(models)
     cards = {str(row.run): row.card for row in models if row.card}
 
     def number_of_differences(row: ScoreRow) -> float:
@@ -198,6 +199,24 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     for row in sorted(others, key=number_of_differences):
         calibration.setdefault(row.name, row)
     return [*models, *(calibration[name] for name in CALIBRATION if name in calibration)]
+
+
+def tell_apart(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """The rows, those of equal names renamed: two runs of one model by the names of their folders,
+    or by their paths where these are equal, too; what is left, such as one run with other options,
+    by a number."""
+    names = [row.name for row in rows]
+    for name_of in (lambda run: Path(run).absolute().name, str):
+        names = [
+            name_of(row.run) if row.run and names.count(name) > 1 else name
+            for name, row in zip(names, rows, strict=True)
+        ]
+    found: list[ScoreRow] = []
+    for place, (name, row) in enumerate(zip(names, rows, strict=True)):
+        number = names[: place + 1].count(name)
+        name = name if number == 1 else f"{name} ({number})"
+        found.append(row if name == row.name else row.model_copy(update={"name": name}))
+    return found
 
 
 def _read(source: Path) -> Sequence[ScoreRow]:

@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,6 +289,20 @@ def test_samples_in_files_score_as_the_run_they_came_from(evaluator, tmp_path):
     assert rows[0].parameters > 0 and rows[0].images == 40 and rows[0].seconds > 0
     assert rows[0].likelihood.kind == "bound"
     assert rows[0].card.weights == "ema"
+
+
+def test_two_runs_of_one_model_are_told_apart_and_a_target_given_twice_is_scored_once(
+    evaluator, tmp_path
+):
+    runs = {
+        str(path): as_run(Constant(), path, evaluator.registry)
+        for path in (tmp_path / "a", tmp_path / "b")
+    }
+    for path, run in runs.items():
+        Path(path).mkdir()
+        (Path(path) / "config.json").write_text("{}")
+    rows = evaluate([*runs, *runs], evaluator, load=runs.__getitem__)
+    assert [row.name for row in rows] == ["a", "b"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 16), (1, 16, 4), (1, 8, 9), (1, 7, 8)])

@@ -119,9 +119,8 @@ def test_models_within_two_deviations_of_their_difference_are_tied() -> None:
     assert places(rows) == [("a", "1="), ("b", "1="), ("c", "2=")]
 
 
-def test_a_gap_of_one_percent_is_a_tie_however_small_the_error_bars() -> None:
-    assert places([row("a", 100.0, 0.0), row("b", 101.2, 0.0)]) == [("a", "1="), ("b", "1=")]
-    assert places([row("a", 100.0, 0.0), row("b", 101.4, 0.0)]) == [("a", "1"), ("b", "2")]
+def test_there_is_no_least_gap_beside_the_error_bars() -> None:
+    assert places([row("a", 100.0, 0.1), row("b", 100.9, 0.1)]) == [("a", "1"), ("b", "2")]
 
 
 def test_deviations_over_samples_count_for_both_models() -> None:
@@ -258,10 +257,14 @@ def test_ties_and_several_trainings_are_explained() -> None:
     rows = [row("a", 2.0, 1.0, card=CARD, trainings=3), row("b", 2.1, 1.0, card=CARD, trainings=3)]
     notes = footnotes(rank(rows, [FID]))
     assert (
-        "± is two standard deviations over 3 trainings, and of calibration rows over samples."
-        in notes
+        "Means of 3 trainings: ± is half of their 95% confidence interval, and of calibration rows "
+        "two standard deviations over samples."
+    ) in notes
+    assert "Ranked by FID; = could not be told apart (Welch's t at 95%)." in notes
+    once = [row.model_copy(update={"trainings": 1}) for row in rows]
+    assert "Ranked by FID; = could not be told apart (two standard deviations)." in footnotes(
+        rank(once, [FID])
     )
-    assert "Ranked by FID; = could not be told apart (two standard deviations or 1.3%)." in notes
 
 
 def test_model_trained_on_other_data_is_named() -> None:
