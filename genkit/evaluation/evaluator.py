@@ -17,7 +17,8 @@ from torch import Tensor
 from genkit.compute.device import choose_device
 from genkit.data import ImageData
 from genkit.errors import PluginError, UsageError, plugin_code
-from genkit.evaluation.likelihood import measure_likelihood
+from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.likelihood import check_levels, measure_likelihood
 from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
 from genkit.evaluation.reference import open_features, reference_for
@@ -36,6 +37,7 @@ from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
 DEFAULT_SAMPLES = 10_000
+OWN_SAMPLES = 256  # of a model, whose likelihood it is asked for
 SLOW_SECONDS = 30.0  # of a metric, which is then named
 QUANTISATION = "uint8, rounded, no resizing"
 
@@ -224,17 +226,19 @@ class Evaluator:
             trained_on_fingerprint=record.data.fingerprint,
         )
         row = self.evaluate_images(record.model, images, card, panel=run.path)
-        likelihood, problems = None, row.problems
+        likelihoods: tuple[Likelihood, ...] = ()
+        problems = row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):
-                likelihood = self.likelihood(run)
+                likelihoods = self.likelihoods(run, images)
         except PluginError as error:
             problems = (*problems, *self._report("likelihood", [error]))
         return row.model_copy(
             update={
                 "run": str(run.path),
                 "problems": problems,
-                "likelihood": likelihood,
+                "likelihood": next(iter(likelihoods), None),
+                "likelihoods": likelihoods,
                 "parameters": record.parameters,
                 "images": summary.images if summary else None,
                 "seconds": summary.seconds if summary else None,
@@ -243,13 +247,31 @@ class Evaluator:
             }
         )
 
-    def likelihood(self, run: Run) -> Likelihood | None:
-        """Log-likelihood of test images, or None for a model without one."""
+    def likelihoods(self, run: Run, samples: Tensor) -> tuple[Likelihood, ...]:
+        """Log-likelihood of each version of the test images that the model can judge, the finest
+        first, and beside it that of its own samples; empty for a model without a likelihood.
+
+        Args:
+            samples: of the model, uint8, (n, C, H, W).
+        """
         images = torch.from_numpy(self.data.test.images)
-        return measure_likelihood(
-            run.model,
-            images[choice(len(images), self.protocol.likelihood_images, 0)],
-            draws=self.protocol.draws,
-            seed=self.protocol.seed,
-            on_progress=self.reporter.counter("likelihood"),
-        )
+        images = images[choice(len(images), self.protocol.likelihood_images, 0)]
+        found: list[Likelihood] = []
+        for levels in sorted(check_levels(run.model), reverse=True):
+            if found and torch.equal(round_to_levels(images, levels), images):
+                continue  # they are as coarse as this already
+            test, own = (
+                measure_likelihood(
+                    run.model,
+                    round_to_levels(each, levels),
+                    draws=self.protocol.draws,
+                    seed=self.protocol.seed,
+                    on_progress=self.reporter.counter("likelihood"),
+                )
+                for each in (images, samples[:OWN_SAMPLES])
+            )
+            if test is None or own is None:
+                return ()
+            more = {"levels": levels, "own": own.nats, "own_deviation": own.deviation}
+            found.append(test.model_copy(update=more))
+        return tuple(found)

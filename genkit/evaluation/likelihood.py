@@ -67,6 +67,18 @@ def measure_likelihood(
     return likelihood
 
 
+def check_levels(model: GenerativeModel) -> set[int]:
+    """Of which versions of the test images a model gives the likelihood; PluginError if these are
+    not numbers of levels."""
+    levels = model.likelihood_levels()
+    if not levels or not all(isinstance(each, int) and 2 <= each <= 256 for each in levels):
+        raise PluginError(
+            f"{type(model).__name__}.likelihood_levels() must return whole numbers from 2 to 256, "
+            f"got {levels!r:.60}"
+        )
+    return set(levels)
+
+
 def _ask(
     model: GenerativeModel,
     method: str,

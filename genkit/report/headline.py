@@ -18,6 +18,8 @@ MEANINGS = {
     "NLL nats": "Negative log-likelihood of test images: how surprising they are to the model. "
     "Lower is better; ≤ marks an upper bound.",
     "bits /dim": "The same for each pixel and channel, in bits.",
+    "own NLL": "Negative log-likelihood of the model's own samples. A model that finds them far "
+    "less likely than test images (!) sees in the test images what it must predict.",
     "near train": "Share of samples that are closer to a training image than to an unseen one: 0.5 "
     "for fresh images, 1 for copies.",
     "parameters": "Numbers that training adjusts.",
@@ -96,10 +98,10 @@ def make_headline(ranking: Ranking) -> tuple[str, str]:
     if rivals:
         group = [leader, *rivals]
         scores = ", ".join(f"{score_cell(row, column)} ({row.name})" for row in group)
+        words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
         return (
             f"{listed([row.name for row in group])} cannot be told apart",
-            f"{title} {scores}: the differences may be chance. {BETTER.get(column.better or '', '')} "
-            f"{_frame(ranking, column)}".strip(),
+            f"{title} {scores}: the differences may be chance. {words}",
         )
     second = ranked[1]
     lead = _lead(leader, second, column)

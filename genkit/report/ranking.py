@@ -99,6 +99,7 @@ def rank(rows: Sequence[ScoreRow], columns: Sequence[Column], name: str | None =
             )
             result.append(placed(row, 1 + better, tied))
         result += [placed(row) for row in models if not any(row is other for other in scored)]
+    result = with_common_likelihood(result)
     for calibration in CALIBRATION:
         result += [placed(row) for row in rows if row.name == calibration]
     first = [column] if column else []
@@ -158,19 +159,45 @@ def _means(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     changes |= {"scores": means, "deviations": deviations}
     likelihoods = [row.likelihood for row in rows if row.likelihood]
     if len(likelihoods) == len(rows):
-        nats = [found.nats for found in likelihoods]
-        bits = [found.bits_per_dimension for found in likelihoods]
-        changes["likelihood"] = likelihoods[0].model_copy(
-            update={
-                "nats": statistics.fmean(nats),
-                "bits_per_dimension": statistics.fmean(bits),
-                "deviation": statistics.stdev(nats),
-            }
-        )
+        changes["likelihood"] = _mean_likelihood(likelihoods)
+        versions = zip(*(row.likelihoods for row in rows), strict=False)
+        changes["likelihoods"] = tuple(_mean_likelihood(version) for version in versions)
     memorised = [row.memorisation for row in rows if row.memorisation]
     if memorised:  # the worst: a copy in one training must not be averaged away
         changes["memorisation"] = max(memorised, key=lambda m: (m.flagged, m.pixels or 0.0))
     return changes
+
+
+def _mean_likelihood(found: Sequence[Likelihood]) -> Likelihood:
+    """The mean of likelihoods of the same images by several trainings; that of own samples is the
+    worst, since one training that leaks must not be averaged away."""
+    nats = [each.nats for each in found]
+    worst = min(found, key=lambda each: math.inf if each.own is None else each.own)
+    changes = {
+        "nats": statistics.fmean(nats),
+        "bits_per_dimension": statistics.fmean(each.bits_per_dimension for each in found),
+        "deviation": statistics.stdev(nats),
+    }
+    if worst.own is not None:
+        changes |= {"own": worst.own, "own_deviation": worst.own_deviation}
+    return found[0].model_copy(update=changes)
+
+
+def with_common_likelihood(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """The rows with the likelihood of the coarsest version of the test images that all models with
+    a likelihood were asked about; as they are where there is none."""
+    versions = [
+        {found.of: found for found in row.likelihoods or (row.likelihood,) if found} for row in rows
+    ]
+    judges = [each for each in versions if each]
+    common = [f for f in (judges[0].values() if judges else ()) if all(f.of in j for j in judges)]
+    if not common:
+        return list(rows)
+    of = min(common, key=lambda found: found.levels or math.inf).of
+    return [
+        row.model_copy(update={"likelihood": each[of]}) if each else row
+        for row, each in zip(rows, versions, strict=True)
+    ]
 
 
 def footnotes(ranking: Ranking) -> list[str]:
@@ -192,8 +219,12 @@ def footnotes(ranking: Ranking) -> list[str]:
         notes.append(f"{'; '.join(present)}.")
     for row in rows:
         notes += _about_row(row)
-    if len({row.likelihood.of for row in rows if row.likelihood}) > 1:
+    judged = [row.likelihood for row in rows if row.likelihood]
+    if len({found.of for found in judged}) > 1:
         notes.append("These NLLs are of different things and cannot be compared.")
+    elif any(len(row.likelihoods) > 1 for row in rows):
+        finer = "NLLs of finer ones are in the JSON"
+        notes.append(f"These are the coarsest test images that all models here can judge; {finer}.")
     return notes
 
 
@@ -236,6 +267,12 @@ def _about_row(row: ScoreRow) -> list[str]:
     notes = []
     if row.likelihood:
         notes.append(_about_likelihood(row.name, row.likelihood))
+        if row.likelihood.leaks:
+            notes.append(
+                f"{row.name} finds its own samples far less likely than test images "
+                f"(NLL {-(row.likelihood.own or 0):.1f} against {-row.likelihood.nats:.1f}): its "
+                "likelihood may see what it must predict, or its sampler is not the model's"
+            )
     if row.card and _trained_on_other_data(row.card):
         notes.append(f"{row.name} was trained on other data: {row.card.trained_on}")
     if row.memorisation and row.memorisation.flagged and not row.is_calibration:

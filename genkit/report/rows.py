@@ -39,6 +39,22 @@ class Likelihood(Record):
     images: Count = Field(description="number of images")
     draws: Count | None = Field(None, description="importance samples of each image")
     elbo: float | None = Field(None, description="mean of the same log-weights, in nats")
+    levels: Count | None = Field(
+        None, description="levels that the test images were rounded to; 256 as they are"
+    )
+    own: float | None = Field(
+        None, description="mean log-likelihood of the model's own samples, in nats"
+    )
+    own_deviation: float | None = Field(None, description="standard error of that mean")
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the model finds its own samples far less likely than test images: more than
+        twice as many nats, and not by chance."""
+        if self.own is None or self.nats >= 0:
+            return False
+        spread = math.hypot(self.deviation or 0.0, self.own_deviation or 0.0)
+        return self.own < 2 * self.nats - 3 * spread
 
 
 class NearestShares(Record):
@@ -72,6 +88,9 @@ class ScoreRow(Record):
     memorisation: NearestShares | None = Field(None, description="signs of copied images")
     card: ProtocolCard | None = Field(None, description="what the scores were measured with")
     likelihood: Likelihood | None = Field(None, description="null for a model without one")
+    likelihoods: tuple[Likelihood, ...] = Field(
+        (), description="of each version of the test images that the model can judge"
+    )
     parameters: Count | None = Field(None, description="numbers that training adjusts")
     images: Count | float | None = Field(None, description="images seen in training")
     seconds: float | None = Field(None, description="seconds of training")

@@ -84,6 +84,13 @@ def _likelihood(row: ScoreRow) -> tuple[Cell, Cell]:
     return estimate(-found.nats, half, 1, sign), f"{sign}{found.bits_per_dimension:.3f}"
 
 
+def _own(row: ScoreRow) -> Cell:
+    found = row.likelihood
+    if not found or found.own is None:
+        return "-"
+    return f"{'' if found.kind == 'exact' else '≤'}{-found.own:.1f}{'!' * found.leaks}"
+
+
 def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
     """Shares of samples near training images, in pixels and in features."""
     found = row.memorisation or NearestShares()
@@ -117,6 +124,7 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     distances = [*scores([c for c in ranking.columns if c.ranks])]
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])
+    distances += known("own\nNLL", [_own(row) for row in rows])
     others = [*scores([c for c in ranking.columns if not c.ranks])]
     shares = [_shares(row) for row in rows]
     costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
