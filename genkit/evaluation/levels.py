@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from genkit.data import ImageData, Split
 from genkit.model import to_bytes
 
 ALL = 256
@@ -15,7 +18,8 @@ STRAY = 1e-3  # share of values that may lie between the levels
 def round_to_levels(images: Tensor, levels: int) -> Tensor:
     """Images, uint8, any shape, with each value at the nearest of `levels` values evenly spaced
     from 0 to 255; with 2 it is black up to 127 and white from 128 on."""
-    return _grid(levels)[images.long()]
+    grid = _grid(levels)
+    return torch.cat([grid[part.long()] for part in images.split(1000)])
 
 
 def count_levels(images: Tensor) -> int:
@@ -25,7 +29,7 @@ def count_levels(images: Tensor) -> int:
     One value in a thousand may lie between the levels, so that a few stray pixels do not make
     black-and-white images grey ones. Images of one single value say nothing of levels: 256.
     """
-    counts = torch.bincount(images.flatten().long(), minlength=ALL).double()
+    counts = torch.bincount(images.flatten(), minlength=ALL).double()
     if int((counts > 0).sum()) < 2:
         return ALL
     for levels in range(2, MOST + 1):
@@ -35,6 +39,26 @@ def count_levels(images: Tensor) -> int:
         if counts[between].sum() <= STRAY * counts.sum():
             return levels
     return ALL
+
+
+def rounded_data(data: ImageData, levels: int) -> ImageData:
+    """A data set with its images rounded to so many levels; the same if they are so already."""
+    if all(
+        count_levels(torch.from_numpy(each.images)) <= levels for each in (data.train, data.test)
+    ):
+        return data
+
+    def rounded(split: Split) -> Split:
+        images = round_to_levels(torch.from_numpy(split.images), levels)
+        return replace(split, images=images.numpy())
+
+    return replace(
+        data,
+        name=f"{data.name} at {levels} levels",
+        train=rounded(data.train),
+        test=rounded(data.test),
+        reference=None,
+    )
 
 
 def _grid(levels: int) -> Tensor:

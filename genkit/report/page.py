@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from genkit.errors import GenkitError, one_line, printable
 from genkit.io.files import write_atomic
 from genkit.report.charts import Chart
+from genkit.report.footnotes import footnotes
 from genkit.report.headline import draw_bars, explain_columns, make_headline
 from genkit.report.protocol_card import card_lines
-from genkit.report.ranking import Ranking, footnotes, rank, score_columns
+from genkit.report.ranking import Ranking, rank, score_columns
 from genkit.report.rows import ScoreRow, features_name, read_comparison
 from genkit.report.run_view import gather_rows, view_runs
 from genkit.report.sections import ModelSection, build_sections, chart_quality, command_line

@@ -6,6 +6,7 @@ Stored rows are read again from runs and from comparisons, whoever made them and
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from genkit.report.protocol_card import Count, ProtocolCard, differences
 from genkit.specs import Column
 
 CALIBRATION = ("real", "copy", "noise")
+ROUNDED_REAL = re.compile(r"real at \d+ levels")
 COMPARISON = "compare.json"
 
 
@@ -79,7 +81,10 @@ class ScoreRow(Record):
 
     name: str = Field(description="the model's name, the samples' path, or real, copy or noise")
     run: str | None = Field(None, description="path of the run; null for what is not a run")
-    scores: dict[str, float | None] = Field(default_factory=dict, description="by column")
+    scores: dict[str, float | None] = Field(
+        default_factory=dict,
+        description='by column; "kid@2" is of samples and reference rounded to 2 levels',
+    )
     deviations: dict[str, float | None] = Field(
         default_factory=dict,
         description="standard deviations by column: over samples, or over several trainings",
@@ -104,8 +109,13 @@ class ScoreRow(Record):
 
     @property
     def is_calibration(self) -> bool:
-        """Whether it is one of the rows real, copy and noise."""
-        return self.name in CALIBRATION
+        """Whether it is one of the rows real, copy and noise, or of rounded real images."""
+        return self.name in CALIBRATION or self.is_rounded_real
+
+    @property
+    def is_rounded_real(self) -> bool:
+        """Whether it is a row of real images rounded to fewer levels."""
+        return self.run is None and bool(ROUNDED_REAL.fullmatch(self.name))
 
     @property
     def place(self) -> str:
@@ -217,7 +227,17 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     calibration: dict[str, ScoreRow] = {}
     for row in sorted(others, key=number_of_differences):
         calibration.setdefault(row.name, row)
-    return [*models, *(calibration[name] for name in CALIBRATION if name in calibration)]
+    return [*models, *sorted(calibration.values(), key=calibration_order)]
+
+
+def calibration_order(row: ScoreRow) -> tuple[int, str]:
+    """Sorts calibration rows: real images, as they are and rounded, copies, noise."""
+    return CALIBRATION.index(row.name.partition(" ")[0]), row.name
+
+
+def rounded_name(column: str, levels: int) -> str:
+    """The name of a column's score of samples and reference rounded to so many levels."""
+    return f"{column}@{levels}"
 
 
 def tell_apart(rows: Sequence[ScoreRow]) -> list[ScoreRow]:

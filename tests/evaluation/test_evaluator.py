@@ -32,8 +32,9 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import RunRecord
 from genkit.metrics import Estimate, choice
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import differences
-from genkit.report.ranking import footnotes, rank
+from genkit.report.ranking import rank
 from genkit.report.rows import Likelihood, ScoreRow
 from genkit.runs.build import load_data
 from genkit.runs.run import Run
@@ -269,7 +270,7 @@ def test_both_are_asked_about_the_same_rounded_images(toys, tmp_path, monkeypatc
         asked.append(images)
         return Likelihood(nats=-1.0, bits_per_dimension=1.0, kind="exact", of="x", images=1)
 
-    monkeypatch.setattr("genkit.evaluation.evaluator.measure_likelihood", remember)
+    monkeypatch.setattr("genkit.evaluation.likelihood.measure_likelihood", remember)
     data = open_npz(tmp_path, toys, random_images(200))
     evaluator = Evaluator.choose(toys, data, protocol(samples=20, features="none"))
     model = Constant()
@@ -525,12 +526,12 @@ def test_likelihood_that_fails_costs_no_score(evaluator, tmp_path):
 
 
 def test_slow_metric_is_named(evaluator, monkeypatch):
-    import genkit.evaluation.evaluator
+    import genkit.evaluation.measure
 
     heard = Heard()
     evaluate(["noise"], replace(evaluator, reporter=heard), load=None)
     assert heard.said == []
-    monkeypatch.setattr(genkit.evaluation.evaluator, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(genkit.evaluation.measure, "SLOW_SECONDS", -1.0)
     evaluate(["noise"], replace(evaluator, reporter=heard), load=None)
     assert heard.said == ["metric 'distance' took 0 s"]
 

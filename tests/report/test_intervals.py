@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from genkit.report.averages import average
 from genkit.report.intervals import apart, half_width, student_probability, student_quantile
-from genkit.report.ranking import average, tie
+from genkit.report.ranking import tie
 from genkit.report.rows import ScoreRow
 from genkit.specs import Column
 

@@ -11,8 +11,10 @@ import pytest
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
+from genkit.report.averages import average
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import ProtocolCard, differences
-from genkit.report.ranking import average, choose_column, footnotes, rank, score_columns, tie
+from genkit.report.ranking import choose_column, rank, score_columns, tie
 from genkit.report.rows import ScoreRow
 from genkit.specs import Column
 

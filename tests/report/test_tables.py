@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from genkit.errors import GenkitError
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import FLAGGED
-from genkit.report.ranking import footnotes, rank
+from genkit.report.ranking import rank
 from genkit.report.rows import ScoreRow
 from genkit.report.tables import (
     estimate,
