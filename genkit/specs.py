@@ -200,6 +200,8 @@ class Column:
         ranks: models may be ranked by it alone.
         unbiased: its expectation does not depend on the number of samples, so that it ranks where
             they are few.
+        corrected: an estimate of its bias is subtracted, and it is left out where samples are too
+            few for that, so that it ranks as an unbiased one does.
         scale: factor on the value in tables, which the title should say ("KID x1000").
         decimals: digits after the point in tables.
         shown: in tables; else in JSON only.
@@ -212,6 +214,7 @@ class Column:
     better: Literal["lower", "higher"] | None
     ranks: bool = True
     unbiased: bool = False
+    corrected: bool = False
     scale: float = 1.0
     decimals: int = 2
     shown: bool = True

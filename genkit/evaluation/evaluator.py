@@ -35,7 +35,7 @@ from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
 DEFAULT_SAMPLES = 10_000
-OWN_SAMPLES = 256  # of a model, whose likelihood it is asked for
+OWN_SAMPLES = 100  # of a model, whose likelihood it is asked for
 QUANTISATION = "uint8, rounded, no resizing"
 
 

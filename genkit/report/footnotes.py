@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genkit.report.protocol_card import ProtocolCard
-from genkit.report.ranking import Ranking
-from genkit.report.rows import Likelihood, ScoreRow
+from genkit.report.ranking import Ranking, at_levels, is_better, tie
+from genkit.report.rows import Likelihood, NearestShares, ScoreRow
+from genkit.specs import Column
 
 MEANINGS = {
     "real": "real are unseen test images: the best that a score can be expected to be",
@@ -23,12 +24,14 @@ def footnotes(ranking: Ranking) -> list[str]:
         notes.append("Not ranked, since these scores measure different things:")
         notes += [f"  {line}" for line in ranking.refusals]
     elif ranking.column and any(row.rank for row in rows):
-        title = ranking.column.title.partition("\n")[0]
+        title = plain_title(ranking.column)
         why = ", which is unbiased where samples are few" if ranking.column.unbiased else ""
+        why = ", corrected for its bias" if ranking.column.corrected else why
         ties = any(row.tied for row in rows)
         test = "Welch's t at 95%" if _several(rows) else "two standard deviations"
         equal = f"; = could not be told apart ({test})" if ties else ""
         notes.append(f"Ranked by {title}{why}{equal}.")
+    notes += _disagreements(ranking)
     if ranking.levels and not ranking.refusals:
         notes.append(
             "Samples of these models have different numbers of levels: ranked with all samples and "
@@ -52,6 +55,37 @@ def footnotes(ranking: Ranking) -> list[str]:
         finer = "NLLs of finer ones are in the JSON"
         notes.append(f"These are the coarsest test images that all models here can judge; {finer}.")
     return notes
+
+
+def _disagreements(ranking: Ranking) -> list[str]:
+    """Where another score that could rank tells two models apart the other way round."""
+    column, ranked = ranking.column, [row for row in ranking.models if row.rank]
+    if column is None or not ranked:
+        return []
+    title, notes = plain_title(column), []
+    for other in ranking.columns:
+        if not other.ranks or plain_title(other) == title:
+            continue
+        compared = at_levels(other, ranking.levels) if ranking.levels else other
+        pairs = [
+            f"{second.name} before {first.name}"
+            for place, first in enumerate(ranked)
+            for second in ranked[place + 1 :]
+            if not tie(first, second, column)
+            and is_better(second, first, compared)
+            and not tie(first, second, compared)
+        ]
+        if pairs:
+            notes.append(
+                f"{title} and {plain_title(other)} disagree: by {plain_title(other)} "
+                f"{', '.join(pairs)}. Neither order is safe."
+            )
+    return notes
+
+
+def plain_title(column: Column) -> str:
+    """The first word of a column's title, which says what it is: "FID", "KID"."""
+    return column.title.split()[0]
 
 
 def _about_scores(rows: Sequence[ScoreRow]) -> list[str]:
@@ -102,15 +136,25 @@ def _about_row(row: ScoreRow) -> list[str]:
     if row.card and _trained_on_other_data(row.card):
         notes.append(f"{row.name} was trained on other data: {row.card.trained_on}")
     if row.memorisation and row.memorisation.flagged and not row.is_calibration:
-        notes.append(
-            f"{row.name} may have learned training images by heart (near train, !): its samples "
-            "are closer to these than to unseen images; see neighbours.png in its run"
-        )
+        notes.append(_about_copies(row.name, row.memorisation))
     if row.warning:
         notes.append(f"{row.name}: {row.warning}")
     if row.error:
         notes.append(f"{row.name} failed: {row.error}")
     return notes
+
+
+def _about_copies(name: str, found: NearestShares) -> str:
+    if found.copies:
+        return (
+            f"{name} copies training images: at least {found.copies} of {found.copies_of:,} "
+            "samples are closer to one than all but half a percent of unseen real images are; see "
+            "neighbours.png in its run"
+        )
+    return (
+        f"{name} may have learned training images by heart (near train, !): its samples are closer "
+        "to these than to unseen images; see neighbours.png in its run"
+    )
 
 
 def _about_likelihood(name: str, found: Likelihood) -> str:

@@ -53,8 +53,9 @@ def score_columns(registry: Registry) -> list[Column]:
 def choose_column(
     columns: Sequence[Column], rows: Sequence[ScoreRow], name: str | None
 ) -> Column | None:
-    """What ranks: the column of that name; else the first that may, and below 5,000 samples the
-    first of these that is unbiased. UsageError for a name that cannot rank."""
+    """What ranks: the column of that name; else the first that may and that all scored rows have,
+    and below 5,000 samples the first of these that is unbiased or corrected for its bias.
+    UsageError for a name that cannot rank."""
     able = [column for column in columns if column.ranks]
     if name:
         for column in able:
@@ -63,7 +64,9 @@ def choose_column(
         known = ", ".join(column.name for column in able)
         raise UsageError(f"--rank-by {name!r} is not a score that ranks; there are: {known}")
     few = min((row.card.samples for row in rows if row.card), default=0) < FEW_SAMPLES
-    unbiased = [column for column in able if column.unbiased]
+    scored = [row.scores for row in rows if any(c.name in row.scores for c in able)]
+    able = [column for column in able if all(column.name in scores for scores in scored)] or able
+    unbiased = [column for column in able if column.unbiased or column.corrected]
     return next(iter(unbiased if few and unbiased else able), None)
 
 
@@ -142,6 +145,11 @@ def tie(one: ScoreRow, other: ScoreRow, column: Column | None) -> bool:
     if column is None:
         return True
     return not apart(_mean(one, column), _mean(other, column))
+
+
+def is_better(one: ScoreRow, other: ScoreRow, column: Column) -> bool:
+    """Whether a row's score is better than another's; not if one has none."""
+    return _badness(one, column) < _badness(other, column)
 
 
 def _value(row: ScoreRow, column: Column | None) -> float:

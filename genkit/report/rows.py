@@ -70,7 +70,13 @@ class NearestShares(Record):
     pixels_deviation: float | None = Field(None, description="its standard deviation")
     features: float | None = Field(None, description="share by distances of features")
     features_deviation: float | None = Field(None, description="its standard deviation")
-    flagged: bool = Field(False, description="a share is above 0.6, and not by chance")
+    copies: Count | None = Field(
+        None, description="samples that are copies of training images, at least"
+    )
+    copies_of: Count | None = Field(None, description="samples that were looked at for these")
+    flagged: bool = Field(
+        False, description="a share is above 0.6, and not by chance, or there are copies"
+    )
 
 
 class ScoreRow(Record):

@@ -105,6 +105,13 @@ def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
     )
 
 
+def _copies(row: ScoreRow) -> Cell:
+    found = row.memorisation
+    if not found or found.copies is None:
+        return "-"
+    return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
+
+
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     """The columns of all tables: scores that rank and likelihoods, then the other scores,
     then neighbours and costs. Columns without a value are left out."""
@@ -129,6 +136,7 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     shares = [_shares(row) for row in rows]
     costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
     costs += known(f"near train\n({features})", [other for _, other in shares])
+    costs += known("copied\nat least", [_copies(row) for row in rows])
     for heading, values in (
         ("para-\nmeters", [row.parameters for row in rows]),
         ("images\nseen", [row.images for row in rows]),

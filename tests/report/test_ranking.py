@@ -87,14 +87,38 @@ def test_ranking_changes_no_row() -> None:
 # ---- what ranks
 
 
-def with_samples(count: int) -> ScoreRow:
-    return row("a", 1.0, card={**CARD, "samples": count})
+def with_samples(count: int, **scores: float) -> ScoreRow:
+    scores = {"fid": 1.0, "kid": 0.1, **scores}
+    return ScoreRow.from_json({"name": "a", "scores": scores, "card": {**CARD, "samples": count}})
 
 
 @pytest.mark.parametrize(("count", "name"), [(4999, "kid"), (5000, "fid"), (100, "kid")])
 def test_an_unbiased_score_ranks_where_samples_are_few(count: int, name: str) -> None:
     column = choose_column([FID, KID], [with_samples(count)], None)
     assert column is not None and column.name == name
+
+
+CORRECTED = Column(name="fid_corrected", title="FID\ncorrected", better="lower", corrected=True)
+
+
+@pytest.mark.parametrize("count", [100, 50_000])
+def test_a_corrected_score_ranks_with_any_number_of_samples_where_all_have_it(count: int) -> None:
+    columns, rows = [CORRECTED, FID, KID], [with_samples(count, fid_corrected=0.9)]
+    assert choose_column(columns, rows, None) == CORRECTED
+    lacking = choose_column(columns, [*rows, with_samples(count)], None)
+    assert lacking == (KID if count < 5000 else FID)
+
+
+def test_scores_that_order_models_differently_are_named() -> None:
+    def both(name: str, fid: float, kid: float) -> ScoreRow:
+        scores, deviations = {"fid": fid, "kid": kid}, {"fid": 0.1, "kid": 0.001}
+        return ScoreRow(name=name, scores=scores, deviations=deviations)
+
+    rows = [both("a", 1.0, 0.3), both("b", 2.0, 0.2), both("c", 2.05, 0.1), both("d", 5.0, 0.301)]
+    notes = footnotes(rank(rows, [FID, KID]))
+    assert "FID and KID disagree: by KID b before a, c before a. Neither order is safe." in notes
+    agreeing = footnotes(rank([rows[0], rows[3]], [FID, KID]))
+    assert not [note for note in agreeing if "disagree" in note]
 
 
 def test_the_score_that_is_asked_for_ranks_if_it_may() -> None:
@@ -105,9 +129,9 @@ def test_the_score_that_is_asked_for_ranks_if_it_may() -> None:
         choose_column([FID, IS], [], "is")
 
 
-def test_built_in_scores_rank_by_kid_and_fid_only_and_the_inception_score_comes_last() -> None:
+def test_built_in_scores_rank_by_fid_and_kid_only_and_the_inception_score_comes_last() -> None:
     columns = score_columns(load_registry())
-    assert [column.name for column in columns if column.ranks] == ["fid", "kid"]
+    assert [column.name for column in columns if column.ranks] == ["fid_corrected", "fid", "kid"]
     assert [column.name for column in columns if column.unbiased] == ["kid"]
     assert columns[-1].name == "is"
 
