@@ -48,6 +48,14 @@ def footnotes(ranking: Ranking) -> list[str]:
         notes.append(f"{'; '.join(present)}.")
     for row in rows:
         notes += _about_row(row)
+    for column in ranking.columns:
+        notes += [
+            f"{row.name} {column.warning}: about {row.scores[column.name]:,.0f}"
+            for row in ranking.models
+            if column.warn_below is not None
+            and (value := row.scores.get(column.name)) is not None
+            and value < column.warn_below
+        ]
     judged = [row.likelihood for row in rows if row.likelihood]
     if len({found.of for found in judged}) > 1:
         notes.append("These NLLs are of different things and cannot be compared.")

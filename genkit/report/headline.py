@@ -23,8 +23,8 @@ MEANINGS = {
     "near train": "Share of samples that are closer to a training image than to an unseen one: 0.5 "
     "for fresh images, 1 for copies.",
     "copied at least": "Samples that certainly are copies of training images: they lie closer to "
-    "one than all but half a percent of unseen real images do, in pixels, in features, or shifted by a "
-    "pixel or mirrored.",
+    "one than all but half a percent of unseen real images do, in pixels, in features, or shifted "
+    "by a pixel or mirrored.",
     "parameters": "Numbers that training adjusts.",
     "images seen": "Images that training took in, repetitions counted.",
     "train s": "Seconds of training.",

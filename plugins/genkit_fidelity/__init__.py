@@ -154,6 +154,26 @@ def register_metrics() -> list[MetricSpec]:
             "and recall, 5 for density and coverage",
         ),
         MetricSpec(
+            name="distinct",
+            summary="Number of different images that samples are drawn from (birthday paradox)",
+            target="genkit_fidelity.distinct:distinct",
+            columns=(
+                Column(
+                    name="distinct",
+                    title="dis-\ntinct",
+                    better="higher",
+                    ranks=False,
+                    decimals=0,
+                    warn_below=20_000,
+                    warning="repeats itself: by how many of its samples are nearly the same, it "
+                    "draws from few different images (distinct)",
+                    help="How many different images the samples are drawn from, by how many pairs "
+                    "of them are nearly the same; about 670k or more if there is no such pair.",
+                ),
+            ),
+            definition="pairs of 2,000 samples nearer than half the least distance of real images",
+        ),
+        MetricSpec(
             name="classes",
             summary="Class coverage and confident samples, by a classifier of the data's classes",
             target="genkit_fidelity.classes:score",

@@ -115,9 +115,9 @@ def test_scores_that_order_models_differently_are_named() -> None:
         return ScoreRow(name=name, scores=scores, deviations=deviations)
 
     rows = [both("a", 1.0, 0.3), both("b", 2.0, 0.2), both("c", 2.05, 0.1), both("d", 5.0, 0.301)]
-    notes = footnotes(rank(rows, [FID, KID]))
+    notes = footnotes(rank(rows, [FID, KID], "fid"))
     assert "FID and KID disagree: by KID b before a, c before a. Neither order is safe." in notes
-    agreeing = footnotes(rank([rows[0], rows[3]], [FID, KID]))
+    agreeing = footnotes(rank([rows[0], rows[3]], [FID, KID], "fid"))
     assert not [note for note in agreeing if "disagree" in note]
 
 
