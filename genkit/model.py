@@ -157,6 +157,16 @@ class GenerativeModel(nn.Module):
         """Log-likelihood of images in [-1, 1], (N, C, H, W); None for models without one."""
         return None
 
+    def likelihood_levels(self) -> Sequence[int]:
+        """Of which versions of the test images the model can give the likelihood: numbers of
+        levels, 2 to 256, that they are rounded to before it is asked. 2 are black-and-white
+        images, 256 the images as they are.
+
+        Models are compared by the coarsest version that all of them can judge. Name a coarser one
+        only if the answer is the probability of the rounded images themselves.
+        """
+        return (256,)
+
     def log_weights(self, images: Tensor, draws: int) -> LogLikelihood | None:
         """ln p(x, z) - ln q(z | x) for `draws` latents z ~ q(z | x) per image, (draws, N), from
         which genkit makes the importance-weighted bound; None for models without such a latent.

@@ -239,8 +239,12 @@ class Column:
         ranks: models may be ranked by it alone.
         unbiased: its expectation does not depend on the number of samples, so that it ranks where
             they are few.
+        corrected: an estimate of its bias is subtracted, and it is left out where samples are too
+            few for that, so that it ranks as an unbiased one does.
         scale: factor on the value in tables, which the title should say ("KID x1000").
         decimals: digits after the point in tables.
+        warn_below: a model with a lower value gets a note under the table, `warning` after its
+            name; None for no note.
         shown: in tables; else in JSON only.
         help: what the value says, in a sentence or two, for the report page and `genkit info`;
             without it the page shows the metric's summary.
@@ -251,10 +255,13 @@ class Column:
     better: Literal["lower", "higher"] | None
     ranks: bool = True
     unbiased: bool = False
+    corrected: bool = False
     scale: float = 1.0
     decimals: int = 2
     shown: bool = True
     help: str = ""
+    warn_below: float | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,7 @@ def _print_metric(console: Console, spec: MetricSpec) -> None:
         words = [f"{column.better} is better"] if column.better else []
         words += ["ranks models"] if column.ranks else []
         words += ["unbiased"] if column.unbiased else []
+        words += ["corrected for its bias"] if column.corrected else []
         console.print(Text(f"  {column.name}: {', '.join(words) or 'in JSON only'}"))
         if column.help:
             console.print(Text(f"    {printable(column.help)}"))

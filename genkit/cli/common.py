@@ -49,7 +49,8 @@ def show(
     cards: bool,
 ) -> None:
     """Print rows, ranked if they may be, and their cards if these are asked for."""
-    from genkit.report.ranking import footnotes, rank, score_columns
+    from genkit.report.footnotes import footnotes
+    from genkit.report.ranking import rank, score_columns
     from genkit.report.tables import print_cards, print_ranking
 
     ranking = rank(rows, score_columns(found), rank_by)

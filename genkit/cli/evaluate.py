@@ -50,6 +50,15 @@ def evaluate(
     likelihood_images: Annotated[
         int, typer.Option(min=1, help="test images whose likelihood is taken")
     ] = 1000,
+    levels: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=255,
+            help="levels to which samples and reference are rounded for a second score; default: "
+            "the fewest that any samples have, if they differ",
+        ),
+    ] = None,
     best: Best = False,
     device: Device = "auto",
     threads: Annotated[
@@ -91,6 +100,7 @@ def evaluate(
         device=device,
         likelihood_images=likelihood_images,
         draws=draws,
+        levels=levels,
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))

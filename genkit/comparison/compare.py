@@ -35,15 +35,10 @@ from genkit.io.progress import error_console
 from genkit.io.run_directory import RunDir, new_run_path
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
+from genkit.report.averages import average
+from genkit.report.footnotes import footnotes
 from genkit.report.page import refresh_page
-from genkit.report.ranking import (
-    Ranking,
-    average,
-    choose_column,
-    footnotes,
-    rank,
-    score_columns,
-)
+from genkit.report.ranking import Ranking, choose_column, fewest_levels, rank, score_columns
 from genkit.report.rows import (
     CALIBRATION,
     COMPARISON,
@@ -194,7 +189,10 @@ def _run_all(
             for candidate in candidates
         ]
         try:
-            return [future.result() for future in futures], calibrated.result(), None
+            rows = [future.result() for future in futures]
+            others = calibrated.result()
+            scored = _at_fewest_levels(processes, threads, candidates, options, rows, others)
+            return *scored, None
         except BaseException as error:
             processes.end()
             threads.shutdown(wait=True, cancel_futures=True)
@@ -254,11 +252,51 @@ def _train_and_score(
     return row.model_copy(update={"name": candidate.name, "run": str(candidate.run)})
 
 
-def _score(processes: ProcessPool, targets: list[str], title: str, options: CompareOptions) -> Rows:
+def _at_fewest_levels(
+    processes: ProcessPool,
+    threads: ThreadPoolExecutor,
+    candidates: Sequence[Candidate],
+    options: CompareOptions,
+    rows: Rows,
+    calibration: Rows,
+) -> tuple[Rows, Rows]:
+    """The rows of models and of calibration, where samples have different numbers of levels with
+    their scores at the fewest of these."""
+    levels = fewest_levels(rows)
+    if not levels or options.features == "none":
+        return rows, calibration
+    more = ["--levels", str(levels), "--draws", "1", "--likelihood-images", "1"]
+
+    def at_levels(row: ScoreRow, candidate: Candidate) -> ScoreRow:
+        if row.error:
+            return row
+        try:
+            found = _score(processes, [str(candidate.run)], candidate.title, options, more)[0]
+        except GenkitError as error:
+            return row.model_copy(update={"problems": (*row.problems, str(error))})
+        changes = {"scores": found.scores, "deviations": found.deviations}
+        return row.model_copy(update=changes)
+
+    targets = list(CALIBRATION)
+    calibrated = threads.submit(_score, processes, targets, CALIBRATED, options, more)
+    rounded = list(threads.map(at_levels, rows, candidates))
+    try:
+        return rounded, calibrated.result()
+    except GenkitError:
+        return rounded, calibration
+
+
+def _score(
+    processes: ProcessPool,
+    targets: list[str],
+    title: str,
+    options: CompareOptions,
+    more: Sequence[str] = (),
+) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.json")
         command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
-        command += ["-n", str(options.samples), "--threads", "1", "--json", str(path)]
+        command += ["-n", str(options.samples), "--threads", "1", "--json", str(path), *more]
         processes.run(command, title, "scoring")
         return read_evaluation(path)
 

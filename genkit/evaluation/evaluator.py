@@ -5,8 +5,7 @@ Metric plugins do the arithmetic; which targets are scored is in `genkit.evaluat
 
 from __future__ import annotations
 
-import time
-import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,26 @@ from torch import Tensor
 from genkit.compute.device import choose_device
 from genkit.data import ImageData
 from genkit.errors import PluginError, UsageError, WriteError, plugin_code
-from genkit.evaluation.likelihood import measure_likelihood
-from genkit.evaluation.measure import measure
+from genkit.evaluation.levels import count_levels, round_to_levels, rounded_data
+from genkit.evaluation.likelihood import measure_versions
+from genkit.evaluation.measure import Scores, measure_all, report
 from genkit.evaluation.memorisation import Memorisation
 from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
-from genkit.io.machine import is_switched_on
 from genkit.io.progress import Reporter
-from genkit.io.run_records import ProgressState
 from genkit.metrics import Reference, choice
-from genkit.registry.catalogue import Registry
+from genkit.registry.catalogue import Entry, Registry
 from genkit.report.protocol_card import ProtocolCard
-from genkit.report.rows import Likelihood, ScoreRow
+from genkit.report.rows import Likelihood, ScoreRow, rounded_name
 from genkit.runs.provenance import recorded_versions
 from genkit.runs.run import Run
 from genkit.sampling.draw import timed_draw
+from genkit.specs import MetricSpec
 from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
 DEFAULT_SAMPLES = 10_000
-SLOW_SECONDS = 30.0  # of a metric, which is then named
+OWN_SAMPLES = 100  # of a model, whose likelihood it is asked for
 QUANTISATION = "uint8, rounded, no resizing"
 
 
@@ -44,7 +43,8 @@ QUANTISATION = "uint8, rounded, no resizing"
 class EvaluationProtocol:
     """How samples are scored, whatever they are: number and seed of samples, features, likelihood.
 
-    `samples` None takes all images of a file, and 10,000 of a run.
+    `samples` None takes all images of a file, and 10,000 of a run. `levels` are those at which all
+    are scored as well; None: the fewest that any samples have, if these differ.
     """
 
     samples: int | None = None
@@ -54,18 +54,7 @@ class EvaluationProtocol:
     device: str = "auto"
     likelihood_images: int = 1000
     draws: int = 64
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All metrics' values for a set of images and their standard deviations, by column.
-
-    The columns of a metric that failed are left out; `problems` says why.
-    """
-
-    values: dict[str, float | None] = field(default_factory=dict)
-    deviations: dict[str, float | None] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    levels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +69,7 @@ class Evaluator:
     reference: Reference | None
     reporter: Reporter
     reported: set[str] = field(default_factory=set)  # metrics whose first problem was reported
+    rounded: dict[int, Reference] = field(default_factory=dict)  # reference, by levels
 
     @classmethod
     def choose(
@@ -126,30 +116,33 @@ class Evaluator:
                     f"{len(images)} {of} are too few for scores: give at least {FEWEST}, and 2,000 "
                     "or more for scores that mean something"
                 )
-        values: dict[str, float | None] = {}
-        deviations: dict[str, float | None] = {}
-        problems: list[str] = []
-        for name, entry in self.registry.metrics.items():
-            self.reporter.update(ProgressState(fraction=1.0, stage=name))
-            start = time.monotonic()
-            estimates, errors = measure(entry, samples, self.reference)
-            problems += self._report(name, errors)
-            if (seconds := time.monotonic() - start) > SLOW_SECONDS:
-                self.reporter.say(f"metric {name!r} took {seconds:.0f} s")
-            for column, estimate in estimates.items():
-                values[column] = estimate.value
-                if estimate.deviation is not None:
-                    deviations[column] = estimate.deviation
-        return Scores(values, deviations, tuple(problems))
+        return self._measure(self.registry.metrics, samples, self.reference)
 
-    def _report(self, name: str, errors: list[PluginError]) -> list[str]:
-        """Problems in one line each; the first of each name is reported, once for all rows."""
-        if errors and name not in self.reported:
-            self.reported.add(name)
-            self.reporter.say(str(errors[0]))
-            if errors[0].__cause__ and is_switched_on("GENKIT_TRACEBACK"):
-                self.reporter.say("".join(traceback.format_exception(errors[0].__cause__)))
-        return [str(error) for error in errors]
+    def score_at(self, images: Tensor, levels: int) -> Scores:
+        """The scores that rank, of images, uint8, (n, C, H, W), and of a reference both rounded to
+        so many levels."""
+        if self.extractor is None:
+            return Scores()
+        if levels not in self.rounded:
+            data = rounded_data(self.data, levels)
+            self.rounded[levels] = reference_for(data, self.extractor, self.reporter)
+        ranking = {
+            name: entry
+            for name, entry in self.registry.metrics.items()
+            if any(column.ranks for column in entry.spec.columns)
+        }
+        samples = ImageSet(round_to_levels(images, levels), self.extractor, reporter=self.reporter)
+        found = self._measure(ranking, samples, self.rounded[levels])
+        return Scores(
+            {rounded_name(name, levels): value for name, value in found.values.items()},
+            {rounded_name(name, levels): value for name, value in found.deviations.items()},
+            found.problems,
+        )
+
+    def _measure(
+        self, metrics: Mapping[str, Entry[MetricSpec]], samples: ImageSet, reference: Reference
+    ) -> Scores:
+        return measure_all(metrics, samples, reference, self.reporter, self.reported)
 
     def card(self, samples: int, **of_run: Any) -> ProtocolCard:
         """The protocol behind a score.
@@ -206,16 +199,38 @@ class Evaluator:
             deviations=scores.deviations,
             problems=scores.problems,
             memorisation=found.shares if found else None,
-            card=card or self.card(len(images)),
+            card=(card or self.card(len(images))).model_copy(
+                update={"levels": count_levels(images)}
+            ),
         )
 
-    def evaluate_run(self, run: Run) -> ScoreRow:
-        """A row for a run: samples drawn and scored, likelihood of test images."""
+    def at_levels(self, row: ScoreRow, images: Tensor, levels: int) -> ScoreRow:
+        """The row with the scores of its images, uint8, (n, C, H, W), at so many levels."""
+        if row.error:
+            return row
+        found = self.score_at(images, levels)
+        return row.model_copy(
+            update={
+                "scores": {**row.scores, **found.values},
+                "deviations": {**row.deviations, **found.deviations},
+                "problems": (*row.problems, *found.problems),
+            }
+        )
+
+    def draw(self, run: Run) -> tuple[Tensor, float]:
+        """The samples of a run that are scored, uint8, (n, C, H, W), and how many were drawn in a
+        second."""
         made, wanted = run.model.image_shape, self.data.shape
         if replace(made, classes=wanted.classes) != wanted:
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
+        progress = self.reporter.counter("sampling")
+        return timed_draw(run.model, self.count, self.protocol.seed, progress)
+
+    def evaluate_run(self, run: Run, drawn: tuple[Tensor, float] | None = None) -> ScoreRow:
+        """A row for a run: samples, drawn here unless they are given, scored; likelihood of test
+        images."""
+        images, rate = drawn or self.draw(run)
         seed = self.protocol.seed
-        images, rate = timed_draw(run.model, self.count, seed, self.reporter.counter("sampling"))
         summary, record = run.summary, run.record
         card = self.card(
             len(images),
@@ -227,17 +242,19 @@ class Evaluator:
             trained_on_fingerprint=record.data.fingerprint,
         )
         row = self.evaluate_images(record.model, images, card, panel=run.path)
-        likelihood, problems = None, row.problems
+        likelihoods: tuple[Likelihood, ...] = ()
+        problems = row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):
-                likelihood = self.likelihood(run)
+                likelihoods = self.likelihoods(run, images)
         except PluginError as error:
-            problems = (*problems, *self._report("likelihood", [error]))
+            problems = (*problems, *report("likelihood", [error], self.reporter, self.reported))
         return row.model_copy(
             update={
                 "run": str(run.path),
                 "problems": problems,
-                "likelihood": likelihood,
+                "likelihood": next(iter(likelihoods), None),
+                "likelihoods": likelihoods,
                 "parameters": record.parameters,
                 "images": summary.images if summary else None,
                 "seconds": summary.seconds if summary else None,
@@ -246,12 +263,18 @@ class Evaluator:
             }
         )
 
-    def likelihood(self, run: Run) -> Likelihood | None:
-        """Log-likelihood of test images, or None for a model without one."""
+    def likelihoods(self, run: Run, samples: Tensor) -> tuple[Likelihood, ...]:
+        """Log-likelihood of each version of the test images that the model can judge, the finest
+        first, and beside it that of its own samples; empty for a model without a likelihood.
+
+        Args:
+            samples: of the model, uint8, (n, C, H, W).
+        """
         images = torch.from_numpy(self.data.test.images)
-        return measure_likelihood(
+        return measure_versions(
             run.model,
             images[choice(len(images), self.protocol.likelihood_images, 0)],
+            samples[:OWN_SAMPLES],
             draws=self.protocol.draws,
             seed=self.protocol.seed,
             on_progress=self.reporter.counter("likelihood"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import PluginError
+from genkit.evaluation.levels import round_to_levels
 from genkit.model import GenerativeModel, LogLikelihood, to_unit_range
 from genkit.report.rows import Likelihood
 from genkit.sampling.draw import evaluating
@@ -65,6 +66,55 @@ def measure_likelihood(
     if weighed:
         return likelihood.model_copy(update={"draws": draws, "elbo": weights.mean().item()})
     return likelihood
+
+
+def measure_versions(
+    model: GenerativeModel,
+    images: Tensor,
+    samples: Tensor,
+    *,
+    draws: int = 64,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> tuple[Likelihood, ...]:
+    """Log-likelihood of each version of images that a model can judge, the finest first, and
+    beside it that of its own samples; empty for a model without a likelihood.
+
+    Args:
+        images: test images, uint8, (N, C, H, W).
+        samples: of the model, uint8, (n, C, H, W).
+    """
+    found: list[Likelihood] = []
+    for levels in sorted(check_levels(model), reverse=True):
+        if found and torch.equal(round_to_levels(images, levels), images):
+            continue  # they are as coarse as this already
+        test, own = (
+            measure_likelihood(
+                model,
+                round_to_levels(each, levels),
+                draws=draws,
+                seed=seed,
+                on_progress=on_progress,
+            )
+            for each in (images, samples)
+        )
+        if test is None or own is None:
+            return ()
+        more = {"levels": levels, "own": own.nats, "own_deviation": own.deviation}
+        found.append(test.model_copy(update=more))
+    return tuple(found)
+
+
+def check_levels(model: GenerativeModel) -> set[int]:
+    """Of which versions of the test images a model gives the likelihood; PluginError if these are
+    not numbers of levels."""
+    levels = model.likelihood_levels()
+    if not levels or not all(isinstance(each, int) and 2 <= each <= 256 for each in levels):
+        raise PluginError(
+            f"{type(model).__name__}.likelihood_levels() must return whole numbers from 2 to 256, "
+            f"got {levels!r:.60}"
+        )
+    return set(levels)
 
 
 def _ask(

@@ -12,8 +12,10 @@ from torch import Tensor
 from genkit.compute.seeds import derive_seed
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.levels import round_to_levels
 from genkit.metrics import choice
-from genkit.report.rows import ScoreRow
+from genkit.report.ranking import fewest_levels
+from genkit.report.rows import ScoreRow, tell_apart
 from genkit.runs.run import Run
 from genkit.sampling.files import load_samples
 
@@ -24,8 +26,10 @@ def evaluate(
     """Rows for runs, folders and .npz files of samples, and for the words "real", "copy" and
     "noise".
 
+    Two runs of one model have names that tell them apart, and a target given twice has one row.
     A metric that fails leaves its columns empty; PluginError if nothing at all could be scored.
     """
+    targets = list(dict.fromkeys(targets))
     protocol, shape = evaluator.protocol, evaluator.data.shape
     files: dict[str, Tensor] = {}
     for target in targets:
@@ -40,51 +44,77 @@ def evaluate(
         # Runs and calibration rows are to have as many samples as the first file.
         protocol = replace(protocol, samples=len(next(iter(files.values()))))
         evaluator = replace(evaluator, protocol=protocol)
-    rows = []
+    rows: list[ScoreRow] = []
+    sets: list[Tensor] = []
     for target in targets:
         evaluator.reporter.start(f"scoring {target}")
         if target in CALIBRATIONS:
-            rows.append(CALIBRATIONS[target](evaluator))
+            images, places = CALIBRATIONS[target](evaluator)
+            rows.append(evaluate_calibration(target, evaluator, images, places))
         elif target in files:
-            rows.append(evaluator.evaluate_images(target, files[target]))
+            images = files[target]
+            rows.append(evaluator.evaluate_images(target, images))
         else:
-            rows.append(evaluator.evaluate_run(load(target)))
+            run = load(target)
+            images, rate = evaluator.draw(run)
+            rows.append(evaluator.evaluate_run(run, (images, rate)))
+        sets.append(images)
+    levels = protocol.levels or fewest_levels([row for row in rows if not row.is_calibration])
+    if levels and evaluator.extractor:
+        evaluator.reporter.start(f"scoring at {levels} levels")
+        rows = [evaluator.at_levels(*each, levels) for each in zip(rows, sets, strict=True)]
+        if "real" in targets and not rows[targets.index("real")].error:
+            images = round_to_levels(sets[targets.index("real")], levels)
+            real = evaluator.evaluate_images(f"real at {levels} levels", images)
+            rows.append(evaluator.at_levels(real, images, levels))
     problems = [problem for row in rows for problem in row.problems]
     if problems and not any(row.scores or row.likelihood for row in rows):
         raise PluginError(f"nothing could be scored: {problems[0]}")
-    return rows
+    return tell_apart(rows)
 
 
-def evaluate_real(evaluator: Evaluator) -> ScoreRow:
-    """The floor: what as many real images that no model has seen score, or all there are.
-    A small data set has too few for a score; the row then says so."""
+def evaluate_calibration(
+    name: str, evaluator: Evaluator, images: Tensor, places: Tensor | None
+) -> ScoreRow:
+    """The row of real images, copies or noise. A small data set has too few real images for a
+    score; the row then says so."""
+    try:
+        return evaluator.evaluate_images(name, images, places=places)
+    except UsageError as error:
+        if name != "real":
+            raise
+        return ScoreRow(name=name, run=None, scores={}, error=str(error))
+
+
+Chosen = tuple[
+    Tensor, Tensor | None
+]  # images, uint8, (n, C, H, W), and their places in the test split
+
+
+def real(evaluator: Evaluator) -> Chosen:
+    """The floor: as many real images that no model has seen, or all there are."""
     images = torch.from_numpy(evaluator.data.test.images)
     chosen = choice(len(images), evaluator.count, evaluator.protocol.seed)
-    try:
-        return evaluator.evaluate_images("real", images[chosen], places=chosen)
-    except UsageError as error:
-        return ScoreRow(name="real", run=None, scores={}, error=str(error))
+    return images[chosen], chosen
 
 
-def evaluate_copy(evaluator: Evaluator) -> ScoreRow:
-    """What a model scores that has learned its training images by heart: a score that likes
-    it better than real images cannot see that."""
+def copy(evaluator: Evaluator) -> Chosen:
+    """What a model draws that has learned its training images by heart: a score that likes it
+    better than real images cannot see that."""
     images = torch.from_numpy(evaluator.data.train.images)
     generator = torch.Generator().manual_seed(derive_seed(evaluator.protocol.seed, "copy"))
-    chosen = torch.randint(len(images), (evaluator.count,), generator=generator)
-    return evaluator.evaluate_images("copy", images[chosen])
+    return images[torch.randint(len(images), (evaluator.count,), generator=generator)], None
 
 
-def evaluate_noise(evaluator: Evaluator) -> ScoreRow:
-    """The ceiling: what uniform noise scores."""
+def noise(evaluator: Evaluator) -> Chosen:
+    """The ceiling: uniform noise."""
     generator = torch.Generator().manual_seed(derive_seed(evaluator.protocol.seed, "noise"))
     shape = (evaluator.count, *evaluator.data.train.images.shape[1:])
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return evaluator.evaluate_images("noise", images)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), None
 
 
-CALIBRATIONS: Mapping[str, Callable[[Evaluator], ScoreRow]] = {
-    "real": evaluate_real,
-    "copy": evaluate_copy,
-    "noise": evaluate_noise,
+CALIBRATIONS: Mapping[str, Callable[[Evaluator], Chosen]] = {
+    "real": real,
+    "copy": copy,
+    "noise": noise,
 }

@@ -18,8 +18,13 @@ MEANINGS = {
     "NLL nats": "Negative log-likelihood of test images: how surprising they are to the model. "
     "Lower is better; ≤ marks an upper bound.",
     "bits /dim": "The same for each pixel and channel, in bits.",
+    "own NLL": "Negative log-likelihood of the model's own samples. A model that finds them far "
+    "less likely than test images (!) sees in the test images what it must predict.",
     "near train": "Share of samples that are closer to a training image than to an unseen one: 0.5 "
     "for fresh images, 1 for copies.",
+    "copied at least": "Samples that certainly are copies of training images: they lie closer to "
+    "one than all but half a percent of unseen real images do, in pixels, in features, or shifted "
+    "by a pixel or mirrored.",
     "parameters": "Numbers that training adjusts.",
     "images seen": "Images that training took in, repetitions counted.",
     "train s": "Seconds of training.",
@@ -96,17 +101,22 @@ def make_headline(ranking: Ranking) -> tuple[str, str]:
     if rivals:
         group = [leader, *rivals]
         scores = ", ".join(f"{score_cell(row, column)} ({row.name})" for row in group)
+        words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
         return (
             f"{listed([row.name for row in group])} cannot be told apart",
-            f"{title} {scores}: the differences lie within the error bars, or are too small to "
-            f"outlast another training. {BETTER.get(column.better or '', '')} "
-            f"{_frame(ranking, column)}".strip(),
+            f"{title} {scores}: the differences may be chance. {words}",
         )
     second = ranked[1]
+    lead = _lead(leader, second, column)
+    scores = f"{title} {score_cell(leader, column)} against {score_cell(second, column)}"
+    words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
+    if min(leader.trainings, second.trainings) > 1:
+        why = f"means of {leader.trainings} trainings, apart by Welch's t at 95%"
+        return f"{leader.name} made the best samples, {lead}", f"{scores}: {why}. {words}"
     return (
-        f"{leader.name} made the best samples, {_lead(leader, second, column)}",
-        f"{title} {score_cell(leader, column)} against {score_cell(second, column)}: a difference "
-        f"beyond the error bars. {BETTER.get(column.better or '', '')} {_frame(ranking, column)}",
+        f"These weights of {leader.name} made the best samples, {lead}",
+        f"{scores}: more than other samples of the same weights would change, but another training "
+        f"may rank differently (compare --seeds 3). {words}",
     )
 
 
@@ -173,11 +183,11 @@ def draw_bars(ranking: Ranking) -> Bars | None:
 
 
 def interval(row: ScoreRow, column: Column | None) -> tuple[float, float, float] | None:
-    """A row's score, and two standard deviations below and above it, as tables scale them."""
+    """A row's score, and the ends of its error bar, as tables scale them."""
     value = row.scores.get(column.name) if column else None
     if value is None or column is None:
         return None
-    spread = 2 * (row.deviations.get(column.name) or 0.0)
+    spread = row.half_width(column.name) or 0.0
     scale = column.scale
     if max(abs(value), abs(spread)) > HUGE:
         return None

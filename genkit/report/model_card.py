@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import printable
-from genkit.report.ranking import Ranking, footnotes
+from genkit.report.footnotes import footnotes
+from genkit.report.ranking import Ranking
 from genkit.report.tables import fields
 
 MOST_CLASSES = 20  # whose names are shown

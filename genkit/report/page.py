@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from genkit.errors import GenkitError, one_line, printable
 from genkit.io.files import write_atomic
 from genkit.report.charts import Chart
+from genkit.report.footnotes import footnotes
 from genkit.report.headline import draw_bars, explain_columns, make_headline
 from genkit.report.protocol_card import card_lines
-from genkit.report.ranking import Ranking, footnotes, rank, score_columns
+from genkit.report.ranking import Ranking, rank, score_columns
 from genkit.report.rows import ScoreRow, features_name, read_comparison
 from genkit.report.run_view import gather_rows, view_runs
 from genkit.report.sections import ModelSection, build_sections, chart_quality, command_line
@@ -243,7 +244,7 @@ def _quality_words(chart: Chart | None, column: Column | None) -> str:
         return ""
     words = ["Lines are scores of the few samples that were looked at while training"]
     if any(line.mark for line in chart.lines):
-        words.append("the mark is the final score with two standard deviations")
+        words.append("the mark is the final score with its error bar")
     way = f"{column.better} is better" if column and column.better else ""
     scale = "the scale is logarithmic" if chart.logarithmic else ""
     return "; ".join(filter(None, [*words, way, scale])) + "."

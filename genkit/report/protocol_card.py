@@ -40,6 +40,9 @@ class ProtocolCard(Record):
     test_images: Count | None = Field(None, description="images in its test split")
     quantisation: str = Field(description="how images became bytes of the size that is scored")
     samples: Count = Field(description="number of samples scored")
+    levels: Count | None = Field(
+        None, description="levels that the samples have: 2 for black and white, 256 for all"
+    )
     sample_seed: int | None = Field(None, description="seed that the samples were drawn with")
     weights: str | None = Field(
         None, description='"ema" or "raw", and ", best in training" for the best ones'

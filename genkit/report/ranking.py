@@ -1,4 +1,4 @@
-"""Which model is better, if that can be said: ranks, ties, refusals and footnotes. Light.
+"""Which model is better, if that can be said: ranks, ties and refusals. Light.
 
 Computes no score; rows are as `genkit.evaluation` makes them.
 """
@@ -6,24 +6,17 @@ Computes no score; rows are as `genkit.evaluation` makes them.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import Registry
-from genkit.report.protocol_card import ProtocolCard, differences
-from genkit.report.rows import CALIBRATION, Likelihood, ScoreRow
+from genkit.report.intervals import Mean, apart
+from genkit.report.protocol_card import differences
+from genkit.report.rows import ScoreRow, calibration_order, rounded_name
 from genkit.specs import Column
 
 FEW_SAMPLES = 5000  # below it a biased distance does not rank
-INCONCLUSIVE = 0.013  # relative gap that retraining alone can make (arXiv 2606.20536)
-MEANINGS = {
-    "real": "real are unseen test images: the best that a score can be expected to be",
-    "copy": "copy are training images: what a score likes better than real, it cannot tell",
-    "noise": "noise is uniform noise, the worst",
-}
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,14 @@ class Ranking:
         columns: of the scores; the one that ranks first.
         column: the one that ranks, or None.
         refusals: in what the models' cards differ; nothing is ranked then.
+        levels: that samples and real images were rounded to for what ranks; None: not rounded.
     """
 
     rows: list[ScoreRow]
     columns: list[Column]
     column: Column | None
     refusals: list[str]
+    levels: int | None = None
 
     @property
     def models(self) -> list[ScoreRow]:
@@ -58,8 +53,9 @@ def score_columns(registry: Registry) -> list[Column]:
 def choose_column(
     columns: Sequence[Column], rows: Sequence[ScoreRow], name: str | None
 ) -> Column | None:
-    """What ranks: the column of that name; else the first that may, and below 5,000 samples the
-    first of these that is unbiased. UsageError for a name that cannot rank."""
+    """What ranks: the column of that name; else the first that may and that all scored rows have,
+    and below 5,000 samples the first of these that is unbiased or corrected for its bias.
+    UsageError for a name that cannot rank."""
     able = [column for column in columns if column.ranks]
     if name:
         for column in able:
@@ -68,19 +64,30 @@ def choose_column(
         known = ", ".join(column.name for column in able)
         raise UsageError(f"--rank-by {name!r} is not a score that ranks; there are: {known}")
     few = min((row.card.samples for row in rows if row.card), default=0) < FEW_SAMPLES
-    unbiased = [column for column in able if column.unbiased]
+    scored = [row.scores for row in rows if any(c.name in row.scores for c in able)]
+    able = [column for column in able if all(column.name in scores for scores in scored)] or able
+    unbiased = [column for column in able if column.unbiased or column.corrected]
     return next(iter(unbiased if few and unbiased else able), None)
 
 
 def rank(rows: Sequence[ScoreRow], columns: Sequence[Column], name: str | None = None) -> Ranking:
     """Rank rows by one column, unless the cards of two models differ in what matters.
 
-    A model's rank is 1 plus the number of models that are better than it by more than two
-    standard deviations of the difference and by more than 1.3%: models closer than that are tied.
+    A model's rank is 1 plus the number of models that are better than it and can be told apart
+    from it (`genkit.report.intervals.apart`); models that cannot be told apart are tied.
+
+    Models whose samples have different numbers of levels are ranked at the fewest of them, by
+    scores of all samples and of the reference rounded alike.
     """
     models = [row for row in rows if not row.is_calibration]
     column = choose_column(columns, models, name)
     refusals = differences({row.name: row.card for row in models if row.card})
+    levels = fewest_levels(models)
+    if levels and column:
+        column = at_levels(column, levels)
+        unrounded = [row.name for row in models if row.scores and column.name not in row.scores]
+        if unrounded:
+            refusals = [*refusals, _about_levels(models, unrounded)]
     scored = [row for row in models if not math.isnan(_value(row, column))]
     scored.sort(key=lambda row: _badness(row, column))
 
@@ -99,19 +106,50 @@ def rank(rows: Sequence[ScoreRow], columns: Sequence[Column], name: str | None =
             )
             result.append(placed(row, 1 + better, tied))
         result += [placed(row) for row in models if not any(row is other for other in scored)]
-    for calibration in CALIBRATION:
-        result += [placed(row) for row in rows if row.name == calibration]
+    result = with_common_likelihood(result)
+    calibration = sorted((row for row in rows if row.is_calibration), key=calibration_order)
+    result += [placed(row) for row in calibration]
     first = [column] if column else []
-    return Ranking(result, [*first, *(c for c in columns if c is not column)], column, refusals)
+    ordered = [*first, *(c for c in columns if c is not column)]
+    return Ranking(result, ordered, column, refusals, levels)
+
+
+def fewest_levels(models: Sequence[ScoreRow]) -> int | None:
+    """The fewest levels that samples of these models have; None if all have as many."""
+    known = {row.card.levels for row in models if row.card and row.card.levels}
+    return min(known) if len(known) > 1 else None
+
+
+def at_levels(column: Column, levels: int) -> Column:
+    """The column of the same score of samples and reference rounded to so many levels."""
+    title = column.title.replace("\n", " ")
+    rounded = f"Here samples and real images are rounded to {levels} levels."
+    return replace(
+        column,
+        name=rounded_name(column.name, levels),
+        title=f"{title}\n{levels} levels",
+        help=f"{column.help} {rounded}".strip(),
+    )
+
+
+def _about_levels(models: Sequence[ScoreRow], unrounded: Sequence[str]) -> str:
+    counts = (f"{row.card.levels} ({row.name})" for row in models if row.card and row.card.levels)
+    return (
+        f"levels of samples: {'; '.join(counts)}; there is no score of {', '.join(unrounded)} at "
+        "the fewest of these: score them together, with genkit evaluate"
+    )
 
 
 def tie(one: ScoreRow, other: ScoreRow, column: Column | None) -> bool:
     """Whether two rows are too close to be told apart."""
     if column is None:
         return True
-    a, b = _value(one, column), _value(other, column)
-    spread = math.hypot(_deviation(one, column), _deviation(other, column))
-    return abs(a - b) <= max(2 * spread, INCONCLUSIVE * min(abs(a), abs(b)))
+    return not apart(_mean(one, column), _mean(other, column))
+
+
+def is_better(one: ScoreRow, other: ScoreRow, column: Column) -> bool:
+    """Whether a row's score is better than another's; not if one has none."""
+    return _badness(one, column) < _badness(other, column)
 
 
 def _value(row: ScoreRow, column: Column | None) -> float:
@@ -124,134 +162,22 @@ def _badness(row: ScoreRow, column: Column | None) -> float:
     return -value if column and column.better == "higher" else value
 
 
-def _deviation(row: ScoreRow, column: Column) -> float:
-    return row.deviations.get(column.name) or 0.0
+def _mean(row: ScoreRow, column: Column) -> Mean:
+    return _value(row, column), row.deviations.get(column.name) or 0.0, row.trainings
 
 
-def average(rows: Sequence[ScoreRow]) -> ScoreRow:
-    """One row for several trainings of a model: means, and standard deviations over those
-    trainings that did not fail.
-
-    Args:
-        rows: of one model with different seeds, at least one.
-    """
-    done = [row for row in rows if not row.error]
-    errors = [row.error for row in rows if row.error]
-    if len(rows) == 1 or not done:
-        return rows[0]
-    changes = _means(done) if len(done) > 1 else {}
-    if errors:
-        changes["warning"] = f"{len(errors)} of {len(rows)} trainings failed: {errors[0]}"
-    return done[0].model_copy(update=changes)
-
-
-def _means(rows: Sequence[ScoreRow]) -> dict[str, Any]:
-    """Fields of a row for at least two trainings."""
-    changes: dict[str, Any] = {"trainings": len(rows)}
-    for key in ("images", "seconds", "train_rate", "sample_rate"):
-        values = [value for row in rows if (value := getattr(row, key)) is not None]
-        if len(values) == len(rows):
-            changes[key] = statistics.fmean(values)
-    means, deviations = {}, {}
-    for name in rows[0].scores:
-        values = [value for row in rows if (value := row.scores.get(name)) is not None]
-        if len(values) == len(rows):
-            means[name], deviations[name] = statistics.fmean(values), statistics.stdev(values)
-    changes |= {"scores": means, "deviations": deviations}
-    likelihoods = [row.likelihood for row in rows if row.likelihood]
-    if len(likelihoods) == len(rows):
-        nats = [found.nats for found in likelihoods]
-        bits = [found.bits_per_dimension for found in likelihoods]
-        changes["likelihood"] = likelihoods[0].model_copy(
-            update={
-                "nats": statistics.fmean(nats),
-                "bits_per_dimension": statistics.fmean(bits),
-                "deviation": statistics.stdev(nats),
-            }
-        )
-    memorised = [row.memorisation for row in rows if row.memorisation]
-    if memorised:  # the worst: a copy in one training must not be averaged away
-        changes["memorisation"] = max(memorised, key=lambda m: (m.flagged, m.pixels or 0.0))
-    return changes
-
-
-def footnotes(ranking: Ranking) -> list[str]:
-    """What the numbers are of, how certain they are, and why some are missing."""
-    rows = ranking.rows
-    notes = _about_scores(rows)
-    if ranking.refusals:
-        notes.append("Not ranked, since these scores measure different things:")
-        notes += [f"  {line}" for line in ranking.refusals]
-    elif ranking.column and any(row.rank for row in rows):
-        title = ranking.column.title.partition("\n")[0]
-        why = ", which is unbiased where samples are few" if ranking.column.unbiased else ""
-        ties = any(row.tied for row in rows)
-        equal = "; = could not be told apart (two standard deviations or 1.3%)" if ties else ""
-        notes.append(f"Ranked by {title}{why}{equal}.")
-    present = [MEANINGS[row.name] for row in rows if row.name in MEANINGS]
-    if present:
-        notes.append(f"{'; '.join(present)}.")
-    for row in rows:
-        notes += _about_row(row)
-    if len({row.likelihood.of for row in rows if row.likelihood}) > 1:
-        notes.append("These NLLs are of different things and cannot be compared.")
-    return notes
-
-
-def _about_scores(rows: Sequence[ScoreRow]) -> list[str]:
-    """Samples, features and reference, and what the error bars are over."""
-    cards = [(row.name, row.card) for row in rows if row.card]
-    if not cards or not cards[0][1].features:
-        return []
-    card = cards[0][1]
-    names_of: dict[int, list[str]] = {}  # by number of samples
-    for name, each in cards:
-        names_of.setdefault(each.samples, []).append(name)
-    most, *others = sorted(names_of, key=lambda count: -len(names_of[count]))
-    exceptions = "".join(f" ({', '.join(names_of[count])}: {count:,})" for count in others)
-    about = f" ({card.features_note})" if card.features_note else ""
-    trainings = max(row.trainings for row in rows)
-    if trainings > 1:
-        bars = (
-            f"± is two standard deviations over {trainings} trainings, and of calibration rows "
-            "over samples."
-        )
-    else:
-        bars = (
-            "± is two standard deviations over samples of one training (20-block jackknife); "
-            "another training moves scores more: compare --seeds 3."
-        )
-    return [
-        f"{most:,} samples{exceptions}; features {card.features}{about}; reference "
-        f"{card.reference}, {card.reference_images:,} images.",
-        bars,
+def with_common_likelihood(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """The rows with the likelihood of the coarsest version of the test images that all models with
+    a likelihood were asked about; as they are where there is none."""
+    versions = [
+        {found.of: found for found in row.likelihoods or (row.likelihood,) if found} for row in rows
     ]
-
-
-def _about_row(row: ScoreRow) -> list[str]:
-    notes = []
-    if row.likelihood:
-        notes.append(_about_likelihood(row.name, row.likelihood))
-    if row.card and _trained_on_other_data(row.card):
-        notes.append(f"{row.name} was trained on other data: {row.card.trained_on}")
-    if row.memorisation and row.memorisation.flagged and not row.is_calibration:
-        notes.append(
-            f"{row.name} may have learned training images by heart (near train, !): its samples "
-            "are closer to these than to unseen images; see neighbours.png in its run"
-        )
-    if row.warning:
-        notes.append(f"{row.name}: {row.warning}")
-    if row.error:
-        notes.append(f"{row.name} failed: {row.error}")
-    return notes
-
-
-def _about_likelihood(name: str, found: Likelihood) -> str:
-    kind = "exact" if found.kind == "exact" else "upper bound"
-    draws = f" with {found.draws} importance samples" if found.draws else ""
-    return f"{name}: {kind} NLL{draws} of {found.images:,} test images, {found.of}"
-
-
-def _trained_on_other_data(card: ProtocolCard) -> bool:
-    other = card.trained_on_fingerprint
-    return bool(other) and other != card.data_fingerprint
+    judges = [each for each in versions if each]
+    common = [f for f in (judges[0].values() if judges else ()) if all(f.of in j for j in judges)]
+    if not common:
+        return list(rows)
+    of = min(common, key=lambda found: found.levels or math.inf).of
+    return [
+        row.model_copy(update={"likelihood": each[of]}) if each else row
+        for row, each in zip(rows, versions, strict=True)
+    ]

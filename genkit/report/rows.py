@@ -6,6 +6,7 @@ Stored rows are read again from runs and from comparisons, whoever made them and
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,12 @@ from genkit.errors import GenkitError, UsageError
 from genkit.io.files import read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
+from genkit.report.intervals import half_width
 from genkit.report.protocol_card import Count, ProtocolCard, differences
 from genkit.specs import Column, ImageFacts, ImageShape
 
 CALIBRATION = ("real", "copy", "noise")
+ROUNDED_REAL = re.compile(r"real at \d+ levels")
 COMPARISON = "compare.json"
 
 
@@ -38,6 +41,22 @@ class Likelihood(Record):
     images: Count = Field(description="number of images")
     draws: Count | None = Field(None, description="importance samples of each image")
     elbo: float | None = Field(None, description="mean of the same log-weights, in nats")
+    levels: Count | None = Field(
+        None, description="levels that the test images were rounded to; 256 as they are"
+    )
+    own: float | None = Field(
+        None, description="mean log-likelihood of the model's own samples, in nats"
+    )
+    own_deviation: float | None = Field(None, description="standard error of that mean")
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the model finds its own samples far less likely than test images: more than
+        twice as many nats, and not by chance."""
+        if self.own is None or self.nats >= 0:
+            return False
+        spread = math.hypot(self.deviation or 0.0, self.own_deviation or 0.0)
+        return self.own < 2 * self.nats - 3 * spread
 
 
 class NearestShares(Record):
@@ -51,7 +70,13 @@ class NearestShares(Record):
     pixels_deviation: float | None = Field(None, description="its standard deviation")
     features: float | None = Field(None, description="share by distances of features")
     features_deviation: float | None = Field(None, description="its standard deviation")
-    flagged: bool = Field(False, description="a share is above 0.6, and not by chance")
+    copies: Count | None = Field(
+        None, description="samples that are copies of training images, at least"
+    )
+    copies_of: Count | None = Field(None, description="samples that were looked at for these")
+    flagged: bool = Field(
+        False, description="a share is above 0.6, and not by chance, or there are copies"
+    )
 
 
 class ScoreRow(Record):
@@ -62,7 +87,10 @@ class ScoreRow(Record):
 
     name: str = Field(description="the model's name, the samples' path, or real, copy or noise")
     run: str | None = Field(None, description="path of the run; null for what is not a run")
-    scores: dict[str, float | None] = Field(default_factory=dict, description="by column")
+    scores: dict[str, float | None] = Field(
+        default_factory=dict,
+        description='by column; "kid@2" is of samples and reference rounded to 2 levels',
+    )
     deviations: dict[str, float | None] = Field(
         default_factory=dict,
         description="standard deviations by column: over samples, or over several trainings",
@@ -71,6 +99,9 @@ class ScoreRow(Record):
     memorisation: NearestShares | None = Field(None, description="signs of copied images")
     card: ProtocolCard | None = Field(None, description="what the scores were measured with")
     likelihood: Likelihood | None = Field(None, description="null for a model without one")
+    likelihoods: tuple[Likelihood, ...] = Field(
+        (), description="of each version of the test images that the model can judge"
+    )
     parameters: Count | None = Field(None, description="numbers that training adjusts")
     images: Count | float | None = Field(None, description="images seen in training")
     seconds: float | None = Field(None, description="seconds of training")
@@ -84,13 +115,22 @@ class ScoreRow(Record):
 
     @property
     def is_calibration(self) -> bool:
-        """Whether it is one of the rows real, copy and noise."""
-        return self.name in CALIBRATION
+        """Whether it is one of the rows real, copy and noise, or of rounded real images."""
+        return self.name in CALIBRATION or self.is_rounded_real
+
+    @property
+    def is_rounded_real(self) -> bool:
+        """Whether it is a row of real images rounded to fewer levels."""
+        return self.run is None and bool(ROUNDED_REAL.fullmatch(self.name))
 
     @property
     def place(self) -> str:
         """The rank for a table: "1", "2=" for one of several that cannot be told apart, or ""."""
         return "" if self.rank is None else f"{self.rank}=" if self.tied else str(self.rank)
+
+    def half_width(self, column: str) -> float | None:
+        """Half the width of the error bar of a column's score, None if it is not known."""
+        return half_width(self.deviations.get(column), self.trainings)
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON holds it, without fields that were never set."""
@@ -198,7 +238,7 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     """The rows of runs and of folders of comparisons, the models' first.
 
     Of each calibration row there is one: that whose protocol differs least from the models', and
-    of equals the first. A name that is there twice becomes a path.
+    of equals the first. Names that are there twice are told apart.
 
     Raises:
         UsageError: a source holds no scores.
@@ -212,11 +252,7 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
                 others.append(row)
             else:
                 models.append(row.model_copy(update={"run": row.run or str(source)}))
-    names = [row.name for row in models]
-    models = [
-        row.model_copy(update={"name": row.run}) if names.count(row.name) > 1 else row
-        for row in models
-    ]
+    models = tell_apart(models)
     cards = {str(row.run): row.card for row in models if row.card}
 
     def number_of_differences(row: ScoreRow) -> float:
@@ -225,7 +261,35 @@ def read_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     calibration: dict[str, ScoreRow] = {}
     for row in sorted(others, key=number_of_differences):
         calibration.setdefault(row.name, row)
-    return [*models, *(calibration[name] for name in CALIBRATION if name in calibration)]
+    return [*models, *sorted(calibration.values(), key=calibration_order)]
+
+
+def calibration_order(row: ScoreRow) -> tuple[int, str]:
+    """Sorts calibration rows: real images, as they are and rounded, copies, noise."""
+    return CALIBRATION.index(row.name.partition(" ")[0]), row.name
+
+
+def rounded_name(column: str, levels: int) -> str:
+    """The name of a column's score of samples and reference rounded to so many levels."""
+    return f"{column}@{levels}"
+
+
+def tell_apart(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """The rows, those of equal names renamed: two runs of one model by the names of their folders,
+    or by their paths where these are equal, too; what is left, such as one run with other options,
+    by a number."""
+    names = [row.name for row in rows]
+    for name_of in (lambda run: Path(run).absolute().name, str):
+        names = [
+            name_of(row.run) if row.run and names.count(name) > 1 else name
+            for name, row in zip(names, rows, strict=True)
+        ]
+    found: list[ScoreRow] = []
+    for place, (name, row) in enumerate(zip(names, rows, strict=True)):
+        number = names[: place + 1].count(name)
+        name = name if number == 1 else f"{name} ({number})"
+        found.append(row if name == row.name else row.model_copy(update={"name": name}))
+    return found
 
 
 def _read(source: Path) -> Sequence[ScoreRow]:

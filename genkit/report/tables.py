@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.errors import GenkitError, printable
+from genkit.report.intervals import half_width
 from genkit.report.protocol_card import FLAGGED
 from genkit.report.ranking import Ranking
 from genkit.report.rows import NearestShares, ScoreRow
@@ -53,25 +54,23 @@ def shorten(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else f"{round(value, 2):.2g}"
 
 
-def estimate(
-    value: float | None, deviation: float | None, decimals: int = 2, prefix: str = ""
-) -> Cell:
-    """A value and two of its standard deviations: "2.91 ±.12"."""
+def estimate(value: float | None, half: float | None, decimals: int = 2, prefix: str = "") -> Cell:
+    """A value and half the width of its error bar: "2.91 ±.12"."""
     if value is None:
         return "-"
     text = f"{prefix}{value:.{decimals}f}" if abs(value) < 1000 else f"{prefix}{shorten(value)}"
-    if deviation is None:
+    if half is None:
         return text
-    bar = f"{2 * deviation:.{decimals}f}" if 2 * deviation < 1000 else shorten(2 * deviation)
+    bar = f"{half:.{decimals}f}" if half < 1000 else shorten(half)
     return f"{text} ±{bar.removeprefix('0') or '0'}"
 
 
 def score_cell(row: ScoreRow, column: Column) -> Cell:
     """A row's score and its error bar as tables show them."""
-    value, deviation = row.scores.get(column.name), row.deviations.get(column.name)
+    value, half = row.scores.get(column.name), row.half_width(column.name)
     return estimate(
         None if value is None else value * column.scale,
-        None if deviation is None else deviation * column.scale,
+        None if half is None else half * column.scale,
         column.decimals,
     )
 
@@ -81,7 +80,15 @@ def _likelihood(row: ScoreRow) -> tuple[Cell, Cell]:
     if not found:  # a model without one says so; calibration rows have no model
         return ("none", "none") if row.parameters else ("-", "-")
     sign = "" if found.kind == "exact" else "≤"  # a bound on log p from below
-    return estimate(-found.nats, found.deviation, 1, sign), f"{sign}{found.bits_per_dimension:.3f}"
+    half = half_width(found.deviation, row.trainings)
+    return estimate(-found.nats, half, 1, sign), f"{sign}{found.bits_per_dimension:.3f}"
+
+
+def _own(row: ScoreRow) -> Cell:
+    found = row.likelihood
+    if not found or found.own is None:
+        return "-"
+    return f"{'' if found.kind == 'exact' else '≤'}{-found.own:.1f}{'!' * found.leaks}"
 
 
 def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
@@ -90,12 +97,19 @@ def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
 
     def cell(share: float | None, deviation: float | None) -> Cell:
         marked = found.flagged and share is not None and share > FLAGGED
-        return f"{estimate(share, deviation)}{'!' * marked}"
+        return f"{estimate(share, half_width(deviation, 1))}{'!' * marked}"
 
     return (
         cell(found.pixels, found.pixels_deviation),
         cell(found.features, found.features_deviation),
     )
+
+
+def _copies(row: ScoreRow) -> Cell:
+    found = row.memorisation
+    if not found or found.copies is None:
+        return "-"
+    return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
@@ -117,10 +131,12 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     distances = [*scores([c for c in ranking.columns if c.ranks])]
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])
+    distances += known("own\nNLL", [_own(row) for row in rows])
     others = [*scores([c for c in ranking.columns if not c.ranks])]
     shares = [_shares(row) for row in rows]
     costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
     costs += known(f"near train\n({features})", [other for _, other in shares])
+    costs += known("copied\nat least", [_copies(row) for row in rows])
     for heading, values in (
         ("para-\nmeters", [row.parameters for row in rows]),
         ("images\nseen", [row.images for row in rows]),

@@ -74,6 +74,15 @@ def register_metrics() -> list[MetricSpec]:
             target="genkit_fidelity.scores:frechet",
             columns=(
                 Column(
+                    name="fid_corrected",
+                    title="FID\ncorrected",
+                    better="lower",
+                    corrected=True,
+                    help="FID less the jackknife's estimate of its bias, which depends on the "
+                    "model and on the number of samples: what very many samples would score. About "
+                    "0 for real images.",
+                ),
+                Column(
                     name="fid",
                     title="FID",
                     better="lower",
@@ -83,7 +92,8 @@ def register_metrics() -> list[MetricSpec]:
                 ),
             ),
             records=RECORDS,
-            definition="Gaussians fitted to all features",
+            definition="Gaussians fitted to all features; corrected by a 20-block jackknife from 5 "
+            "samples for each feature",
         ),
         MetricSpec(
             name="kid",
@@ -100,10 +110,9 @@ def register_metrics() -> list[MetricSpec]:
                     help="Kernel distance between the features of samples and of real images, free "
                     "of bias where samples are few; about 0 for real images.",
                 ),
-                Column(name="kid_std", title="KID sd", better=None, ranks=False, shown=False),
             ),
             records=RECORDS,
-            definition="cubic kernel, 100 subsets of at most 1,000, at most 10,000 real images",
+            definition="cubic kernel, all pairs of at most 10,000 samples and 10,000 real images",
         ),
         MetricSpec(
             name="manifold",
@@ -143,6 +152,26 @@ def register_metrics() -> list[MetricSpec]:
             records=RECORDS,
             definition="as many real images as samples, at most 10,000; 3 neighbours for precision "
             "and recall, 5 for density and coverage",
+        ),
+        MetricSpec(
+            name="distinct",
+            summary="Number of different images that samples are drawn from (birthday paradox)",
+            target="genkit_fidelity.distinct:distinct",
+            columns=(
+                Column(
+                    name="distinct",
+                    title="dis-\ntinct",
+                    better="higher",
+                    ranks=False,
+                    decimals=0,
+                    warn_below=20_000,
+                    warning="repeats itself: by how many of its samples are nearly the same, it "
+                    "draws from few different images (distinct)",
+                    help="How many different images the samples are drawn from, by how many pairs "
+                    "of them are nearly the same; about 670k or more if there is no such pair.",
+                ),
+            ),
+            definition="pairs of 2,000 samples nearer than half the least distance of real images",
         ),
         MetricSpec(
             name="classes",

@@ -94,6 +94,11 @@ class PixelCNN(Network):
             f"{self.config.learning_rate:g} or a smaller --clip"
         )
 
+    def likelihood_levels(self) -> Sequence[int]:
+        """Images at its own levels, and no coarser ones: these would be a sum over all the images
+        that are rounded to them."""
+        return (self.config.levels,)
+
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
         """Exact ln p, in nats, of images rounded to the levels; always in float32."""

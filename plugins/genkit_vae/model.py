@@ -151,6 +151,11 @@ class VAE(GenerativeModel):
             pixels = discretised_logistic(images, output, self.log_scale)
         return pixels.flatten(-3).sum(-1)
 
+    def likelihood_levels(self) -> Sequence[int]:
+        """A Bernoulli pixel is black or white: such images it can judge as they are, and grey ones
+        binarised at random."""
+        return (2, 256) if self.bernoulli else (256,)
+
     @torch.no_grad()
     def log_weights(self, images: Tensor, draws: int) -> LogLikelihood:
         """ln p(x|z) + ln p(z) - ln q(z|x), (draws, N), always in float32.

@@ -155,10 +155,10 @@ def main() -> None:
         real = real or row
         found, about = row.memorisation, [name, f"{len(samples):,}"]
         cells = [
-            estimate(row.scores[c.name] * c.scale, row.deviations[c.name] * c.scale, c.decimals)
+            estimate(row.scores[c.name] * c.scale, row.half_width(c.name) * c.scale, c.decimals)
             for c in columns
         ]
-        values.append([*about, *cells, estimate(found.pixels, found.pixels_deviation)])
+        values.append([*about, *cells, estimate(found.pixels, 2 * found.pixels_deviation)])
         seen = MARKS["worse" if found.flagged else "same"]
         verdicts.append([*about, *(verdict(row, real, c) for c in columns), seen])
     versions = evaluator.card(0).versions

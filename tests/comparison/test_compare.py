@@ -163,7 +163,7 @@ def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_
     )
     assert done.returncode == 0, done.stderr
     assert "Training vae, 2 times each for 2steps each" in done.stderr
-    assert "± is two standard deviations over 2 trainings" in done.stdout
+    assert "Means of 2 trainings: ± is half of their 95% confidence interval" in done.stdout
     assert "quantisation and resizing: uint8, rounded, no resizing" in done.stdout
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["name"] for row in content["rows"]] == ["vae", "real", "copy", "noise"]

@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from toys import (
     write_npz,
 )
 
+from genkit.config.run import RunConfig
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
 from genkit.evaluation.reference import reference_for
@@ -30,8 +32,10 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import RunRecord, ShapeRecord
 from genkit.metrics import Estimate, choice
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import differences
-from genkit.report.rows import ScoreRow
+from genkit.report.ranking import rank
+from genkit.report.rows import Likelihood, ScoreRow
 from genkit.runs.build import load_data
 from genkit.runs.run import Run
 from genkit.sampling.files import save_samples
@@ -219,10 +223,93 @@ def test_likelihood_is_of_as_many_test_images_as_the_protocol_says(toys, tmp_pat
     data = open_npz(tmp_path, toys, random_images(200))
     evaluator = Evaluator.choose(toys, data, protocol(samples=20, likelihood_images=7))
     model = Constant(nats=lambda images: -images.flatten(1).square().sum(1))
-    found = evaluator.likelihood(as_run(model, tmp_path, toys))
+    samples = torch.from_numpy(random_images(20, seed=4))
+    (found,) = evaluator.likelihoods(as_run(model, tmp_path, toys), samples)
     chosen = data.test.images[choice(20, 7, 0)].astype(float) / 127.5 - 1
     assert found.nats == pytest.approx(-(chosen**2).sum((1, 2, 3)).mean(), rel=1e-6)
-    assert found.images == 7
+    assert found.images == 7 and found.levels == 256
+    own = samples.numpy().astype(float) / 127.5 - 1
+    assert found.own == pytest.approx(-(own**2).sum((1, 2, 3)).mean(), rel=1e-6)
+
+
+@pytest.fixture
+def judges(toys, tmp_path):
+    """Rows of a small VAE and of a PixelCNN with two levels, on grey images."""
+    data = write_npz(tmp_path / "grey.npz", random_images(200))
+    opened = load_data(toys, RunConfig(data=data))
+    evaluator = Evaluator.choose(toys, opened, protocol(samples=20, draws=4))
+    rows = []
+    for name in ("vae", "pixelcnn"):
+        run = train_tiny(name, data, tmp_path / name, budget="5steps")
+        rows.append(evaluator.evaluate_run(run))
+    return opened, rows
+
+
+def test_models_are_asked_about_the_coarsest_images_that_all_can_judge(judges):
+    """The VAE judges grey images binarised at random and black-and-white ones, PixelCNN these."""
+    _, rows = judges
+    assert [found.of for found in rows[0].likelihoods] == [
+        "images binarised at random",
+        "black-and-white images",
+    ]
+    assert rows[0].likelihood == rows[0].likelihoods[0]  # the finest, until models are compared
+    ranked = {row.name: row.likelihood for row in rank(rows, []).rows}
+    assert {found.of for found in ranked.values()} == {"black-and-white images"}
+    assert ranked["vae"].levels == ranked["pixelcnn"].levels == 2
+    notes = footnotes(rank(rows, []))
+    assert not [note for note in notes if "cannot be compared" in note]
+    assert any(note.startswith("These are the coarsest test images") for note in notes)
+
+
+def test_both_are_asked_about_the_same_rounded_images(toys, tmp_path, monkeypatch):
+    asked = []
+
+    def remember(model, images, **_):
+        asked.append(images)
+        return Likelihood(nats=-1.0, bits_per_dimension=1.0, kind="exact", of="x", images=1)
+
+    monkeypatch.setattr("genkit.evaluation.likelihood.measure_likelihood", remember)
+    data = open_npz(tmp_path, toys, random_images(200))
+    evaluator = Evaluator.choose(toys, data, protocol(samples=20, features="none"))
+    model = Constant()
+    model.likelihood_levels = lambda: (2, 256)
+    samples = torch.from_numpy(random_images(20, seed=4))
+    found = evaluator.likelihoods(as_run(model, tmp_path, toys), samples)
+    assert [each.levels for each in found] == [256, 2]
+    test = data.test.images[choice(20, 1000, 0)]
+    for given, expected in zip(asked, (test, samples, test, samples), strict=True):
+        expected = np.asarray(expected)
+        rounded = np.where(expected > 127, 255, 0)
+        wanted = expected if given is asked[0] or given is asked[1] else rounded
+        assert np.array_equal(given.numpy(), wanted)
+
+
+def test_images_that_are_black_and_white_already_are_asked_about_once(toys, tmp_path):
+    data = open_npz(tmp_path, toys, (random_images(200) > 127).astype(np.uint8) * 255)
+    evaluator = Evaluator.choose(toys, data, protocol(samples=20, features="none"))
+    model = Constant(nats=lambda images: -images.flatten(1).square().sum(1))
+    model.likelihood_levels = lambda: (2, 256)
+    samples = torch.from_numpy(random_images(20, seed=4))
+    assert len(evaluator.likelihoods(as_run(model, tmp_path, toys), samples)) == 1
+
+
+@pytest.mark.parametrize("levels", [(), (1,), (257,), (2.0,)])
+def test_versions_that_are_not_numbers_of_levels_are_a_plugins_fault(evaluator, tmp_path, levels):
+    model = Constant(nats=lambda images: -images.flatten(1).square().sum(1))
+    model.likelihood_levels = lambda: levels
+    row = evaluator.evaluate_run(as_run(model, tmp_path, evaluator.registry))
+    assert row.likelihood is None and row.scores
+    assert "likelihood_levels() must return whole numbers from 2 to 256" in row.problems[0]
+
+
+def test_a_model_that_sees_what_it_must_predict_finds_its_own_samples_impossible(judges):
+    """Beside it an honest model, which finds them about as likely as test images."""
+    _, rows = judges
+    assert not any(found.leaks for row in rows for found in row.likelihoods)
+    found = rows[1].likelihood.model_copy(update={"nats": -10.0, "own": -400.0})
+    leaking = rows[1].model_copy(update={"likelihood": found, "likelihoods": (found,)})
+    notes = footnotes(rank([leaking], []))
+    assert any("finds its own samples far less likely than test images" in note for note in notes)
 
 
 def test_too_few_real_images_cost_their_row_only(tmp_path, monkeypatch):
@@ -291,6 +378,20 @@ def test_samples_in_files_score_as_the_run_they_came_from(evaluator, tmp_path):
     assert rows[0].parameters > 0 and rows[0].images == 40 and rows[0].seconds > 0
     assert rows[0].likelihood.kind == "bound"
     assert rows[0].card.weights == "ema"
+
+
+def test_two_runs_of_one_model_are_told_apart_and_a_target_given_twice_is_scored_once(
+    evaluator, tmp_path
+):
+    runs = {
+        str(path): as_run(Constant(), path, evaluator.registry)
+        for path in (tmp_path / "a", tmp_path / "b")
+    }
+    for path in runs:
+        Path(path).mkdir()
+        (Path(path) / "config.json").write_text("{}")
+    rows = evaluate([*runs, *runs], evaluator, load=runs.__getitem__)
+    assert [row.name for row in rows] == ["a", "b"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 16), (1, 16, 4), (1, 8, 9), (1, 7, 8)])
@@ -423,12 +524,12 @@ def test_likelihood_that_fails_costs_no_score(evaluator, tmp_path):
 
 
 def test_slow_metric_is_named(evaluator, monkeypatch):
-    import genkit.evaluation.evaluator
+    import genkit.evaluation.measure
 
     heard = Heard()
     evaluate(["noise"], replace(evaluator, reporter=heard), load=None)
     assert heard.said == []
-    monkeypatch.setattr(genkit.evaluation.evaluator, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(genkit.evaluation.measure, "SLOW_SECONDS", -1.0)
     evaluate(["noise"], replace(evaluator, reporter=heard), load=None)
     assert heard.said == ["metric 'distance' took 0 s"]
 

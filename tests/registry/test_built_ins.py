@@ -79,7 +79,7 @@ def names() -> set[str]:
     for plugin in registry.plugins.plugins:
         found |= {plugin.name, f"genkit_{plugin.name}"} if plugin.built_in else set()
     found |= set(provided(registry))
-    assert {"vae", "mnist-mini", "kid", "kid_std", "inception", "genkit_dcgan"} <= found
+    assert {"vae", "mnist-mini", "kid", "fid_corrected", "inception", "genkit_dcgan"} <= found
     return found
 
 

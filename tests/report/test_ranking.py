@@ -11,8 +11,10 @@ import pytest
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
+from genkit.report.averages import average
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import ProtocolCard, differences
-from genkit.report.ranking import average, choose_column, footnotes, rank, score_columns, tie
+from genkit.report.ranking import choose_column, rank, score_columns, tie
 from genkit.report.rows import ScoreRow
 from genkit.specs import Column
 
@@ -85,14 +87,38 @@ def test_ranking_changes_no_row() -> None:
 # ---- what ranks
 
 
-def with_samples(count: int) -> ScoreRow:
-    return row("a", 1.0, card={**CARD, "samples": count})
+def with_samples(count: int, **scores: float) -> ScoreRow:
+    scores = {"fid": 1.0, "kid": 0.1, **scores}
+    return ScoreRow.from_json({"name": "a", "scores": scores, "card": {**CARD, "samples": count}})
 
 
 @pytest.mark.parametrize(("count", "name"), [(4999, "kid"), (5000, "fid"), (100, "kid")])
 def test_an_unbiased_score_ranks_where_samples_are_few(count: int, name: str) -> None:
     column = choose_column([FID, KID], [with_samples(count)], None)
     assert column is not None and column.name == name
+
+
+CORRECTED = Column(name="fid_corrected", title="FID\ncorrected", better="lower", corrected=True)
+
+
+@pytest.mark.parametrize("count", [100, 50_000])
+def test_a_corrected_score_ranks_with_any_number_of_samples_where_all_have_it(count: int) -> None:
+    columns, rows = [CORRECTED, FID, KID], [with_samples(count, fid_corrected=0.9)]
+    assert choose_column(columns, rows, None) == CORRECTED
+    lacking = choose_column(columns, [*rows, with_samples(count)], None)
+    assert lacking == (KID if count < 5000 else FID)
+
+
+def test_scores_that_order_models_differently_are_named() -> None:
+    def both(name: str, fid: float, kid: float) -> ScoreRow:
+        scores, deviations = {"fid": fid, "kid": kid}, {"fid": 0.1, "kid": 0.001}
+        return ScoreRow(name=name, scores=scores, deviations=deviations)
+
+    rows = [both("a", 1.0, 0.3), both("b", 2.0, 0.2), both("c", 2.05, 0.1), both("d", 5.0, 0.301)]
+    notes = footnotes(rank(rows, [FID, KID], "fid"))
+    assert "FID and KID disagree: by KID b before a, c before a. Neither order is safe." in notes
+    agreeing = footnotes(rank([rows[0], rows[3]], [FID, KID], "fid"))
+    assert not [note for note in agreeing if "disagree" in note]
 
 
 def test_the_score_that_is_asked_for_ranks_if_it_may() -> None:
@@ -103,9 +129,9 @@ def test_the_score_that_is_asked_for_ranks_if_it_may() -> None:
         choose_column([FID, IS], [], "is")
 
 
-def test_built_in_scores_rank_by_kid_and_fid_only_and_the_inception_score_comes_last() -> None:
+def test_built_in_scores_rank_by_fid_and_kid_only_and_the_inception_score_comes_last() -> None:
     columns = score_columns(load_registry())
-    assert [column.name for column in columns if column.ranks] == ["fid", "kid"]
+    assert [column.name for column in columns if column.ranks] == ["fid_corrected", "fid", "kid"]
     assert [column.name for column in columns if column.unbiased] == ["kid"]
     assert columns[-1].name == "is"
 
@@ -119,9 +145,8 @@ def test_models_within_two_deviations_of_their_difference_are_tied() -> None:
     assert places(rows) == [("a", "1="), ("b", "1="), ("c", "2=")]
 
 
-def test_a_gap_of_one_percent_is_a_tie_however_small_the_error_bars() -> None:
-    assert places([row("a", 100.0, 0.0), row("b", 101.2, 0.0)]) == [("a", "1="), ("b", "1=")]
-    assert places([row("a", 100.0, 0.0), row("b", 101.4, 0.0)]) == [("a", "1"), ("b", "2")]
+def test_there_is_no_least_gap_beside_the_error_bars() -> None:
+    assert places([row("a", 100.0, 0.1), row("b", 100.9, 0.1)]) == [("a", "1"), ("b", "2")]
 
 
 def test_deviations_over_samples_count_for_both_models() -> None:
@@ -258,10 +283,14 @@ def test_ties_and_several_trainings_are_explained() -> None:
     rows = [row("a", 2.0, 1.0, card=CARD, trainings=3), row("b", 2.1, 1.0, card=CARD, trainings=3)]
     notes = footnotes(rank(rows, [FID]))
     assert (
-        "± is two standard deviations over 3 trainings, and of calibration rows over samples."
-        in notes
+        "Means of 3 trainings: ± is half of their 95% confidence interval, and of calibration rows "
+        "two standard deviations over samples."
+    ) in notes
+    assert "Ranked by FID; = could not be told apart (Welch's t at 95%)." in notes
+    once = [row.model_copy(update={"trainings": 1}) for row in rows]
+    assert "Ranked by FID; = could not be told apart (two standard deviations)." in footnotes(
+        rank(once, [FID])
     )
-    assert "Ranked by FID; = could not be told apart (two standard deviations or 1.3%)." in notes
 
 
 def test_model_trained_on_other_data_is_named() -> None:

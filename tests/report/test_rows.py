@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from command_lines import error_of
@@ -18,6 +19,7 @@ from genkit.report.rows import (
     read_comparison,
     read_evaluation,
     read_rows,
+    tell_apart,
     write_evaluation,
 )
 from genkit.specs import Column
@@ -91,9 +93,9 @@ def test_calibration_rows_are_of_the_models_protocol_whichever_source_they_come_
     assert found["copy"].scores["fid"] == 8.0  # the only one
 
 
-def test_runs_of_one_model_are_told_apart_by_their_paths(tmp_path):
+def test_runs_of_one_model_are_told_apart_by_their_folders(tmp_path):
     runs = [write_run(tmp_path / name, [row("dcgan", 1.0)]) for name in ("a", "b")]
-    assert [r.name for r in read_rows(runs)] == list(map(str, runs))
+    assert [r.name for r in read_rows(runs)] == ["a", "b"]
 
 
 def test_scores_by_other_protocols_are_shown_but_not_ranked(tmp_path, capsys):
@@ -244,3 +246,21 @@ def test_score_that_cannot_rank_is_refused(runs, capsys):
     assert "--rank-by 'is' is not a score that ranks; there are: fid, kid" in error_of(
         capsys.readouterr()
     )
+
+
+# ---- names
+
+
+def test_runs_of_one_model_have_names_that_tell_them_apart() -> None:
+    runs = ["runs/vae-s0", "runs/vae-s1", "other/vae-s1", "other/vae-s1", "runs/dcgan-s0"]
+    rows = [ScoreRow(name=Path(run).name[:-3], run=run) for run in runs]
+    files = [ScoreRow(name="vae"), ScoreRow(name="vae")]
+    assert [row.name for row in tell_apart([*rows, *files])] == [
+        "vae-s0",
+        "runs/vae-s1",
+        "other/vae-s1",
+        "other/vae-s1 (2)",
+        "dcgan",
+        "vae",
+        "vae (2)",
+    ]

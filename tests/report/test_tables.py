@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from genkit.errors import GenkitError
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import FLAGGED
-from genkit.report.ranking import footnotes, rank
+from genkit.report.ranking import rank
 from genkit.report.rows import ScoreRow
 from genkit.report.tables import (
     estimate,
@@ -157,15 +158,15 @@ def test_count_has_at_most_five_characters_and_is_right_to_one_percent() -> None
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ((2.914, 0.061), "2.91 ±.12"),
+        ((2.914, 0.122), "2.91 ±.12"),
         ((2.914, None), "2.91"),
         ((None, 0.1), "-"),
-        ((-0.04, 0.02, 1), "-0.0 ±.0"),
-        ((123_456.0, 5.0), "123k ±10.00"),
-        ((86.44, 0.4, 1, "≤"), "≤86.4 ±.8"),
+        ((-0.04, 0.04, 1), "-0.0 ±.0"),
+        ((123_456.0, 10.0), "123k ±10.00"),
+        ((86.44, 0.8, 1, "≤"), "≤86.4 ±.8"),
     ],
 )
-def test_estimate_has_two_standard_deviations_beside_it(arguments, text: str) -> None:
+def test_estimate_has_half_the_width_of_its_error_bar_beside_it(arguments, text: str) -> None:
     assert estimate(*arguments) == text
 
 

@@ -16,7 +16,8 @@ from toys import bright_squares, registry, train_tiny, write_npz
 from genkit.cli import main
 from genkit.errors import GenkitError, printable
 from genkit.io.run_directory import RunDir, new_run_path
-from genkit.report.ranking import footnotes, rank, score_columns
+from genkit.report.footnotes import footnotes
+from genkit.report.ranking import rank, score_columns
 from genkit.report.rows import ScoreRow, read_rows
 from genkit.report.tables import print_ranking, to_markdown
 from genkit.runs.run import load_run

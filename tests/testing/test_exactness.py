@@ -6,9 +6,9 @@ import torch
 from leaking import Honest, Latent, Silent
 from toys import TINY
 
+from genkit.contracts.contract import statement
 from genkit.specs import TrainerSpec
 from genkit.testing import PromiseBroken, check_likelihood, check_trainer, exactness
-from genkit.testing.contract import statement
 from genkit.testing.exactness import chi_square
 
 torch.set_num_threads(1)
