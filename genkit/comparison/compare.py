@@ -196,11 +196,11 @@ def _run_all(
         except BaseException as error:
             processes.end()
             threads.shutdown(wait=True, cancel_futures=True)
-            rows = [
+            kept = [
                 _kept(future) or [_unscored(candidate)]
                 for future, candidate in zip(futures, candidates, strict=True)
             ]
-            return [row for (row,) in rows], _kept(calibrated) or [], error
+            return [row for (row,) in kept], _kept(calibrated) or [], error
 
 
 def _kept(future: Future[ScoreRow] | Future[Rows]) -> Rows:
