@@ -102,12 +102,14 @@ class TrainerConfig(Config):
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The shape of one image and the number of its classes (0: no labels)."""
+    """The shape of one image, the number of its classes (0: no labels), and the share of each class
+    among the training images (empty: not known)."""
 
     channels: int
     height: int
     width: int
     classes: int = 0
+    class_shares: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def dimensions(self) -> int:

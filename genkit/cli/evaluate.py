@@ -49,6 +49,17 @@ def evaluate(
     likelihood_images: Annotated[
         int, typer.Option(min=1, help="test images whose likelihood is taken")
     ] = 1000,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced",
+            help="draw all classes in turn from models that follow labels; by default labels are "
+            "drawn from their shares of the training images",
+        ),
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="also score each class by itself")
+    ] = False,
     best: Best = False,
     device: Device = "auto",
     threads: Annotated[
@@ -90,6 +101,8 @@ def evaluate(
         device=device,
         likelihood_images=likelihood_images,
         draws=draws,
+        balanced=balanced,
+        per_class=per_class,
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))

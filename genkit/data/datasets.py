@@ -86,11 +86,14 @@ class ImageData:
     reference: str | None
     held_out: bool
 
-    @property
+    @cached_property
     def shape(self) -> ImageShape:
-        """Shape of each image, with the number of classes."""
+        """Shape of each image, with the number of classes and their shares of training."""
         channels, height, width = self.train.images.shape[1:]
-        return ImageShape(channels, height, width, len(self.classes))
+        classes, labels = len(self.classes), self.train.labels
+        counts = np.bincount(labels, minlength=classes) if labels is not None else np.empty(0)
+        shares = tuple((counts / max(counts.sum(), 1)).tolist())
+        return ImageShape(channels, height, width, classes, shares)
 
     @cached_property
     def fingerprint(self) -> str:

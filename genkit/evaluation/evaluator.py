@@ -17,6 +17,7 @@ from torch import Tensor
 from genkit.compute.device import choose_device
 from genkit.data import ImageData
 from genkit.errors import PluginError, UsageError, plugin_code
+from genkit.evaluation.by_class import class_scores, label_agreement
 from genkit.evaluation.likelihood import measure_likelihood
 from genkit.evaluation.measure import measure
 from genkit.evaluation.memorisation import Memorisation
@@ -28,10 +29,11 @@ from genkit.io.run_records import ProgressState
 from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import Registry
 from genkit.report.protocol_card import ProtocolCard
-from genkit.report.rows import Likelihood, ScoreRow
+from genkit.report.rows import ClassScores, Likelihood, ScoreRow
 from genkit.runs.provenance import recorded_versions
 from genkit.runs.run import Run
 from genkit.sampling.draw import timed_draw
+from genkit.sampling.labels import choose_labels, how_drawn
 from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
@@ -44,7 +46,9 @@ QUANTISATION = "uint8, rounded, no resizing"
 class EvaluationProtocol:
     """How samples are scored, whatever they are: number and seed of samples, features, likelihood.
 
-    `samples` None takes all images of a file, and 10,000 of a run.
+    `samples` None takes all images of a file, and 10,000 of a run. A model that follows labels
+    draws them from the classes' shares of its training images, or with `balanced` all in turn;
+    `per_class` also scores each class by itself.
     """
 
     samples: int | None = None
@@ -54,6 +58,8 @@ class EvaluationProtocol:
     device: str = "auto"
     likelihood_images: int = 1000
     draws: int = 64
+    balanced: bool = False
+    per_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,7 @@ class Evaluator:
         card: ProtocolCard | None = None,
         places: Tensor | None = None,
         panel: Path | None = None,
+        labels: Tensor | None = None,
     ) -> ScoreRow:
         """A row for images.
 
@@ -190,13 +197,29 @@ class Evaluator:
             images: uint8, (n, C, H, W).
             places: int64, (n,), where each stands in the test split, for real images.
             panel: a folder to write neighbours.png to: samples above their nearest neighbours.
+            labels: int64, (n,), the classes that the images were drawn of.
         """
         samples = self.image_set(images, places)
         found = Memorisation.measure(images, self.data, samples, self.reference, places)
         if panel and found:
             found.save_panel(panel / "neighbours.png")
         scores = self.score(samples)
+        by_class: tuple[ClassScores, ...] = ()
+        if self.protocol.per_class and samples and labels is not None and self.reference:
+            real = torch.from_numpy(self.data.train.labels)
+            by_class = class_scores(
+                self.registry.metrics.values(),
+                samples,
+                labels,
+                self.reference,
+                real,
+                self.data.classes,
+            )
+        more: dict[str, Any] = {"by_class": by_class} if by_class else {}
+        if agreement := label_agreement(samples, labels):
+            more["agreement"] = agreement
         return ScoreRow(
+            **more,
             name=name,
             run=None,
             scores=scores.values,
@@ -212,18 +235,25 @@ class Evaluator:
         if replace(made, classes=wanted.classes) != wanted:
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
         seed = self.protocol.seed
-        images, rate = timed_draw(run.model, self.count, seed, self.reporter.counter("sampling"))
+        counter, balanced = self.reporter.counter("sampling"), self.protocol.balanced
+        follows = run.model.conditional
+        labels = choose_labels(
+            run.model, self.count, seed, "balanced" if balanced and follows else None
+        )
+        images, rate = timed_draw(run.model, self.count, seed, counter, labels)
         summary, record = run.summary, run.record
         card = self.card(
             len(images),
             sample_seed=seed,
+            **({"labels": how_drawn(run.model.image_shape, balanced)} if follows else {}),
             weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
             training_precision=record.precision,
             trained_on=record.data.name,
             trained_on_fingerprint=record.data.fingerprint,
         )
-        row = self.evaluate_images(record.model, images, card, panel=run.path)
+        known = labels if wanted.classes == made.classes else None
+        row = self.evaluate_images(record.model, images, card, panel=run.path, labels=known)
         likelihood, problems = None, row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):

@@ -6,9 +6,10 @@ The descriptions of the fields are their documentation. Imports no torch.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from genkit.io.files import parse_json
@@ -19,6 +20,9 @@ SCHEMA = 1  # of config.json
 MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
 MOST_CLASSES = 1_000_000
 FIXED: JsonDict = {"fixed": True}  # of a field: another value would make it another run
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ShapeRecord(Record):
@@ -52,6 +56,9 @@ class DataRecord(Record):
     train_images: int | None = Field(None, description="images in the training split")
     test_images: int | None = Field(None, description="images in the test split")
     classes: tuple[str, ...] = Field((), description="names of the classes, in order")
+    class_shares: tuple[Share, ...] = Field(
+        (), description="share of each class among the training images, in order"
+    )
 
 
 class Tf32(Record):
@@ -116,6 +123,19 @@ class RunRecord(Record):
                 f"a newer genkit wrote it, this one knows schema {SCHEMA}; update genkit"
             )
         return version
+
+    def model_shape(self) -> ImageShape:
+        """The image shape that the model is built for, with the classes' shares."""
+        return replace(self.image_shape.shape(), class_shares=self.data.class_shares)
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> RunRecord:
+        shares = self.data.class_shares
+        if shares and (len(shares) != self.image_shape.classes or not sum(shares) > 0):
+            raise ValueError(
+                f"{len(shares)} class_shares do not fit {self.image_shape.classes} classes"
+            )
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """What was recorded, without the fields that are at their defaults."""

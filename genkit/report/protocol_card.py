@@ -41,6 +41,9 @@ class ProtocolCard(Record):
     quantisation: str = Field(description="how images became bytes of the size that is scored")
     samples: Count = Field(description="number of samples scored")
     sample_seed: int | None = Field(None, description="seed that the samples were drawn with")
+    labels: str | None = Field(
+        None, description="how the samples' labels were drawn, for a model that follows labels"
+    )
     weights: str | None = Field(
         None, description='"ema" or "raw", and ", best in training" for the best ones'
     )

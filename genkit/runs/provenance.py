@@ -27,6 +27,7 @@ def describe_data(data: ImageData) -> DataRecord:
         train_images=len(data.train.images),
         test_images=len(data.test.images),
         classes=tuple(data.classes),
+        class_shares=data.shape.class_shares,
     )
 
 

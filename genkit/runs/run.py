@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,18 +45,47 @@ class Run:
     def path(self) -> Path:
         return self.directory.path
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
-        """n samples as uint8, (n, C, H, W). Image i of a seed is the same whatever n is."""
-        return draw(self.model, n, seed)
+    def sample(
+        self, n: int, seed: int = 0, *, labels: str | int | Sequence[str | int] | None = None
+    ) -> Tensor:
+        """n samples as uint8, (n, C, H, W). Image i of a seed is the same whatever n is.
+
+        Args:
+            labels: of models that follow them: a class for all, by name or number, or one for each;
+                "balanced" for all classes in turn. By default they are drawn from the classes'
+                shares of the training images.
+        """
+        return draw(self.model, n, seed, labels=self.numbers_of(labels))
+
+    def numbers_of(
+        self, labels: str | int | Sequence[str | int] | None
+    ) -> str | int | list[int] | None:
+        """Labels with numbers of classes in place of names; UsageError for an unknown name."""
+        names = self.record.data.classes
+
+        def number(label: str | int) -> int:
+            if not isinstance(label, str):
+                return label
+            if label not in names:
+                raise UsageError(
+                    f"there is no class {label!r}; classes are {', '.join(names) or 'not named'}"
+                )
+            return names.index(label)
+
+        if labels is None or labels == "balanced":
+            return labels  # type: ignore[return-value]
+        return number(labels) if isinstance(labels, (str, int)) else [number(x) for x in labels]
 
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:
         """n samples side by side."""
         return make_grid(self.sample(n, seed))
 
-    def interpolate(self, rows: int = 8, steps: int = 9, seed: int = 0) -> Tensor:
+    def interpolate(
+        self, rows: int = 8, steps: int = 9, seed: int = 0, *, labels: Sequence[int] | None = None
+    ) -> Tensor:
         """Ways from sample 2j of a seed to 2j + 1, a row each: uint8, (rows, steps, C, H, W);
         UsageError for models without latents."""
-        images = interpolate(self.model, rows, steps, seed)
+        images = interpolate(self.model, rows, steps, seed, labels)
         if images is None:
             raise UsageError(
                 f"{self.record.model} has no latents to interpolate between; models that make "
@@ -64,7 +93,15 @@ class Run:
             )
         return images
 
-    def complete(self, images: Tensor, known: Tensor, n: int = 6, seed: int = 0) -> Tensor:
+    def complete(
+        self,
+        images: Tensor,
+        known: Tensor,
+        n: int = 6,
+        seed: int = 0,
+        *,
+        labels: Sequence[int] | None = None,
+    ) -> Tensor:
         """n completions of each image: uint8, (N, n, C, H, W); UsageError for models that cannot.
 
         Completion k depends on the run, the seed, the image, what of it is known and k alone.
@@ -72,10 +109,12 @@ class Run:
         Args:
             images: uint8, (N, C, H, W).
             known: bool, (1, H, W); pixels that are not known are drawn given those that are.
+            labels: a class for each image, for models that follow labels.
         """
         rows = []
-        for image in images:
-            row = complete(self.model, image.expand(n, *image.shape), known, seed)
+        for i, image in enumerate(images):
+            label = None if labels is None else labels[i]
+            row = complete(self.model, image.expand(n, *image.shape), known, seed, label)
             if row is None:
                 raise UsageError(
                     f"{self.record.model} cannot complete images; models that draw pixel by "
@@ -107,7 +146,7 @@ def load_run(
     spec = registry.trainer_of(record)
     with registry.as_made(record):
         options = read_values(spec.config, record.options, directory)
-        shape = record.image_shape.shape()
+        shape = record.model_shape()
         weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
         try:  # config.json may ask for a model that fills any memory: first build it without any
             with torch.device("meta"):

@@ -38,6 +38,9 @@ class PixelCNNConfig(TrainerConfig):
         le=6,
         panel="Network",
     )
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     learning_rate: float = option(
         2e-3, "Adam's step size at its highest", gt=0, panel="Optimisation"
     )
