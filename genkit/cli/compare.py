@@ -45,6 +45,10 @@ def compare(
         list[str] | None,
         typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
     ] = None,
+    conditional: Annotated[
+        bool,
+        typer.Option("--conditional", help="train all models by class, for data with labels"),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
     seeds: Annotated[
         int,
@@ -74,6 +78,7 @@ def compare(
         budget=budget,
         preset=preset,
         set=tuple(set or ()),
+        conditional=conditional,
         seed=seed,
         seeds=seeds,
         samples=samples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Candidate:
 
     Args:
         title: for progress.
+        problem: why it cannot be trained, None if it can.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Candidate:
     title: str
     seed: int | None = None
     preset: str = "full"
+    problem: str | None = None
 
     @property
     def trained(self) -> bool:
@@ -90,6 +92,10 @@ def choose_presets(
             chosen.append(candidate)
             continue
         spec, given = registry.trainers.find(candidate.name), options.given(candidate.name)
+        if options.conditional and "conditional" not in spec.config.model_fields:
+            problem = f"{spec.name} has no --conditional: it cannot be trained by class"
+            chosen.append(replace(candidate, problem=problem))
+            continue
         unknown = sorted(set(given) - set(spec.config.model_fields))
         if unknown:
             hint = suggest(unknown[0], spec.config.model_fields)
@@ -101,6 +107,20 @@ def choose_presets(
     return chosen
 
 
+def option_arguments(model: str, given: Mapping[str, str], registry: Registry) -> list[str]:
+    """Options of a model, by name, as arguments of `genkit train`. A choice of yes and no, such as
+    --conditional, takes no value there."""
+    spec, arguments = registry.trainers.find(model), []
+    config = resolve(spec, given=given).options
+    for option, value in given.items():
+        name = option.replace("_", "-")
+        if spec.config.model_fields[option].annotation is bool:
+            arguments.append(f"--{name}" if getattr(config, option) else f"--no-{name}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments
+
+
 def announce(
     candidates: Sequence[Candidate],
     options: CompareOptions,
@@ -110,7 +130,7 @@ def announce(
     out: Path,
 ) -> list[str]:
     """Lines that say what will happen, and about how long it takes."""
-    new = [candidate for candidate in candidates if not candidate.trained]
+    new = [each for each in candidates if not each.trained and not each.problem]
     models = list(dict.fromkeys(candidate.name for candidate in new))
     old = [candidate.name for candidate in candidates if candidate.trained]
     lines = [*facts.notes]
@@ -119,7 +139,8 @@ def announce(
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
         lines.append(
             f"Training {', '.join(models)}{times} for {options.budget} each on {options.data} "
-            f"({facts.train_images:,} images of {facts.shape}), preset {preset}{why}, "
+            f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
+            f"), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."
         )
     without = list(dict.fromkeys(each.name for each in new if each.preset != preset))

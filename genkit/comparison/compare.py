@@ -20,6 +20,7 @@ from genkit.comparison.candidates import (
     announce,
     choose_candidates,
     choose_presets,
+    option_arguments,
 )
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
@@ -123,7 +124,7 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "real.png", real)
     processes = ProcessPool(console, facts.notes, facts.devices)
-    rows, calibration = _run_all(processes, candidates, options, workers)
+    rows, calibration = _run_all(processes, candidates, options, registry, workers)
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.error:
             write_evaluation(RunDir(candidate.run).evaluation_path, [row, *calibration])
@@ -149,7 +150,11 @@ def _inspect(options: CompareOptions, folder: Path) -> DataFacts:
 
 
 def _run_all(
-    processes: ProcessPool, candidates: Sequence[Candidate], options: CompareOptions, workers: int
+    processes: ProcessPool,
+    candidates: Sequence[Candidate],
+    options: CompareOptions,
+    registry: Registry,
+    workers: int,
 ) -> tuple[Rows, Rows]:
     """Train and score all candidates, some at a time: their rows and the calibration rows."""
     with processes, signals_raised(), ThreadPoolExecutor(workers) as threads:
@@ -158,7 +163,7 @@ def _run_all(
         # First of all, since it also makes what every scoring needs: reference, classifier.
         calibrated = threads.submit(_calibrate, processes, options)
         futures = [
-            threads.submit(_train_and_score, processes, candidate, options, calibrated)
+            threads.submit(_train_and_score, processes, candidate, options, registry, calibrated)
             for candidate in candidates
         ]
         try:
@@ -183,17 +188,19 @@ def _train_and_score(
     processes: ProcessPool,
     candidate: Candidate,
     options: CompareOptions,
+    registry: Registry,
     calibrated: Future[Rows],
 ) -> ScoreRow:
     """Train and score one candidate. A failure is noted in its row and ends no other."""
     try:
+        if candidate.problem:
+            raise UsageError(candidate.problem)
         if not candidate.trained:
             command = ["train", candidate.name, *options.data_arguments()]
             command += ["--preset", candidate.preset, "--budget", options.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
             command += ["--run-dir", str(candidate.run)]
-            for option, value in options.given(candidate.name).items():
-                command.append(f"--{option.replace('_', '-')}={value}")
+            command += option_arguments(candidate.name, options.given(candidate.name), registry)
             processes.run(command, candidate.title, "training")
         calibrated.result()
         row = _score(processes, [str(candidate.run)], candidate.title, options)[0]

@@ -169,6 +169,12 @@ def _means(rows: Sequence[ScoreRow]) -> dict[str, Any]:
                 "deviation": statistics.stdev(nats),
             }
         )
+    agreements = [row.agreement.share for row in rows if row.agreement]
+    if rows[0].agreement and len(agreements) == len(rows):
+        share, deviation = statistics.fmean(agreements), statistics.stdev(agreements)
+        changes["agreement"] = rows[0].agreement.model_copy(
+            update={"share": share, "deviation": deviation}
+        )
     memorised = [row.memorisation for row in rows if row.memorisation]
     if memorised:  # the worst: a copy in one training must not be averaged away
         changes["memorisation"] = max(memorised, key=lambda m: (m.flagged, m.pixels or 0.0))
@@ -239,6 +245,8 @@ def _about_row(row: ScoreRow) -> list[str]:
             f"{row.name} may have learned training images by heart (near train, !): its samples "
             "are closer to these than to unseen images; see neighbours.png in its run"
         )
+    if row.card and row.card.labels:
+        notes.append(f"{row.name} draws images by class; labels: {row.card.labels}")
     if row.warning:
         notes.append(f"{row.name}: {row.warning}")
     if row.error:

@@ -73,7 +73,7 @@ class Run:
             return names.index(label)
 
         if labels is None or labels == "balanced":
-            return labels  # type: ignore[return-value]
+            return labels
         return number(labels) if isinstance(labels, (str, int)) else [number(x) for x in labels]
 
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:

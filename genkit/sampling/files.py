@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +54,10 @@ def save_samples(
         save_png(make_grid(images, columns, names=rows), path)
     elif path.suffix == ".npz":
         pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
-        more = {} if labels is None else {"labels": labels.numpy()}
-        write_atomic(path, saved(partial(np.savez_compressed, images=pixels, **more)))
+        write = partial(np.savez_compressed, images=pixels)
+        if labels is not None:
+            write = partial(np.savez_compressed, images=pixels, labels=labels.numpy())
+        write_atomic(path, saved(write))
     else:
         for i, image in enumerate(images):
             place = path

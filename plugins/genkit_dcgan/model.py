@@ -163,6 +163,10 @@ class DCGAN(GenerativeModel):
             image_shape, config.discriminator_width, config.dropout, classes
         )
         self.apply(_initialise)
+        if self.generator.classes is not None:  # of the spread that z gives the same units
+            inputs, outputs = config.latent, self.generator.classes.embedding_dim
+            spread = math.sqrt(2 * inputs / (inputs + outputs))
+            nn.init.normal_(self.generator.classes.weight, std=spread)
 
     def phases(self) -> list[Phase]:
         betas = (self.config.beta1, 0.999)

@@ -70,6 +70,7 @@ class Decoder(nn.Module):
             channels //= 2
         layers.append(nn.ConvTranspose2d(channels, shape.channels, 4, 2, 1))
         self.layers = nn.Sequential(*layers)
+        # Labels that weigh nothing at first would leave it to the latent to say the class.
         self.classes = nn.Embedding(classes, hidden) if classes else None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -123,9 +124,6 @@ class VAE(GenerativeModel):
         if likelihood == "auto":
             likelihood = "bernoulli" if image_shape.channels == 1 else "logistic"
         self.bernoulli = likelihood == "bernoulli"
-        if classes:
-            for network in (self.encoder, self.decoder):
-                nn.init.zeros_(network.classes.weight)
         if not self.bernoulli:
             self.log_scale = nn.Parameter(torch.full((image_shape.channels, 1, 1), -2.0))
 
@@ -218,7 +216,8 @@ class VAE(GenerativeModel):
         adds ln p(y) - ln q(y|x), which bounds ln p(x) all the same.
         """
         with torch.autocast(images.device.type, enabled=False):
-            labels, correction = None, 0.0
+            labels: Tensor | None = None
+            correction: Tensor | float = 0.0
             if self.conditional:
                 means, log_variances = self.encode_each(images)
                 posterior = self.class_posterior(images, means, log_variances)  # (N, classes)
