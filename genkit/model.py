@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.specs import ImageShape, TrainerConfig
+from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -89,6 +89,7 @@ class GenerativeModel(nn.Module):
         super().__init__()
         self.config = config
         self.image_shape = image_shape
+        self.sampler = SamplerConfig()  # genkit sets the trainer's own
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in their order. Called once, after the model has been

@@ -28,7 +28,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="names of models to train, and paths of runs to take as they are",
+            help="names of models to train, and paths of runs to take as they are, also "
+            "RUN@KEY=VALUE with an option of the sampler",
             autocompletion=lambda: list(registry().trainers),
         ),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from genkit.cli.arguments import Best, Device, RunArgument, Seed
+from genkit.cli.arguments import Best, Device, RunArgument, SamplerOptions, Seed
 from genkit.cli.common import is_given, registry
 from genkit.errors import UsageError
 
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "interpolate": ("columns", "hide", "balanced"),
     "complete": ("columns", "balanced"),
     "labels": ("columns", "hide", "balanced"),
-    "film": ("n", "columns", "hide", "seed", "output", "best", "device", "balanced"),
+    "film": ("n", "columns", "hide", "seed", "output", "best", "device", "balanced", "sampler"),
 }
 TOGETHER = {("interpolate", "labels"), ("complete", "labels")}  # do not exclude one another
 NAMES = {"interpolate": "interpolation", "complete": "completion", "labels": "classes"}
@@ -100,6 +100,7 @@ def sample(
             rich_help_panel=PANEL, help="film.webp of the grids drawn while the run trained"
         ),
     ] = None,
+    sampler: SamplerOptions = None,
     best: Best = False,
     device: Device = "auto",
 ) -> None:
@@ -119,6 +120,7 @@ def sample(
     chosen = read_labels(labels, record) if labels is not None else []
     import torch
 
+    from genkit.config.sampler import read_pairs
     from genkit.runs.run import load_run
     from genkit.sampling.draw import draw, draw_classes
     from genkit.sampling.files import check_output, save_samples
@@ -126,7 +128,7 @@ def sample(
 
     path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
     check_output(path)
-    loaded = load_run(run, registry(), device, best=best)
+    loaded = load_run(run, registry(), device, best=best, sampler=read_pairs(sampler or ()))
     names = record.data.classes
     drawn, titles = None, []  # labels of all images, names of rows
     if interpolate:

@@ -11,6 +11,7 @@ from pathlib import Path
 from genkit.comparison.options import CompareOptions
 from genkit.config.budget import Budget
 from genkit.config.resolve import resolve
+from genkit.config.sampler import sampler_of, split_target
 from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
@@ -27,6 +28,7 @@ class Candidate:
     Args:
         title: for progress.
         problem: why it cannot be trained, None if it can.
+        sampler: options of a run's sampler, as KEY=VALUE,KEY=VALUE.
     """
 
     name: str
@@ -35,6 +37,12 @@ class Candidate:
     seed: int | None = None
     preset: str = "full"
     problem: str | None = None
+    sampler: str = ""
+
+    @property
+    def target(self) -> str:
+        """What `genkit evaluate` scores."""
+        return f"{self.run}@{self.sampler}" if self.sampler else str(self.run)
 
     @property
     def trained(self) -> bool:
@@ -45,8 +53,8 @@ class Candidate:
 def choose_candidates(
     names: Sequence[str], registry: Registry, out: Path, seeds: Sequence[int] = (0,)
 ) -> list[Candidate]:
-    """Trainers by name, once for each seed, and runs by path; UsageError for what is neither, or
-    given twice."""
+    """Trainers by name, once for each seed, and runs by path, or RUN@KEY=VALUE; UsageError for what
+    is neither, or given twice."""
     candidates: list[Candidate] = []
     labels: list[str] = []
     for name in names:
@@ -56,11 +64,14 @@ def choose_candidates(
             for seed in seeds:
                 title = name if len(seeds) == 1 else f"{name}-s{seed}"
                 candidates.append(Candidate(name, out / title, title, seed))
-        elif (Path(name) / "config.json").exists():
-            run = RunDir.open(Path(name))
-            run.record()
-            labels.append(run.name)
-            candidates.append(Candidate(run.name, Path(name), run.name))
+        elif (Path(split_target(name)[0]) / "config.json").exists():
+            path, given = split_target(name)
+            run = RunDir.open(Path(path))
+            sampler_of(registry.trainer_of(run.record()), given)
+            options = ",".join(f"{key}={value}" for key, value in given.items())
+            title = f"{run.name}@{options}" if options else run.name
+            labels.append(title)
+            candidates.append(Candidate(title, Path(path), title, sampler=options))
         elif os.sep in name or Path(name).exists():
             RunDir.open(Path(name))  # raises a UsageError that says what is wrong
         else:

@@ -26,6 +26,7 @@ from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
 from genkit.config.budget import Budget
+from genkit.config.sampler import split_target
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.io.files import check_free, write_atomic
 from genkit.io.machine import count_cores
@@ -99,7 +100,7 @@ def compare(
             later has a row that says why.
     """
     console = console or error_console()
-    runs = [RunDir(Path(name)) for name in names if name not in registry.trainers]
+    runs = [RunDir(Path(split_target(name)[0])) for name in names if name not in registry.trainers]
     recorded = next((run.record().run for run in runs if run.config_path.is_file()), None)
     options = options.with_data(recorded, registry)
     out = out or new_run_path("compare", str(options.data), options.seed)
@@ -126,7 +127,7 @@ def compare(
     processes = ProcessPool(console, facts.notes, facts.devices)
     rows, calibration = _run_all(processes, candidates, options, registry, workers)
     for candidate, row in zip(candidates, rows, strict=True):
-        if not row.error:
+        if not row.error and not candidate.sampler:
             write_evaluation(RunDir(candidate.run).evaluation_path, [row, *calibration])
     columns = [] if facts.features == "none" else score_columns(registry)
     ranking = rank([*_one_for_each_model(rows), *calibration], columns, options.rank_by)
@@ -203,7 +204,7 @@ def _train_and_score(
             command += option_arguments(candidate.name, options.given(candidate.name), registry)
             processes.run(command, candidate.title, "training")
         calibrated.result()
-        row = _score(processes, [str(candidate.run)], candidate.title, options)[0]
+        row = _score(processes, [candidate.target], candidate.title, options)[0]
     except GenkitError as error:
         return ScoreRow(name=candidate.name, run=str(candidate.run), error=str(error))
     return row.model_copy(update={"name": candidate.name, "run": str(candidate.run)})

@@ -245,6 +245,7 @@ class Evaluator:
         card = self.card(
             len(images),
             sample_seed=seed,
+            **({"sampler": run.sampler} if run.sampler else {}),
             **({"labels": how_drawn(run.model.image_shape, balanced)} if follows else {}),
             weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
@@ -253,7 +254,7 @@ class Evaluator:
             trained_on_fingerprint=record.data.fingerprint,
         )
         known = labels if wanted.classes == made.classes else None
-        row = self.evaluate_images(record.model, images, card, panel=run.path, labels=known)
+        row = self.evaluate_images(run.name, images, card, panel=run.path, labels=known)
         likelihood, problems = None, row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):

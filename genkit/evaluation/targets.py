@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.compute.seeds import derive_seed
+from genkit.config.sampler import split_target
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
 from genkit.metrics import choice
@@ -29,7 +30,7 @@ def evaluate(
     protocol, shape = evaluator.protocol, evaluator.data.shape
     files: dict[str, Tensor] = {}
     for target in targets:
-        path = Path(target)
+        path = Path(split_target(target)[0])
         if target not in CALIBRATIONS and not (path / "config.json").exists():
             if not path.exists():
                 raise UsageError(f"{target} does not exist; give a run, a folder or an .npz file")

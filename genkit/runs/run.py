@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import choose_device, place
+from genkit.config.sampler import sampler_of
 from genkit.config.validation import validate
 from genkit.errors import PluginError, UsageError
 from genkit.io.run_directory import RunDir
@@ -23,7 +24,7 @@ from genkit.sampling.completion import complete
 from genkit.sampling.draw import draw
 from genkit.sampling.grids import make_grid
 from genkit.sampling.latents import interpolate
-from genkit.specs import Config
+from genkit.specs import Config, SamplerConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,6 +41,7 @@ class Run:
     model: GenerativeModel
     registry: Registry
     best: bool = False  # rather than the last weights
+    sampling: SamplerConfig = field(default_factory=SamplerConfig)
 
     @property
     def path(self) -> Path:
@@ -124,18 +126,35 @@ class Run:
         return torch.stack(rows)
 
     @property
+    def sampler(self) -> dict[str, Any]:
+        """The options of the sampler that are not at their defaults, by name."""
+        return self.sampling.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def name(self) -> str:
+        """The model's name, with the options of the sampler that are not at their defaults."""
+        options = ",".join(f"{key}={value}" for key, value in self.sampler.items())
+        return f"{self.record.model}@{options}" if options else self.record.model
+
+    @property
     def summary(self) -> Summary | None:
         """Steps, images and seconds of training so far; None for an exported run."""
         return self.directory.summary()
 
 
 def load_run(
-    path: Path | str, registry: Registry, device: str = "auto", *, best: bool = False
+    path: Path | str,
+    registry: Registry,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    sampler: Mapping[str, Any] | None = None,
 ) -> Run:
     """Load a run for sampling. Needs its plugin, but neither its data set nor its checkpoints.
 
     Args:
         best: take the weights whose samples scored best in training, not the last ones.
+        sampler: options of the model's sampler that are not to be at their defaults, by name.
 
     Raises:
         UsageError: the path is not a run, or its plugin is missing.
@@ -144,6 +163,7 @@ def load_run(
     directory = RunDir.open(Path(path))
     record = directory.record()
     spec = registry.trainer_of(record)
+    sampling = sampler_of(spec, sampler or {})
     with registry.as_made(record):
         options = read_values(spec.config, record.options, directory)
         shape = record.model_shape()
@@ -157,7 +177,9 @@ def load_run(
         model = build_model(spec, options, shape, seed=0)
         place(model, choose_device(device))
         checkpoint.copy_weights(tensors, model)
-    return Run(directory, record, model.eval(), registry, best)
+    if spec.sampler.model_fields:
+        model.sampler = sampling
+    return Run(directory, record, model.eval(), registry, best, sampling)
 
 
 def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> C:

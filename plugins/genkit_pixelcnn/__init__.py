@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import BatchSize, HalfLife, TrainerConfig, TrainerSpec, option
+from genkit.specs import BatchSize, HalfLife, SamplerConfig, TrainerConfig, TrainerSpec, option
 
 
 class PixelCNNConfig(TrainerConfig):
@@ -64,6 +64,17 @@ class PixelCNNConfig(TrainerConfig):
     ema_half_life: HalfLife = 50_000
 
 
+class PixelCNNSampler(SamplerConfig):
+    """What can be chosen when images are drawn."""
+
+    temperature: float = option(
+        1.0,
+        "divides all logits: below 1 probable values become more probable, above 1 less so",
+        gt=0,
+        le=100,
+    )
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     return [
@@ -72,6 +83,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Gated PixelCNN, one pixel after another (van den Oord et al. 2016).",
             target="genkit_pixelcnn.model:PixelCNN",
             config=PixelCNNConfig,
+            sampler=PixelCNNSampler,
             presets={
                 # Some 200 images a second on one core with bf16; digits are readable in a minute.
                 "quick": {

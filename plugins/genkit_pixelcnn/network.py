@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genkit.errors import UsageError
 from genkit.model import GenerativeModel
 from genkit.specs import ImageShape
-from genkit_pixelcnn import PixelCNNConfig
+from genkit_pixelcnn import PixelCNNConfig, PixelCNNSampler
 from genkit_pixelcnn.layers import GatedLayer
 
 PLANES = 3  # ones, row and column
@@ -26,10 +26,12 @@ class Network(GenerativeModel):
     """
 
     config: PixelCNNConfig
+    sampler: PixelCNNSampler
     coordinates: Tensor  # (1, H, W, 2), in [-1, 1]
 
     def __init__(self, config: PixelCNNConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
+        self.sampler = PixelCNNSampler()
         colours, height, width = image_shape.channels, image_shape.height, image_shape.width
         if colours not in (1, 3):
             raise UsageError(

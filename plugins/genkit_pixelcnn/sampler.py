@@ -24,7 +24,8 @@ def draw_images(
     """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
 
     Args:
-        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order.
+        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order,
+            before the model's temperature divides them.
         given: (n, C, H, W), at the levels' values; taken instead of a draw where `known`, bool,
             (n, 1, H, W), says so.
         labels: int64, (n,), for a conditional model.
@@ -127,6 +128,7 @@ class _Canvas:
         biases = model.class_biases(labels)
         self.first_biases = [] if biases[0] is None else [0.5 * bias for bias in biases[0]]
         self.height, self.width, self.n = height, width, n
+        self.temperature = model.sampler.temperature
         self.colours = colours
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
         self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
@@ -255,6 +257,8 @@ class _Canvas:
             logits = torch.addmm(bias, hidden[colour].relu_(), weight)  # (n, outputs)
             if trace is not None:
                 trace.append(logits)
+            if self.temperature != 1:
+                logits = logits / self.temperature
             level = choose(logits, self.uniforms[row, column, colour])  # (n,)
             torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
             if self.some[row][column]:
