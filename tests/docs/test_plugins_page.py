@@ -175,6 +175,7 @@ def test_data_features_and_metric_of_the_page_make_scores(
 
 
 def test_each_example_is_run_by_one_of_these_tests() -> None:
+    sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
         test_data_listener_and_command_work_together,
         test_data_features_and_metric_of_the_page_make_scores,
@@ -184,6 +185,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["genkit_tinyflow/model.py", "stripes.py", "diary.py"], together),
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
+        **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
     }
     assert run_by.keys() == BLOCKS.keys()
     assert len(re.findall("^```(?:python|toml)$", TEXT, re.M)) == len(BLOCKS)

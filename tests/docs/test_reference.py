@@ -55,7 +55,9 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)
             assert str(details.description) in row.replace("\\|", "|")
-            assert f"| `{details.default}` |" in row
+            switch = details.annotation is bool
+            default = ("on" if details.default else "off") if switch else f"`{details.default}`"
+            assert f"| {default} |" in row
             for value in (v[field] for v in trainers[name].spec.presets.values() if field in v):
                 assert f"| `{value}` |" in row
 
