@@ -9,7 +9,7 @@ torch is imported when one of these functions is called, not before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +78,15 @@ def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
     return resume_run(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
 
 
-def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
+def load(
+    path: str | Path,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    sampler: Mapping[str, Any] | None = None,
+) -> Run:
     """Load a run to sample from; its data set is not needed. `best` takes the weights that scored
-    best in training, not the last ones.
+    best in training, not the last ones; `sampler` sets options of the model's sampler by name.
 
     Raises:
         genkit.errors.UsageError: the path is not a run, or its plugin is not installed.
@@ -89,7 +95,7 @@ def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
     from genkit.registry.catalogue import load_registry
     from genkit.runs.run import load_run
 
-    return load_run(path, load_registry(), device, best=best)
+    return load_run(path, load_registry(), device, best=best, sampler=sampler)
 
 
 def compare(models: Sequence[str], *, out: str | Path | None = None, **options: Any) -> Comparison:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.specs import ImageShape, TrainerConfig
+from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
 Schedule = Callable[..., "float | Mapping[str, Any]"]  # of (step) or (step, progress)
@@ -110,12 +110,17 @@ class GenerativeModel(nn.Module):
     """Base of every model. Subclasses are built as `(config, image_shape)`.
 
     `__init__` raises `genkit.errors.UsageError` for an image shape that the model cannot take.
+    A model whose samples follow labels sets `self.conditional = True`: genkit then gives it labels
+    with every call that takes them.
     """
+
+    conditional: bool = False
 
     def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
         super().__init__()
         self.config = config
         self.image_shape = image_shape
+        self.sampler = SamplerConfig()  # genkit sets the trainer's own
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in their order. Called once, after the model has been
@@ -142,14 +147,20 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def complete(
-        self, images: Tensor, known: Tensor, *, generator: torch.Generator
+        self,
+        images: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator,
     ) -> Tensor | None:
         """Draw the pixels that are not known, given those that are; None for models that cannot.
 
         Images are in [-1, 1], (N, C, H, W); what they hold where they are not known must not
         matter. `known` is bool, (N, 1, H, W). The answer is of the images' shape and has the known
         pixels as they were, but for a rounding to the levels that the model can draw; black and
-        white remain. All randomness comes from `generator`.
+        white remain. All randomness comes from `generator`. Labels, int64 (N,), are given to models
+        that are `conditional`, and to no others.
         """
         return None
 
@@ -196,6 +207,15 @@ class GenerativeModel(nn.Module):
         name ("generator/loss"), oldest first, at most 100 each.
         """
         return None
+
+    def choose_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
+        """What a conditional model draws n images of: the labels, int64 (n,), if there are any,
+        else the classes in turn; None for a model that is not conditional."""
+        if not self.conditional:
+            return None
+        if labels is None:
+            return torch.arange(n, device=self.device) % self.image_shape.classes
+        return labels
 
     @property
     def device(self) -> torch.device:

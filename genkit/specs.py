@@ -100,6 +100,11 @@ class TrainerConfig(Config):
     ema_half_life: HalfLife = 10_000
 
 
+class SamplerConfig(Config):
+    """Base of the options of a model's sampler, which are chosen after training, whenever samples
+    are drawn. They change nothing in training. A model reads them as `self.sampler`."""
+
+
 @dataclass(frozen=True)
 class ImageShape:
     """The shape of one image, the number of its classes (0: no labels), and facts about the
@@ -196,18 +201,23 @@ class TrainerSpec(Spec):
     `presets` maps a preset's name to the config values it changes; "full" is always there and
     changes nothing unless it says so, and "quick" is what a comparison on a CPU uses. `fit` gives
     the values that a preset has for certain images, instead of those in `presets`; what the user
-    gives counts more.
+    gives counts more. `sampler` holds what can be chosen after training.
     """
 
     config: type[TrainerConfig] = TrainerConfig
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fit: Callable[[ImageFacts, str], Mapping[str, Any]] | None = None
+    sampler: type[SamplerConfig] = SamplerConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not issubclass(self.config, TrainerConfig):
             raise PluginError(
                 f"config of {self.name!r} must be a subclass of genkit.specs.TrainerConfig"
+            )
+        if not (isinstance(self.sampler, type) and issubclass(self.sampler, SamplerConfig)):
+            raise PluginError(
+                f"sampler of {self.name!r} must be a subclass of genkit.specs.SamplerConfig"
             )
 
 

@@ -76,6 +76,13 @@ Devices = Annotated[
 Best = Annotated[
     bool, typer.Option("--best", help="the weights that scored best in training, not the last")
 ]
+SamplerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sampler",
+        help="KEY=VALUE option of the model's sampler, repeatable; see: genkit info MODEL",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]
 JSONPath = Annotated[

@@ -70,6 +70,9 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         if isinstance(spec, MetricSpec):
             _print_metric(console, spec)
         if isinstance(spec, TrainerSpec):
+            if spec.sampler.model_fields:
+                console.print(Text("\nChosen after training, by --sampler KEY=VALUE:"))
+                print_table(_sampler_table(spec), console)
             _print_model(console, spec, ImageShape(channels, size, size))
 
 
@@ -87,6 +90,14 @@ def _option_table(spec: Any) -> Table:
         cells = [f"--{field.replace('_', '-')}", str(details.default)]
         cells += [str(values.get(field, "")) for values in presets.values()]
         table.add_row(*(Text(printable(cell)) for cell in [*cells, details.description or ""]))
+    return table
+
+
+def _sampler_table(spec: TrainerSpec) -> Table:
+    table = Table("key", "default", "", box=None)
+    for field, details in spec.sampler.model_fields.items():
+        cells = (field, str(details.default), details.description or "")
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
 

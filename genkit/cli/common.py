@@ -49,11 +49,16 @@ def show(
     cards: bool,
 ) -> None:
     """Print rows, ranked if they may be, and their cards if these are asked for."""
+    from rich.console import Console
+
     from genkit.report.footnotes import footnotes
     from genkit.report.ranking import rank, score_columns
-    from genkit.report.tables import print_cards, print_ranking
+    from genkit.report.tables import class_table, print_cards, print_ranking, print_table
 
     ranking = rank(rows, score_columns(found), rank_by)
     print_ranking(ranking, features, footnotes(ranking))
+    for row in ranking.rows:
+        if row.by_class:
+            print_table(class_table(row, ranking.columns), Console())
     if cards:
         print_cards(ranking.rows)

@@ -28,7 +28,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="names of models to train, and paths of runs to take as they are",
+            help="names of models to train, and paths of runs to take as they are, also "
+            "RUN@KEY=VALUE with an option of the sampler",
             autocompletion=lambda: list(registry().trainers),
         ),
     ],
@@ -45,6 +46,10 @@ def compare(
         list[str] | None,
         typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
     ] = None,
+    conditional: Annotated[
+        bool,
+        typer.Option("--conditional", help="train all models by class, for data with labels"),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
     seeds: Annotated[
         int,
@@ -84,6 +89,7 @@ def compare(
         budget=budget,
         preset=preset,
         set=tuple(set or ()),
+        conditional=conditional,
         seed=seed,
         seeds=seeds,
         samples=samples,

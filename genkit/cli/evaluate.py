@@ -20,6 +20,7 @@ from genkit.cli.arguments import (
     JSONPath,
     ProgressOption,
     RankBy,
+    SamplerOptions,
     Seed,
     Weights,
 )
@@ -31,7 +32,8 @@ def evaluate(
     targets: Annotated[
         list[str],
         typer.Argument(
-            help="runs, folders or .npz files of samples, or the words real, copy and noise"
+            help="runs, also RUN@KEY=VALUE with an option of the sampler; folders or .npz files of "
+            "samples; or the words real, copy and noise"
         ),
     ],
     data: Data = None,
@@ -59,6 +61,18 @@ def evaluate(
             "the fewest that any samples have, if they differ",
         ),
     ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced",
+            help="draw all classes in turn from models that follow labels; by default labels are "
+            "drawn from their shares of the training images",
+        ),
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="also score each class by itself")
+    ] = False,
+    sampler: SamplerOptions = None,
     best: Best = False,
     device: Device = "auto",
     threads: Annotated[
@@ -73,6 +87,7 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
+    from genkit.config.sampler import read_pairs, split_target
     from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
     from genkit.evaluation.preflight import choose_data
     from genkit.evaluation.targets import evaluate as evaluate_targets
@@ -84,8 +99,13 @@ def evaluate(
     from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
     from genkit.report.tables import write_json_output
     from genkit.runs.build import load_data
-    from genkit.runs.run import load_run
+    from genkit.runs.run import Run, load_run
 
+    def load(target: str) -> Run:
+        path, own = split_target(target)
+        return load_run(path, found, device, best=best, sampler={**given, **own})
+
+    given = read_pairs(sampler or ())
     torch.set_num_threads(threads or count_cores())
     found = registry()
     choose_column(score_columns(found), [], rank_by)  # an error now, not after the scoring
@@ -101,20 +121,20 @@ def evaluate(
         likelihood_images=likelihood_images,
         draws=draws,
         levels=levels,
+        balanced=balanced,
+        per_class=per_class,
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))
         evaluator = Evaluator.choose(found, opened, protocol, reporter)
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = evaluate_targets(
-            [*targets, *more], evaluator, lambda path: load_run(path, found, device, best=best)
-        )
+        rows = evaluate_targets([*targets, *more], evaluator, load)
     finally:
         reporter.stop()
     calibration = [row for row in rows if row.is_calibration]
 
     def store(row: ScoreRow) -> None:
-        if row.run:
+        if row.run and not (row.card and row.card.sampler):  # a run's own scores are the default's
             write_evaluation(RunDir(Path(row.run)).evaluation_path, [row, *calibration])
             refresh_page(Path(row.run), found)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genkit.comparison.options import CompareOptions
 from genkit.config.budget import Budget
 from genkit.config.resolve import fit, resolve
+from genkit.config.sampler import sampler_of, split_target
 from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
@@ -27,6 +28,8 @@ class Candidate:
 
     Args:
         title: for progress.
+        problem: why it cannot be trained, None if it can.
+        sampler: options of a run's sampler, as KEY=VALUE,KEY=VALUE.
     """
 
     name: str
@@ -34,6 +37,13 @@ class Candidate:
     title: str
     seed: int | None = None
     preset: str = "full"
+    problem: str | None = None
+    sampler: str = ""
+
+    @property
+    def target(self) -> str:
+        """What `genkit evaluate` scores."""
+        return f"{self.run}@{self.sampler}" if self.sampler else str(self.run)
 
     @property
     def trained(self) -> bool:
@@ -44,8 +54,8 @@ class Candidate:
 def choose_candidates(
     names: Sequence[str], registry: Registry, out: Path, seeds: Sequence[int] = (0,)
 ) -> list[Candidate]:
-    """Trainers by name, once for each seed, and runs by path; UsageError for what is neither, or
-    given twice."""
+    """Trainers by name, once for each seed, and runs by path, or RUN@KEY=VALUE; UsageError for what
+    is neither, or given twice."""
     candidates: list[Candidate] = []
     labels: list[str] = []
     for name in names:
@@ -55,11 +65,14 @@ def choose_candidates(
             for seed in seeds:
                 title = name if len(seeds) == 1 else f"{name}-s{seed}"
                 candidates.append(Candidate(name, out / title, title, seed))
-        elif (Path(name) / "config.json").exists():
-            run = RunDir.open(Path(name))
-            run.record()
-            labels.append(run.name)
-            candidates.append(Candidate(run.name, Path(name), run.name))
+        elif (Path(split_target(name)[0]) / "config.json").exists():
+            path, given = split_target(name)
+            run = RunDir.open(Path(path))
+            sampler_of(registry.trainer_of(run.record()), given)
+            options = ",".join(f"{key}={value}" for key, value in given.items())
+            title = f"{run.name}@{options}" if options else run.name
+            labels.append(title)
+            candidates.append(Candidate(title, Path(path), title, sampler=options))
         elif os.sep in name or Path(name).exists():
             RunDir.open(Path(name))  # raises a UsageError that says what is wrong
         else:
@@ -91,6 +104,10 @@ def choose_presets(
             chosen.append(candidate)
             continue
         spec, given = registry.trainers.find(candidate.name), options.given(candidate.name)
+        if options.conditional and "conditional" not in spec.config.model_fields:
+            problem = f"{spec.name} has no --conditional: it cannot be trained by class"
+            chosen.append(replace(candidate, problem=problem))
+            continue
         unknown = sorted(set(given) - set(spec.config.model_fields))
         if unknown:
             hint = suggest(unknown[0], spec.config.model_fields)
@@ -112,13 +129,27 @@ def fitted_options(
     """A line for each model whose options will be fitted to the images."""
     lines: dict[str, None] = {}
     for candidate in candidates:
-        if not candidate.trained and facts.image_facts:
+        if not (candidate.trained or candidate.problem) and facts.image_facts:
             spec = registry.trainers.find(candidate.name)
             given = options.given(candidate.name)
             resolved = resolve(spec, preset=candidate.preset, given=given)
             _, line = fit(spec, resolved, facts.image_facts.facts())
             lines |= {line: None} if line else {}
     return list(lines)
+
+
+def option_arguments(model: str, given: Mapping[str, str], registry: Registry) -> list[str]:
+    """Options of a model, by name, as arguments of `genkit train`. A choice of yes and no, such as
+    --conditional, takes no value there."""
+    spec, arguments = registry.trainers.find(model), []
+    config = resolve(spec, given=given).options
+    for option, value in given.items():
+        name = option.replace("_", "-")
+        if spec.config.model_fields[option].annotation is bool:
+            arguments.append(f"--{name}" if getattr(config, option) else f"--no-{name}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments
 
 
 def announce(
@@ -135,7 +166,7 @@ def announce(
     Args:
         fitted: which options are fitted to the images.
     """
-    new = [candidate for candidate in candidates if not candidate.trained]
+    new = [each for each in candidates if not each.trained and not each.problem]
     models = list(dict.fromkeys(candidate.name for candidate in new))
     old = [candidate.name for candidate in candidates if candidate.trained]
     lines = [*facts.notes]
@@ -144,7 +175,8 @@ def announce(
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
         lines.append(
             f"Training {', '.join(models)}{times} for {options.budget} each on {options.data} "
-            f"({facts.train_images:,} images of {facts.shape}), preset {preset}{why}, "
+            f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
+            f"), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."
         )
     lines += fitted

@@ -21,6 +21,7 @@ class CompareOptions:
     budget: str = "120s"
     preset: str | None = None
     set: tuple[str, ...] = ()
+    conditional: bool = False
     seed: int = 0
     seeds: int = 1
     samples: int = 2000
@@ -50,7 +51,7 @@ class CompareOptions:
 
     def given(self, model: str) -> dict[str, str]:
         """The options that `set` gives to a model: MODEL.OPTION=VALUE, by name."""
-        found = {}
+        found = {"conditional": "true"} if self.conditional else {}
         for text in self.set:
             name, _, pair = text.partition(".")
             option, equals, value = pair.partition("=")

@@ -16,6 +16,7 @@ from torch import Tensor
 from genkit.compute.device import choose_device
 from genkit.data import ImageData
 from genkit.errors import PluginError, UsageError, WriteError, plugin_code
+from genkit.evaluation.by_class import class_scores, label_agreement
 from genkit.evaluation.levels import count_levels, round_to_levels, rounded_data
 from genkit.evaluation.likelihood import measure_versions
 from genkit.evaluation.measure import Scores, measure_all, report
@@ -26,10 +27,11 @@ from genkit.io.progress import Reporter
 from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import Entry, Registry
 from genkit.report.protocol_card import ProtocolCard
-from genkit.report.rows import Likelihood, ScoreRow, rounded_name
+from genkit.report.rows import ClassScores, Likelihood, ScoreRow, rounded_name
 from genkit.runs.provenance import recorded_versions
 from genkit.runs.run import Run
 from genkit.sampling.draw import timed_draw
+from genkit.sampling.labels import choose_labels, how_drawn
 from genkit.specs import MetricSpec
 from genkit.version import __version__
 
@@ -44,7 +46,9 @@ class EvaluationProtocol:
     """How samples are scored, whatever they are: number and seed of samples, features, likelihood.
 
     `samples` None takes all images of a file, and 10,000 of a run. `levels` are those at which all
-    are scored as well; None: the fewest that any samples have, if these differ.
+    are scored as well; None: the fewest that any samples have, if these differ. A model that
+    follows labels draws them from the classes' shares of its training images, or with `balanced`
+    all in turn; `per_class` also scores each class by itself.
     """
 
     samples: int | None = None
@@ -55,6 +59,18 @@ class EvaluationProtocol:
     likelihood_images: int = 1000
     draws: int = 64
     levels: int | None = None
+    balanced: bool = False
+    per_class: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples of a run: images, uint8, (n, C, H, W), the labels they were drawn of, int64, (n,), if
+    any, and how many were drawn in a second."""
+
+    images: Tensor
+    labels: Tensor | None
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,7 @@ class Evaluator:
         card: ProtocolCard | None = None,
         places: Tensor | None = None,
         panel: Path | None = None,
+        labels: Tensor | None = None,
     ) -> ScoreRow:
         """A row for images.
 
@@ -183,6 +200,7 @@ class Evaluator:
             images: uint8, (n, C, H, W).
             places: int64, (n,), where each stands in the test split, for real images.
             panel: a folder to write neighbours.png to: samples above their nearest neighbours.
+            labels: int64, (n,), the classes that the images were drawn of.
         """
         samples = self.image_set(images, places)
         found = Memorisation.measure(images, self.data, samples, self.reference, places)
@@ -192,7 +210,22 @@ class Evaluator:
             except WriteError as error:
                 self.reporter.say(f"Warning: {error}")
         scores = self.score(samples)
+        by_class: tuple[ClassScores, ...] = ()
+        if self.protocol.per_class and samples and labels is not None and self.reference:
+            real = torch.from_numpy(self.data.train.labels)
+            by_class = class_scores(
+                self.registry.metrics.values(),
+                samples,
+                labels,
+                self.reference,
+                real,
+                self.data.classes,
+            )
+        more: dict[str, Any] = {"by_class": by_class} if by_class else {}
+        if agreement := label_agreement(samples, labels):
+            more["agreement"] = agreement
         return ScoreRow(
+            **more,
             name=name,
             run=None,
             scores=scores.values,
@@ -217,31 +250,37 @@ class Evaluator:
             }
         )
 
-    def draw(self, run: Run) -> tuple[Tensor, float]:
-        """The samples of a run that are scored, uint8, (n, C, H, W), and how many were drawn in a
-        second."""
+    def draw(self, run: Run) -> Drawn:
+        """The samples of a run that are scored."""
         made, wanted = run.model.image_shape, self.data.shape
         if replace(made, classes=wanted.classes) != wanted:
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
-        progress = self.reporter.counter("sampling")
-        return timed_draw(run.model, self.count, self.protocol.seed, progress)
+        seed, counter = self.protocol.seed, self.reporter.counter("sampling")
+        how = "balanced" if self.protocol.balanced and run.model.conditional else None
+        labels = choose_labels(run.model, self.count, seed, how)
+        images, rate = timed_draw(run.model, self.count, seed, counter, labels)
+        return Drawn(images, labels, rate)
 
-    def evaluate_run(self, run: Run, drawn: tuple[Tensor, float] | None = None) -> ScoreRow:
+    def evaluate_run(self, run: Run, drawn: Drawn | None = None) -> ScoreRow:
         """A row for a run: samples, drawn here unless they are given, scored; likelihood of test
         images."""
-        images, rate = drawn or self.draw(run)
-        seed = self.protocol.seed
+        drawn = drawn or self.draw(run)
+        images, rate, seed = drawn.images, drawn.rate, self.protocol.seed
+        balanced, follows = self.protocol.balanced, run.model.conditional
         summary, record = run.summary, run.record
         card = self.card(
             len(images),
             sample_seed=seed,
+            **({"sampler": run.sampler} if run.sampler else {}),
+            **({"labels": how_drawn(run.model.image_shape, balanced)} if follows else {}),
             weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
             training_precision=record.precision,
             trained_on=record.data.name,
             trained_on_fingerprint=record.data.fingerprint,
         )
-        row = self.evaluate_images(record.model, images, card, panel=run.path)
+        known = drawn.labels if self.data.shape.classes == run.model.image_shape.classes else None
+        row = self.evaluate_images(run.name, images, card, panel=run.path, labels=known)
         likelihoods: tuple[Likelihood, ...] = ()
         problems = row.problems
         try:

@@ -10,6 +10,7 @@ import torch
 
 from genkit.compute.device import choose_device, visible_devices
 from genkit.config.run import RunConfig
+from genkit.config.sampler import split_target
 from genkit.config.validation import validate
 from genkit.evaluation.reference import find_features
 from genkit.io.run_directory import RunDir
@@ -25,7 +26,7 @@ GRID_IMAGES = 64
 def choose_data(target: str, chosen: Mapping[str, Any]) -> RunConfig:
     """The data options to score a target by: those chosen, beside the ones a run was trained on.
     Another data set than the run's takes none of the recorded one's options."""
-    directory = RunDir(Path(target))
+    directory = RunDir(Path(split_target(target)[0]))
     if not directory.config_path.is_file():
         return validate(RunConfig, chosen)
     recorded = directory.record().run

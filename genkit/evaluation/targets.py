@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genkit.compute.seeds import derive_seed
+from genkit.config.sampler import split_target
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.levels import round_to_levels
@@ -33,7 +34,7 @@ def evaluate(
     protocol, shape = evaluator.protocol, evaluator.data.shape
     files: dict[str, Tensor] = {}
     for target in targets:
-        path = Path(target)
+        path = Path(split_target(target)[0])
         if target not in CALIBRATIONS and not (path / "config.json").exists():
             if not path.exists():
                 raise UsageError(f"{target} does not exist; give a run, a folder or an .npz file")
@@ -56,8 +57,9 @@ def evaluate(
             rows.append(evaluator.evaluate_images(target, images))
         else:
             run = load(target)
-            images, rate = evaluator.draw(run)
-            rows.append(evaluator.evaluate_run(run, (images, rate)))
+            drawn = evaluator.draw(run)
+            images = drawn.images
+            rows.append(evaluator.evaluate_run(run, drawn))
         sets.append(images)
     levels = protocol.levels or fewest_levels([row for row in rows if not row.is_calibration])
     if levels and evaluator.extractor:

@@ -145,6 +145,8 @@ def _about_row(row: ScoreRow) -> list[str]:
         notes.append(f"{row.name} was trained on other data: {row.card.trained_on}")
     if row.memorisation and row.memorisation.flagged and not row.is_calibration:
         notes.append(_about_copies(row.name, row.memorisation))
+    if row.card and row.card.labels:
+        notes.append(f"{row.name} draws images by class; labels: {row.card.labels}")
     if row.warning:
         notes.append(f"{row.name}: {row.warning}")
     if row.error:

@@ -177,7 +177,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     for key, name in (("samples", "sample"), ("growth", "frames"), ("curves", "charts")):
         there[key] = any(getattr(model, name) for model in models)
-    for key in ("interpolation", "reconstructions", "completion", "neighbours"):
+    for key in ("interpolation", "reconstructions", "completion", "classes", "neighbours"):
         there[key] = any(getattr(model, key) for model in models)
     titles = {
         "scores": "Scores",
@@ -188,6 +188,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "interpolation": "Between two latents",
         "reconstructions": "Reconstructions",
         "completion": "Completions",
+        "classes": "Samples by class",
         "neighbours": "Nearest training images",
         "warnings": "Warnings",
         "protocol": "Protocol",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from genkit.io.records import Record
 
@@ -44,6 +44,12 @@ class ProtocolCard(Record):
         None, description="levels that the samples have: 2 for black and white, 256 for all"
     )
     sample_seed: int | None = Field(None, description="seed that the samples were drawn with")
+    labels: str | None = Field(
+        None, description="how the samples' labels were drawn, for a model that follows labels"
+    )
+    sampler: dict[str, JsonValue] | None = Field(
+        None, description="options of the model's sampler that are not at their defaults, by name"
+    )
     weights: str | None = Field(
         None, description='"ema" or "raw", and ", best in training" for the best ones'
     )

@@ -79,6 +79,25 @@ class NearestShares(Record):
     )
 
 
+class Agreement(Record):
+    """How many samples a classifier takes for the class that they were drawn of."""
+
+    share: float = Field(description="share of the samples, 0 to 1")
+    deviation: float = Field(description="its standard deviation over samples")
+
+
+class ClassScores(Record):
+    """Scores of the samples of one class against the training images of that class."""
+
+    name: str = Field(description="the class")
+    samples: Count = Field(description="samples drawn of it")
+    agreement: Agreement | None = Field(None, description="those taken for it by the classifier")
+    scores: dict[str, float | None] = Field(default_factory=dict, description="by column")
+    deviations: dict[str, float | None] = Field(
+        default_factory=dict, description="standard deviations over samples, by column"
+    )
+
+
 class ScoreRow(Record):
     """A row of a score table: a model, a file of samples or a calibration row.
 
@@ -98,6 +117,12 @@ class ScoreRow(Record):
     problems: tuple[str, ...] = Field((), description="what could not be measured, and why")
     memorisation: NearestShares | None = Field(None, description="signs of copied images")
     card: ProtocolCard | None = Field(None, description="what the scores were measured with")
+    agreement: Agreement | None = Field(
+        None, description="of samples drawn by class; null for a model without labels"
+    )
+    by_class: tuple[ClassScores, ...] = Field(
+        (), description="scores of each class, if they were asked for"
+    )
     likelihood: Likelihood | None = Field(None, description="null for a model without one")
     likelihoods: tuple[Likelihood, ...] = Field(
         (), description="of each version of the test images that the model can judge"

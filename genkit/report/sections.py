@@ -57,6 +57,7 @@ class ModelSection:
     interpolation: Picture | None = None
     reconstructions: Picture | None = None
     completion: Picture | None = None
+    classes: Picture | None = None
     neighbours: Picture | None = None
     warnings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -106,6 +107,7 @@ def _build(row: ScoreRow, view: RunView, columns: Sequence[Column], room: float)
         "reconstructions": reconstructions[0][1] if reconstructions else None,
         "interpolation": view.picture("samples/interpolation.png"),
         "completion": view.picture("samples/completion.png"),
+        "classes": view.picture("samples/classes.png"),
         "neighbours": view.picture("neighbours.png"),
     }
     for name, path in others.items():

@@ -132,6 +132,10 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])
     distances += known("own\nNLL", [_own(row) for row in rows])
+    followed = [row.agreement for row in rows]
+    distances += known(
+        "labels\nfollowed", [estimate(a.share, a.deviation) if a else "-" for a in followed]
+    )
     others = [*scores([c for c in ranking.columns if not c.ranks])]
     shares = [_shares(row) for row in rows]
     costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
@@ -208,6 +212,25 @@ def print_ranking(
         console.print(
             printable(note), markup=False, highlight=False, soft_wrap=not console.is_terminal
         )
+
+
+def class_table(row: ScoreRow, columns: Sequence[Column]) -> Table:
+    """The scores of each class of a row, and how many samples follow their label."""
+    shown = [
+        c for c in columns if any(each.scores.get(c.name) is not None for each in row.by_class)
+    ]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{row.name}, class by class", title_justify="left")
+    headings = ["class", "samples", "labels\nfollowed", *(column.title for column in shown)]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
+    for each in row.by_class:
+        agreement = each.agreement
+        cells = [each.name, f"{each.samples:,}"]
+        cells.append(estimate(agreement.share, agreement.deviation) if agreement else "-")
+        like = ScoreRow(name=each.name, scores=each.scores, deviations=each.deviations)
+        cells += [score_cell(like, column) for column in shown]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
 
 
 def split_cards(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -51,6 +51,8 @@ def build_model(
             model = spec.load()(config, shape)
     if not isinstance(model, GenerativeModel):
         raise PluginError(f"{spec.target} made a {type(model).__name__}, not a GenerativeModel")
+    if spec.sampler.model_fields:  # else the name is the model's own
+        model.sampler = spec.sampler()
     with plugin_code(f"{type(model).__name__}.state_dict()"):
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor):

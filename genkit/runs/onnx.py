@@ -60,9 +60,10 @@ class _Decoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents, (N, ...), to images in [-1, 1], (N, C, H, W)."""
-        return self.model.decode_latents(latents)
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents, (N, ...), and labels, int64 (N,), of a conditional model to images in [-1, 1],
+        (N, C, H, W)."""
+        return self.model.decode_latents(latents, labels)
 
 
 def check_packages() -> None:
@@ -102,7 +103,11 @@ def _choose(model: GenerativeModel) -> tuple[nn.Module, Inputs, str]:
     generator = torch.Generator(model.device).manual_seed(0)
     latents = model.draw_latents(sum(BATCHES), generator=generator)
     if latents is not None:
-        return _Decoder(model), {"latents": latents}, "decoder"
+        inputs = {"latents": latents}
+        if model.conditional:
+            inputs["labels"] = torch.arange(sum(BATCHES), device=model.device)
+            inputs["labels"] %= model.image_shape.classes
+        return _Decoder(model), inputs, "decoder"
     offered = model.network_to_export()
     if offered is None:
         raise UsageError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,22 +29,49 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path} exists; nothing was overwritten, choose another name")
 
 
-def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None:
+def save_samples(
+    images: Tensor,
+    path: Path,
+    columns: int | None = None,
+    *,
+    labels: Tensor | None = None,
+    classes: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> None:
     """Write images, uint8, (N, C, H, W), as a grid (.png), as "images" in an archive (.npz, NHWC),
-    or as single PNG files in a folder."""
+    or as single PNG files in a folder.
+
+    Args:
+        labels: int64, (N,): go into the archive as "labels"; in a folder each class has a folder.
+        classes: the classes' names, for folders; one that is no good name is its number there.
+        rows: names of a grid's rows.
+    """
     folder = path.parent if path.suffix else path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output {path}: {folder} cannot be made: {reason_of(error)}") from None
     if path.suffix == ".png":
-        save_png(make_grid(images, columns), path)
+        save_png(make_grid(images, columns, names=rows), path)
     elif path.suffix == ".npz":
         pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
-        write_atomic(path, saved(partial(np.savez_compressed, images=pixels)))
+        write = partial(np.savez_compressed, images=pixels)
+        if labels is not None:
+            write = partial(np.savez_compressed, images=pixels, labels=labels.numpy())
+        write_atomic(path, saved(write))
     else:
         for i, image in enumerate(images):
-            save_png(make_grid(image[None], gap=0), path / f"{i:06d}.png")
+            place = path
+            if labels is not None:
+                place = path / _folder_name(int(labels[i]), classes)
+                place.mkdir(exist_ok=True)
+            save_png(make_grid(image[None], gap=0), place / f"{i:06d}.png")
+
+
+def _folder_name(label: int, classes: Sequence[str]) -> str:
+    """The name of a class as that of a folder, else its number."""
+    name = classes[label] if label < len(classes) else ""
+    return name if re.fullmatch(r"\w[\w .-]{0,99}", name) else str(label)
 
 
 def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:

@@ -11,11 +11,12 @@ from genkit.data import ImageData
 from genkit.errors import plugin_code
 from genkit.model import GenerativeModel, to_bytes, to_unit_range
 from genkit.sampling.completion import complete, completion_rows, known_half
-from genkit.sampling.draw import evaluating
+from genkit.sampling.draw import draw_classes, evaluating
 from genkit.sampling.latents import interpolate
 
 ROWS = 8
 COMPLETIONS = 3  # of each image
+MOST_CLASSES, OF_A_CLASS = 20, 10  # rows, and images of each
 
 
 def reconstruct_pairs(model: GenerativeModel, images: Tensor) -> Tensor | None:
@@ -50,7 +51,16 @@ def completion(model: GenerativeModel, data: ImageData) -> Tensor | None:
     return completion_rows(images, known, found.view(-1, COMPLETIONS, *images.shape[1:]))
 
 
+def classes(model: GenerativeModel, data: ImageData) -> Tensor | None:
+    """A row of samples for each of the first classes: uint8, (rows, columns, C, H, W); None for
+    models that follow no labels."""
+    if not model.conditional:
+        return None
+    return draw_classes(model, range(min(model.image_shape.classes, MOST_CLASSES)), OF_A_CLASS)
+
+
 FINAL_PICTURES: dict[str, Callable[[GenerativeModel, ImageData], Tensor | None]] = {
     "interpolation": interpolation,
     "completion": completion,
+    "classes": classes,
 }

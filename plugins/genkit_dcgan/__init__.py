@@ -17,6 +17,9 @@ class DCGANConfig(TrainerConfig):
         64, "channels after the image", ge=4, le=1024, panel="Network"
     )
     dropout: float = option(0.3, "share dropped in the discriminator", ge=0, lt=1, panel="Network")
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     loss: Literal["non-saturating", "minimax"] = option(
         "non-saturating",
         "what the generator minimises: -log D(G(z)) or log(1 - D(G(z)))",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import BatchSize, HalfLife, ImageFacts, TrainerConfig, TrainerSpec, option
+from genkit.specs import (
+    BatchSize,
+    HalfLife,
+    ImageFacts,
+    SamplerConfig,
+    TrainerConfig,
+    TrainerSpec,
+    option,
+)
 
 
 class PixelCNNConfig(TrainerConfig):
@@ -40,6 +48,9 @@ class PixelCNNConfig(TrainerConfig):
         le=6,
         panel="Network",
     )
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     learning_rate: float = option(
         2e-3, "Adam's step size at its highest", gt=0, panel="Optimisation"
     )
@@ -71,6 +82,17 @@ def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
     return {"levels": 32, "learning_rate": 0.008}
 
 
+class PixelCNNSampler(SamplerConfig):
+    """What can be chosen when images are drawn."""
+
+    temperature: float = option(
+        1.0,
+        "divides all logits: below 1 probable values become more probable, above 1 less so",
+        gt=0,
+        le=100,
+    )
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     return [
@@ -80,6 +102,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_pixelcnn.model:PixelCNN",
             config=PixelCNNConfig,
             fit=fit,
+            sampler=PixelCNNSampler,
             presets={
                 # Some 200 images a second on one core with bf16; digits are readable in a minute.
                 "quick": {

@@ -15,11 +15,13 @@ from genkit_pixelcnn.sampler import draw_images
 
 
 class PixelCNN(Network):
-    """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328), without classes.
+    """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328).
 
     p(x) is the product over pixels, row by row, of p(pixel | all pixels before it). The vertical
     stack sees every row above, the horizontal one the pixels to the left, so no pixel of the
-    past is hidden (section 2.2).
+    past is hidden (section 2.2). `conditional` adds a bias of the class to every gate (section
+    2.3); the likelihood of an image is then p(x) = sum over y of p(y) p(x|y), with p(y) the
+    classes' shares of the training images, so that it compares with that of other models.
 
     Departures from the paper:
      - The inputs are shifted once, by a row or a column, instead of masking each layer.
@@ -40,13 +42,14 @@ class PixelCNN(Network):
         """Values in [-1, 1] of levels, float32, same shape."""
         return levels.float() * (2 / (self.config.levels - 1)) - 1
 
-    def nats(self, images: Tensor) -> Tensor:
-        """-ln p of images rounded to the levels, (N,), differentiable."""
+    def nats(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """-ln p of images rounded to the levels, (N,), differentiable; given labels, (N,), for a
+        conditional model."""
         levels = self.quantise(images.permute(0, 2, 3, 1))  # (N, H, W, C)
         nats = images.new_zeros(len(images))
         # A colour at a time: the logits of 256 levels are by far the largest tensors.
         for logits, target in zip(
-            self.colour_logits(self.scale(levels)), levels.unbind(3), strict=True
+            self.colour_logits(self.scale(levels), labels), levels.unbind(3), strict=True
         ):
             logits = logits.float()  # (N, H, W, outputs)
             if self.config.levels == 2:
@@ -60,7 +63,7 @@ class PixelCNN(Network):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Nats per dimension; logs nats per image and bits per dimension."""
-        nats = self.nats(batch.images).mean()
+        nats = self.nats(batch.images, batch.labels).mean()
         loss = nats / self.image_shape.dimensions
         return loss, {"nats": nats.detach(), "bits_per_dim": loss.detach() / math.log(2)}
 
@@ -83,7 +86,9 @@ class PixelCNN(Network):
         """From images at the levels to the logits of every value; the sampling loop is left out."""
         shape = (5, self.image_shape.channels, self.image_shape.height, self.image_shape.width)
         levels = torch.arange(math.prod(shape), device=self.device) % self.config.levels
-        return self, {"images": self.scale(levels).view(shape)}
+        inputs = {"images": self.scale(levels).view(shape)}
+        labels = self.choose_labels(None, shape[0])
+        return self, inputs if labels is None else {**inputs, "labels": labels}
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A loss that rises again."""
@@ -101,9 +106,18 @@ class PixelCNN(Network):
 
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
-        """Exact ln p, in nats, of images rounded to the levels; always in float32."""
+        """Exact ln p, in nats, of images rounded to the levels; always in float32. Of a conditional
+        model it is that of the image whatever its class, see above."""
         with torch.autocast(images.device.type, enabled=False):
-            nats = -self.nats(images.float())
+            if self.conditional:
+                classes = self.image_shape.classes
+                shares = self.image_shape.class_shares or [1 / classes] * classes
+                labels = torch.arange(classes, device=images.device)
+                given = [-self.nats(images.float(), label.expand(len(images))) for label in labels]
+                log_shares = torch.tensor(shares, device=images.device).log()
+                nats = (torch.stack(given, 1) + log_shares).logsumexp(1)
+            else:
+                nats = -self.nats(images.float())
         if is_black_and_white(images):  # all numbers of levels have these two
             of = "black-and-white images"
         else:
@@ -112,7 +126,8 @@ class PixelCNN(Network):
         return LogLikelihood(nats, "exact", of)
 
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
-        """Draw n images, (n, C, H, W), at the levels' values; labels are ignored.
+        """Draw n images, (n, C, H, W), at the levels' values; of the classes `labels`, (n,), or of
+        all in turn, if the model is conditional.
 
         Each value is the inverse of its distribution function at one uniform number, all of
         which are drawn first. Same images as from one forward pass per pixel, see `sampler`.
@@ -120,9 +135,16 @@ class PixelCNN(Network):
         shape = (self.image_shape.channels, self.image_shape.height, self.image_shape.width)
         uniforms = torch.rand((n, *shape), generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
-            return draw_images(self, uniforms)
+            return draw_images(self, uniforms, labels=self.choose_labels(labels, n))
 
-    def complete(self, images: Tensor, known: Tensor, *, generator: torch.Generator) -> Tensor:
+    def complete(
+        self,
+        images: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
         """Images with their hidden pixels drawn in the order of samples, (N, C, H, W).
 
         A hidden pixel is drawn given the pixels before it, known or drawn: the rows above and
@@ -130,11 +152,13 @@ class PixelCNN(Network):
         pixels come first, as the upper half does; known pixels that come later do not influence
         what is drawn before them. Known pixels are rounded to the levels: with 2 of them, to black
         up to 127 and to white from 128 on. Without known pixels these are the generator's samples.
+        Labels are those of `sample`.
         """
         uniforms = torch.rand(images.shape, generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
             given = self.scale(self.quantise(images.float()))
-            return draw_images(self, uniforms, given=given, known=known)
+            labels = self.choose_labels(labels, len(images))
+            return draw_images(self, uniforms, given=given, known=known, labels=labels)
 
 
 def learning_rate_schedule(warmup: int, decay: int) -> Callable[[int], float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genkit.errors import UsageError
 from genkit.model import GenerativeModel
 from genkit.specs import ImageShape
-from genkit_pixelcnn import PixelCNNConfig
+from genkit_pixelcnn import PixelCNNConfig, PixelCNNSampler
 from genkit_pixelcnn.layers import GatedLayer
 
 PLANES = 3  # ones, row and column
@@ -26,10 +26,12 @@ class Network(GenerativeModel):
     """
 
     config: PixelCNNConfig
+    sampler: PixelCNNSampler
     coordinates: Tensor  # (1, H, W, 2), in [-1, 1]
 
     def __init__(self, config: PixelCNNConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
+        self.sampler = PixelCNNSampler()
         colours, height, width = image_shape.channels, image_shape.height, image_shape.width
         if colours not in (1, 3):
             raise UsageError(
@@ -55,6 +57,13 @@ class Network(GenerativeModel):
         self.logits = cast(Sequence[nn.Linear], nn.ModuleList(logits))
         for head in self.logits:
             nn.init.zeros_(head.bias)
+        if config.conditional and not image_shape.classes:
+            raise UsageError("--conditional needs data with labels; leave it out, or choose others")
+        self.conditional = config.conditional
+        if config.conditional:  # for each layer, biases of the vertical and the horizontal gate
+            sizes = (image_shape.classes, config.layers * 4 * channels)
+            self.classes = nn.Embedding(*sizes)
+            nn.init.zeros_(self.classes.weight)
         planes = torch.meshgrid(
             torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
         )
@@ -68,25 +77,34 @@ class Network(GenerativeModel):
         left = F.pad(known, (0, 0, 1, -1))
         return torch.cat([above, coordinates], dim=3), torch.cat([left, coordinates], dim=3)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def class_biases(self, labels: Tensor | None) -> list[tuple[Tensor, Tensor] | None]:
+        """For each layer what labels, (N,), add to its two gates, (N, 2 * channels) each."""
+        if not self.conditional:
+            return [None] * len(self.layers)
+        biases = self.classes(labels).chunk(2 * len(self.layers), dim=1)
+        return list(zip(biases[::2], biases[1::2], strict=True))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits of every colour given all that comes before it.
 
         Args:
             images: already rounded to the levels, in [-1, 1], (N, C, H, W).
+            labels: int64, (N,), for a conditional model.
 
         Returns:
             (N, C, levels, H, W), or (N, C, 1, H, W) with 2 levels: the logit of the upper one.
         """
-        logits = self.colour_logits(images.permute(0, 2, 3, 1))
+        logits = self.colour_logits(images.permute(0, 2, 3, 1), labels)
         return torch.stack(logits, dim=3).permute(0, 3, 4, 1, 2)
 
-    def colour_logits(self, images: Tensor) -> list[Tensor]:
+    def colour_logits(self, images: Tensor, labels: Tensor | None = None) -> list[Tensor]:
         """Of (N, H, W, C), for each colour the logits of its levels, (N, H, W, outputs)."""
         first, *others = self.layers
-        vertical, gated = first(*self.stack_inputs(images))  # (N, H, W, channels)
+        biases = self.class_biases(labels)
+        vertical, gated = first(*self.stack_inputs(images), biases[0])  # (N, H, W, channels)
         features = first.residual(gated)
-        for layer in others:
-            vertical, gated = layer(vertical, features)
+        for layer, own in zip(others, biases[1:], strict=True):
+            vertical, gated = layer(vertical, features, own)
             features = features + layer.residual(gated)
         logits = []
         hidden = self.hidden(F.relu(features)).chunk(len(self.logits), dim=3)

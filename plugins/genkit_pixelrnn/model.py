@@ -95,7 +95,14 @@ class PixelRNN(Network):
         with torch.autocast(uniforms.device.type, enabled=False):
             return draw_images(self, uniforms)
 
-    def complete(self, images: Tensor, known: Tensor, *, generator: torch.Generator) -> Tensor:
+    def complete(
+        self,
+        images: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
         """Images with their hidden pixels drawn in the order of samples, (N, C, H, W).
 
         A hidden pixel is drawn given the pixels before it, known or drawn: the rows above and

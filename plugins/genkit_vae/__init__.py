@@ -20,6 +20,9 @@ class VAEConfig(TrainerConfig):
         "over 256 levels (auto for photos)",
         panel="Network",
     )
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     beta: float = option(1.0, "weight of the KL term; 1 is the ELBO", ge=0, panel="Optimisation")
     learning_rate: float = option(1e-3, "Adam's learning rate", gt=0, le=1, panel="Optimisation")
     decay_after: int = option(

@@ -18,7 +18,7 @@ from genkit.io.run_directory import RunDir
 from genkit.report import film
 from genkit.runs.run import Run, load_run
 from genkit.sampling.completion import known_half
-from genkit.sampling.draw import draw_classes
+from genkit.sampling.draw import draw, draw_classes
 from genkit.sampling.grids import make_grid, save_png
 
 torch.set_num_threads(1)
@@ -148,7 +148,37 @@ def test_labels_give_a_row_for_each_class(
     assert main(["sample", "named", "--labels", text, "-n", "4", "--seed", "3"]) == 0
     model = load("named", registry()).model
     expected = draw_classes(model, [0, 1, 2], 4, seed=3)[classes]
-    assert np.array_equal(read("named-classes.png"), grid(expected.flatten(0, 1), 4))
+    images, found = grid(expected.flatten(0, 1), 4), read("named-classes.png")
+    assert np.array_equal(found[:, -images.shape[1] :], images)
+    names = found[:, : -images.shape[1]]  # a name in each row, left of its images
+    assert all((names[row * 10 : row * 10 + 10] > 200).any() for row in range(len(classes)))
+
+
+@pytest.mark.parametrize("name", ["vae", "pixelcnn"])
+def test_a_conditional_run_draws_the_classes_that_were_asked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_npz("data.npz", random_images(60), labels=np.arange(60) % 3)
+    train_tiny(name, data, tmp_path / "run", budget="2steps", conditional=True)
+    record = json.loads(Path("run/config.json").read_text("utf-8"))
+    assert sum(record["data"]["class_shares"]) == pytest.approx(1)
+    model = load_run("run", registry(), "cpu").model
+    assert main("sample run --balanced -n 70 -o balanced.npz".split()) == 0
+    with np.load("balanced.npz") as archive:
+        assert np.array_equal(archive["labels"], np.arange(70) % 3)
+        pixels = draw(model, 70, 0, labels="balanced").permute(0, 2, 3, 1)
+        assert np.array_equal(archive["images"], pixels)
+    assert main("sample run --labels 2,0 -n 2 -o folder".split()) == 0
+    files = sorted(str(path) for path in Path("folder").rglob("*.png"))
+    assert files == [
+        f"folder/{file}.png" for file in ("0/000002", "0/000003", "2/000000", "2/000001")
+    ]
+    other = "--interpolate 3" if name == "vae" else "--complete exact.png -n 1"
+    Image.fromarray(random_images(1)[0, 0]).save("exact.png")
+    assert main(f"sample run {other} --labels 1,2 -o other.npz".split()) == 0
+    with np.load("other.npz") as archive:
+        assert len(archive["images"]) == (2 * 3 if name == "vae" else 3)
 
 
 # ---- films

@@ -18,7 +18,12 @@ from PIL import Image
 from rich.console import Console
 
 from genkit.comparison import compare as comparison
-from genkit.comparison.candidates import announce, choose_candidates
+from genkit.comparison.candidates import (
+    announce,
+    choose_candidates,
+    choose_presets,
+    option_arguments,
+)
 from genkit.comparison.compare import compare
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
@@ -32,6 +37,7 @@ from genkit.report.rows import (
     read_comparison,
     write_evaluation,
 )
+from genkit.specs import TrainerConfig, TrainerSpec
 
 
 @pytest.fixture(scope="module")
@@ -390,3 +396,26 @@ def test_command_and_python_have_the_same_defaults():
     parameters = inspect.signature(compare).parameters
     for name, value in vars(CompareOptions()).items():
         assert (parameters[name].default or None) == (value or None), name
+
+
+def test_a_model_that_cannot_be_trained_by_class_is_a_row_that_says_so(registry, tmp_path):
+    options = CompareOptions(conditional=True)
+    names = choose_candidates(["vae"], registry, tmp_path)
+    (able,) = choose_presets(names, options, registry, "quick")
+    assert able.problem is None
+    arguments = option_arguments("vae", options.given("vae"), registry)
+    assert arguments == ["--conditional"]
+    given = {"conditional": "false", "batch_size": "8"}
+    assert option_arguments("vae", given, registry) == ["--no-conditional", "--batch-size=8"]
+
+
+class Unable(TrainerConfig):
+    """Options without --conditional."""
+
+
+def test_a_model_without_the_option_is_named_before_training(registry, tmp_path, monkeypatch):
+    (plain,) = choose_candidates(["vae"], registry, tmp_path)
+    spec = TrainerSpec(name="vae", summary="", target="a:B", config=Unable)
+    monkeypatch.setattr(registry.trainers, "find", lambda name: spec)
+    (found,) = choose_presets([plain], CompareOptions(conditional=True), registry, "quick")
+    assert found.problem == "vae has no --conditional: it cannot be trained by class"

@@ -22,7 +22,10 @@ from command_lines import CommandLines
 
 from genkit import hookspecs, model, specs, testing
 from genkit.config.resolve import resolve
+from genkit.config.sampler import sampler_of
 from genkit.registry.catalogue import load_registry
+from genkit.runs.build import build_model
+from genkit.sampling.draw import draw
 
 torch.set_num_threads(1)
 
@@ -109,10 +112,25 @@ def test_model_of_the_page_has_under_60_lines_and_a_light_entry_module(written: 
 @pytest.mark.slow
 def test_examples_keep_the_promises_of_the_test_kit(spec_of: Callable[[str, str], Any]) -> None:
     flow = spec_of("genkit_tinyflow", "register_trainers")
+    testing.check_trainer(spec_of("genkit_shades", "register_trainers"))
     testing.check_trainer(flow, options={"width": 16, "euler_steps": 3})
     testing.check_dataset(spec_of("stripes", "register_datasets"))
     testing.check_features(spec_of("thumbnails", "register_features"), (1, 28, 28))
     testing.check_metric(spec_of("closeness", "register_metrics"))
+
+
+def test_labels_and_sampler_of_the_page_are_followed(
+    spec_of: Callable[[str, str], Any], tmp_path: Path
+) -> None:
+    spec = spec_of("genkit_shades", "register_trainers")
+    shape = specs.ImageShape(1, 8, 8, 2, (0.5, 0.5))
+    model = build_model(spec, spec.config(conditional=True), shape, seed=0)
+    with torch.no_grad():
+        model.means.copy_(torch.tensor([[-0.5], [0.5]]).expand(2, 64))
+    means = draw(model, 4, 0, labels=[0, 1, 1, 0]).float().mean((1, 2, 3))
+    assert (means > 127).tolist() == [False, True, True, False]
+    model.sampler = sampler_of(spec, {"contrast": "0"})
+    assert len(draw(model, 4, 0, labels=1).unique()) == 1
 
 
 def test_data_listener_and_command_work_together(
@@ -180,6 +198,7 @@ def test_model_in_stages_of_the_page_trains_and_resumes(
 
 
 def test_each_example_is_run_by_one_of_these_tests() -> None:
+    sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
         test_data_listener_and_command_work_together,
         test_data_features_and_metric_of_the_page_make_scores,
@@ -190,6 +209,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
         "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
+        **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
     }
     assert run_by.keys() == BLOCKS.keys()
     assert len(re.findall("^```(?:python|toml)$", TEXT, re.M)) == len(BLOCKS)
@@ -258,7 +278,7 @@ def test_every_method_of_a_model_stands_in_the_page_with_its_arguments() -> None
 # left out, "*" stands before those that are given by name. Lines may be added, and parameters with
 # "=" at the end of a line; whatever else changes here is version 2 of the plugin interface.
 PROMISED = """
-specs.TrainerSpec(*, name, summary, target, config=, presets=, records=)
+specs.TrainerSpec(*, name, summary, target, config=, presets=, fit=, records=, sampler=)
 specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=, records=)
 specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, records=)
 specs.FeaturesSpec(*, name, summary, target, config=, quick=, default=, records=)
@@ -276,7 +296,8 @@ model.GenerativeModel.log_weights(self, images, draws)
 model.GenerativeModel.reconstruct(self, images)
 model.GenerativeModel.draw_latents(self, n, *, generator)
 model.GenerativeModel.decode_latents(self, latents, labels=)
-model.GenerativeModel.complete(self, images, known, *, generator)
+model.GenerativeModel.complete(self, images, known, labels=, *, generator)
+model.GenerativeModel.choose_labels(self, labels, n)
 model.GenerativeModel.network_to_export(self)
 model.GenerativeModel.trouble(self, history)
 model.diverged(values, lines=)
