@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.io.progress import Lines
 from genkit.metrics import choice
 from genkit.registry.catalogue import load_registry

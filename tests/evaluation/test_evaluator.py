@@ -24,7 +24,8 @@ from toys import (
 
 from genkit.config.run import RunConfig
 from genkit.errors import PluginError, UsageError
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.reference import reference_for
 from genkit.evaluation.targets import evaluate
 from genkit.features import FeatureExtractor, Statistics

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.targets import evaluate
 from genkit.registry.catalogue import load_registry
 from genkit.report.footnotes import footnotes

@@ -9,10 +9,10 @@ from command_lines import error_of
 
 from genkit.cli import main
 from genkit.errors import GenkitError, UsageError
+from genkit.report.data_facts import DataFacts
 from genkit.report.protocol_card import ProtocolCard
 from genkit.report.rows import (
     ComparisonRecord,
-    DataFacts,
     Likelihood,
     NearestShares,
     ScoreRow,
