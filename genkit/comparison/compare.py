@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from genkit.comparison.averages import average
 from genkit.comparison.candidates import (
     Candidate,
     announce,
@@ -33,7 +34,6 @@ from genkit.io.progress import error_console
 from genkit.io.run_directory import RunDir, new_run_path
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
-from genkit.report.averages import average
 from genkit.report.footnotes import footnotes
 from genkit.report.page import refresh_page
 from genkit.report.ranking import Ranking, choose_column, fewest_levels, rank, score_columns
