@@ -17,7 +17,6 @@ from genkit.errors import GenkitError, UsageError
 from genkit.io.files import read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
-from genkit.report.intervals import half_width
 from genkit.report.protocol_card import Count, ProtocolCard, differences
 from genkit.specs import Column
 
@@ -152,10 +151,6 @@ class ScoreRow(Record):
     def place(self) -> str:
         """The rank for a table: "1", "2=" for one of several that cannot be told apart, or ""."""
         return "" if self.rank is None else f"{self.rank}=" if self.tied else str(self.rank)
-
-    def half_width(self, column: str) -> float | None:
-        """Half the width of the error bar of a column's score, None if it is not known."""
-        return half_width(self.deviations.get(column), self.trainings)
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON holds it, without fields that were never set."""

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genkit.report.averages import average
-from genkit.report.intervals import apart, half_width, student_probability, student_quantile
-from genkit.report.ranking import tie
+from genkit.comparison.averages import average
+from genkit.report.ranking import apart, half_width, student_probability, student_quantile, tie
 from genkit.report.rows import ScoreRow
 from genkit.specs import Column
 
@@ -45,7 +44,7 @@ def test_means_are_apart_where_scipys_welch_test_says_so() -> None:
     assert 20 < sum(answers) < 280
 
 
-def share_apart(gap: float, seeds: int, repeats: int = 1500) -> float:
+def share_apart(gap: float, seeds: int, repeats: int = 400) -> float:
     """How often two models of `seeds` trainings are told apart in a table, when their scores vary
     by 1 from training to training and lie `gap` apart."""
     random = np.random.default_rng(seeds)
@@ -73,7 +72,7 @@ def test_a_gap_of_two_deviations_is_seen_as_often_as_theory_says(seeds: int) -> 
 
 @pytest.mark.parametrize("seeds", [2, 3, 20])
 def test_one_recipe_is_told_apart_from_itself_in_one_case_of_twenty_at_most(seeds: int) -> None:
-    assert share_apart(0, seeds) < 0.065
+    assert share_apart(0, seeds) < 0.08
 
 
 def test_one_training_beside_several_is_taken_to_vary_as_much_as_they_do() -> None:
