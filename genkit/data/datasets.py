@@ -20,13 +20,13 @@ from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
 from genkit.data.checks import check_splits
+from genkit.data.levels import mean_and_deviation
 from genkit.data.splits import Split
 from genkit.data.walk import hold_out
 from genkit.errors import UsageError, plugin_code
 from genkit.io.files import user_cache
 from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
 
-MOST_VALUES = 2**24  # of training images, for their mean and deviation
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
 
 
@@ -63,23 +63,14 @@ class ImageData:
 
     @cached_property
     def model_shape(self) -> ImageShape:
-        """The shape with all facts about the training images that a model may use. Mean and
-        deviation are those of at most 2**24 values, of images at equal distances."""
-        images = self.train.images
-        step = -(-images.size // MOST_VALUES)
-        counts = np.zeros(256)
-        chosen = images[::step].reshape(-1)
-        for part in np.array_split(chosen, -(-chosen.size // 2**20)):  # bincount needs 8 times it
-            counts += np.bincount(part, minlength=256)
-        values = np.arange(256) / 127.5 - 1
-        mean = float(counts @ values / counts.sum())
-        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        """The shape with all facts about the training images that a model may use."""
+        mean, deviation = mean_and_deviation(self.train.images)
         return replace(
             self.shape,
             class_names=self.classes,
-            train_images=len(images),
+            train_images=len(self.train.images),
             mean=mean,
-            deviation=variance**0.5,
+            deviation=deviation,
         )
 
     @property

@@ -16,9 +16,9 @@ from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import plugin_code
 from genkit.model import Batch, GenerativeModel, Loss, Phase
-from genkit.training.finite import bad_loss, bad_weights
-from genkit.training.phases import check_answer, check_phases, is_active, parameters_of
-from genkit.training.rates import Rates
+from genkit.phases.contract import check_answer, check_phases, is_active, parameters_of
+from genkit.phases.finite import bad_loss, bad_weights
+from genkit.phases.rates import Rates
 from genkit.training.stream import Stream, split
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
