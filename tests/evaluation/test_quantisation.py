@@ -89,7 +89,7 @@ def test_both_scores_are_shown_with_real_images_at_these_levels(evaluator, sets,
     found = compared(evaluator, tmp_path, sets, "real")
     table = to_markdown(found, "digits")
     heading = table.splitlines()[0]
-    assert "2 levels" in heading and heading.count("KID") == 2
+    assert "2 levels" in heading and heading.count("FID corrected") == 2
     floor = {row.name: row for row in found.rows}
     rounded, plain = floor["real at 2 levels"], floor["real"]
     assert [row.name for row in found.rows[-2:]] == ["real", "real at 2 levels"]
