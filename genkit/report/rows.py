@@ -107,7 +107,7 @@ class ScoreRow(Record):
     run: str | None = Field(None, description="path of the run; null for what is not a run")
     scores: dict[str, float | None] = Field(
         default_factory=dict,
-        description='by column; "kid@2" is of samples and reference rounded to 2 levels',
+        description='by column; "COLUMN@2" is of samples and reference rounded to 2 levels',
     )
     deviations: dict[str, float | None] = Field(
         default_factory=dict,
