@@ -45,6 +45,12 @@ def _means(rows: Sequence[ScoreRow]) -> dict[str, Any]:
         changes["likelihood"] = _mean_likelihood(likelihoods)
         versions = zip(*(row.likelihoods for row in rows), strict=False)
         changes["likelihoods"] = tuple(_mean_likelihood(version) for version in versions)
+    agreements = [row.agreement.share for row in rows if row.agreement]
+    if rows[0].agreement and len(agreements) == len(rows):
+        share, deviation = statistics.fmean(agreements), statistics.stdev(agreements)
+        changes["agreement"] = rows[0].agreement.model_copy(
+            update={"share": share, "deviation": deviation}
+        )
     memorised = [row.memorisation for row in rows if row.memorisation]
     if memorised:  # the worst: a copy in one training must not be averaged away
         changes["memorisation"] = max(memorised, key=lambda m: (m.flagged, m.pixels or 0.0))

@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from genkit.errors import GenkitError, UsageError
-from genkit.io.files import read_json, write_json
+from genkit.io.files import JsonObject, read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
 from genkit.report.protocol_card import Count, ProtocolCard, differences
@@ -152,7 +152,7 @@ class ScoreRow(Record):
         """The rank for a table: "1", "2=" for one of several that cannot be told apart, or ""."""
         return "" if self.rank is None else f"{self.rank}=" if self.tied else str(self.rank)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The row as JSON holds it, without fields that were never set."""
         return self.model_dump(mode="json", exclude_unset=True)
 
@@ -174,7 +174,7 @@ class ComparisonRecord(Record):
     rows: tuple[ScoreRow, ...] = Field(description="models in order of rank, then calibration rows")
     trainings: tuple[ScoreRow, ...] = Field((), description="a row for each training or run")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The content of compare.json."""
         return self.model_dump(mode="json", exclude_unset=True)
 
