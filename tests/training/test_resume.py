@@ -331,7 +331,7 @@ def test_a_second_interrupt_of_the_command_is_no_traceback(tmp_path, data):
         time.sleep(0.002)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert "go on" in errors and not list(path.rglob("*.tmp"))
+    assert "to resume from there" in errors and not list(path.rglob("*.tmp"))
     assert load_state(path / "checkpoints")[0]["loop"]["step"] > 0
 
 
