@@ -109,7 +109,7 @@ def test_a_signal_to_the_command_saves_once(
     process.send_signal(number)
     found, _, err = end(process)
     assert found == code, err
-    assert err.count("interrupted; all is saved, go on with: genkit resume") == 1
+    assert err.count("interrupted; all is saved; to resume from there: genkit resume") == 1
     step = load_state(tmp_path / "run" / "checkpoints")[0]["loop"]["step"]
     assert end(start("resume", tmp_path / "run", "--budget", f"{step + 2}steps"))[0] == 0
 
