@@ -251,8 +251,8 @@ class Column:
             few for that, so that it ranks as an unbiased one does.
         scale: factor on the value in tables, which the title should say ("KID x1000").
         decimals: digits after the point in tables.
-        warn_below: a model with a lower value gets a note under the table, `warning` after its
-            name; None for no note.
+        warn_below: a model whose value is lower by two standard deviations gets a note under the
+            table, `warning` after its name; None for no note.
         shown: in tables; else in JSON only.
         help: what the value says, in a sentence or two, for the report page and `genkit info`;
             without it the page shows the metric's summary.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from genkit.report.protocol_card import ProtocolCard
@@ -54,7 +55,7 @@ def footnotes(ranking: Ranking) -> list[str]:
             for row in ranking.models
             if column.warn_below is not None
             and (value := row.scores.get(column.name)) is not None
-            and value < column.warn_below
+            and value + 2 * (row.deviations.get(column.name) or math.inf) < column.warn_below
         ]
     judged = [row.likelihood for row in rows if row.likelihood]
     if len({found.of for found in judged}) > 1:
