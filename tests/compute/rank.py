@@ -29,7 +29,7 @@ with joined() as ranks:
     else:
         spec = registry().trainers.find(name)
         model = build_model(spec, resolve(spec, given=TINY[name]).options, ImageShape(1, 8, 8), 0)
-    if name == "pixelcnn":  # images that are drawn anew at each visit
+    if name == "pixelcnn":  # images that are drawn again at each visit
         grey = random_images(40)
         split = Split((grey > 127).astype("u1") * 255, None, grey)
     cpu = torch.device("cpu")
