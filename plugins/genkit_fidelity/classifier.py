@@ -178,6 +178,9 @@ class Classifier(FeatureExtractor):
                 "put the images of each class into a sub-folder of its own, add labels to the npz "
                 "file, or choose --features inception or --features none"
             )
+        given = config.weights if isinstance(config, ClassifierConfig) else None
+        if given and _read(Path(os.path.expanduser(given)), data.shape) is None:
+            raise _refusal(given, data)
 
     @classmethod
     def open(cls, config: Config, data: ImageData, reporter: Reporter | None = None) -> Self:
@@ -187,11 +190,7 @@ class Classifier(FeatureExtractor):
         path = Path(os.path.expanduser(given)) if given else kept
         tensors = _read(path, data.shape)
         if given and tensors is None:
-            raise UsageError(
-                f"--feature-weights names {given}, which holds no whole classifier of "
-                f"{data.shape.classes} classes of images of {data.shape}: correct the path, or "
-                "leave it out to train one"
-            )
+            raise _refusal(given, data)
         if trained := tensors is None:
             tensors = _train_for(data, reporter)
             write_cached(path, tensors)
@@ -217,6 +216,14 @@ class Classifier(FeatureExtractor):
         """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes): float32."""
         features, logits = self.network(images)
         return features, logits
+
+
+def _refusal(given: str, data: ImageData) -> UsageError:
+    return UsageError(
+        f"--feature-weights names {given}, which holds no whole classifier of "
+        f"{data.shape.classes} classes of images of {data.shape}: correct the path, or leave it "
+        "out to train one"
+    )
 
 
 def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:

@@ -127,8 +127,9 @@ def test_a_file_that_holds_no_such_classifier_is_refused(striped, cache, tmp_pat
         path.write_bytes(content)
     if fault == "other classes":
         data = data_of(stripes(40, 3, classes=4), stripes(40, 4, classes=4), classes=4)
-    with pytest.raises(UsageError, match=r"names .*features.safetensors, which holds no whole"):
-        Classifier.open(ClassifierConfig(weights=str(path)), data)
+    for use in (Classifier.check, Classifier.open):  # before anything is trained, and later
+        with pytest.raises(UsageError, match=r"names .*features.safetensors, which holds no"):
+            use(ClassifierConfig(weights=str(path)), data)
 
 
 def test_weights_depend_on_the_data_alone(striped, cache, monkeypatch):
