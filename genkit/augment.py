@@ -44,7 +44,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
     """Raise ValueError if a kind of augmentation is not known."""
     for kind in kinds:
         if kind not in AUGMENTATIONS:
-            raise ValueError(f"{kind!r} is none of {', '.join(AUGMENTATIONS)}")
+            raise ValueError(f"{kind!r} is not one of {', '.join(AUGMENTATIONS)}")
 
 
 def _uniform(images: Tensor) -> Tensor:

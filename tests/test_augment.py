@@ -119,5 +119,5 @@ def test_the_order_of_the_names_does_not_matter_and_an_unknown_one_is_refused() 
         torch.manual_seed(1)
         found.append(augment(images, kinds))
     assert torch.equal(*found)
-    with pytest.raises(ValueError, match="'blur' is none of flip, colour, translation, cutout"):
+    with pytest.raises(ValueError, match="'blur' is not one of flip, colour, translation, cutout"):
         augment(images, ["blur"])

@@ -62,7 +62,7 @@ class DCGANConfig(TrainerConfig):
         panel="Optimisation",
     )
     augment: str = option(
-        "",
+        "none",
         "what the discriminator sees is changed at random, for few images: some of flip, colour, "
         "translation and cutout, separated by commas",
         panel="Optimisation",
@@ -88,7 +88,9 @@ class DCGANConfig(TrainerConfig):
     def _augmentations_are_known(cls, text: str) -> str:
         for kind in kinds_in(text):
             if kind not in AUGMENTATIONS:
-                raise ValueError(f"{kind!r} is none of {', '.join(AUGMENTATIONS)}")
+                raise ValueError(
+                    f"{kind!r} is not one of {', '.join(AUGMENTATIONS)}, or none alone"
+                )
         return text
 
     @property
@@ -98,8 +100,9 @@ class DCGANConfig(TrainerConfig):
 
 
 def kinds_in(text: str) -> tuple[str, ...]:
-    """The words between commas."""
-    return tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    """The words between commas; "none" are none."""
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    return () if kinds == ("none",) else kinds
 
 
 @hookimpl

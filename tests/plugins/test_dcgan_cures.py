@@ -152,7 +152,7 @@ def test_a_run_resumes_with_the_same_bits(name: str, tmp_path: Path) -> None:
 
 def test_an_augmentation_that_does_not_exist_is_refused_by_name() -> None:
     spec = registry().trainers.find("dcgan")
-    with pytest.raises(UsageError, match="--augment: 'blur' is none of flip, colour"):
+    with pytest.raises(UsageError, match="--augment: 'blur' is not one of flip, colour"):
         resolve(spec, given={"augment": "flip, blur"})
 
 
