@@ -54,11 +54,12 @@ def main() -> None:
                         registry, "dcgan", preset="quick", run_dir=Path(folder, "run"), given=given
                     )
                     lines = (run.path / "metrics.jsonl").read_text("utf-8").splitlines()
+                    warnings = run.summary.warnings if run.summary else ()
                 rows = [row for row in map(json.loads, lines) if "kid" in row]
                 result = {
                     "kid": rows[-1]["kid"],
                     "diversity": rows[-1]["diversity"],
-                    "warnings": [warning.split(":")[0] for warning in run.summary.warnings],
+                    "warnings": [warning.split(":")[0] for warning in warnings],
                 }
                 found.setdefault(f"{failure} | {cure}", []).append(result)
                 print(seed, failure, cure, json.dumps(result), flush=True)
