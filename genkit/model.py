@@ -6,8 +6,9 @@ Plugins import this module and torch; nothing here knows of files, ranks or budg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,17 @@ from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
 Schedule = Callable[..., "float | Mapping[str, Any]"]  # of (step) or (step, progress)
+
+
+class Runs(Protocol):
+    """The runs that a model's options name."""
+
+    def open(self, name: str, device: torch.device) -> GenerativeModel:
+        """The model of the run that the option `name` names."""
+
+
+# Set while genkit builds a model.
+RUNS: ContextVar[Runs | None] = ContextVar("runs", default=None)
 
 
 @dataclass
@@ -121,6 +133,7 @@ class GenerativeModel(nn.Module):
         self.config = config
         self.image_shape = image_shape
         self.sampler = SamplerConfig()  # genkit sets the trainer's own
+        self.frozen_runs = RUNS.get()
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in their order. Called once, after the model has been
@@ -207,6 +220,19 @@ class GenerativeModel(nn.Module):
         name ("generator/loss"), oldest first, at most 100 each.
         """
         return None
+
+    def frozen(self, name: str) -> GenerativeModel:
+        """The model of the run that the option `name`, a `RunPath`, names: its averaged weights, in
+        eval mode, without gradients, on this model's device. It is always the same one, and neither
+        averaged nor saved with this model; do not make it an attribute.
+
+        Raises:
+            genkit.errors.UsageError: the option names no run.
+        """
+        if self.frozen_runs is None:
+            raise RuntimeError(f"frozen({name!r}) needs a model that genkit has built")
+        here = next((p.device for p in self.parameters()), torch.get_default_device())
+        return self.frozen_runs.open(name, here)
 
     def choose_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
         """What a conditional model draws n images of: the labels, int64 (n,), if there are any,

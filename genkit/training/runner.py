@@ -100,6 +100,8 @@ class Runner:
             self.reporter.say(note)
         try:
             with signals_noted() as signals:
+                if self.context.record.start and not self.loop.step:
+                    self.save()  # the other run may be gone later
                 stop = self._iterate(signals)
                 end = {"fraction": self.now.spent, "seconds_left": 0.0}
                 self.reporter.update(self._shown.model_copy(update=end))

@@ -29,8 +29,10 @@ from genkit.io.run_records import SCHEMA, RunRecord, ShapeRecord
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs.build import build_model, count_parameters, load_data, with_absolute_paths
+from genkit.runs.frozen import copy_runs, find_runs, with_absolute_runs
 from genkit.runs.provenance import describe_data, describe_origin
 from genkit.runs.run import Run, load_run
+from genkit.runs.start import describe_start, take_weights
 from genkit.specs import TrainerSpec
 from genkit.training.autothreads import TimedPrecision, fastest_precision, fastest_threads
 from genkit.training.context import RunContext
@@ -61,11 +63,17 @@ def train(
         resolved, fitted = fit(spec, resolved, data.facts)
         if fitted:
             data = replace(data, notes=(*data.notes, fitted))
+        resolved = replace(resolved, options=with_absolute_runs(spec, resolved.options))
+        runs, frozen = find_runs(spec, resolved.options, data.shape)
         device = choose_device(resolved.run.device)
         own = ranks.device(device)
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)
-        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed)
+        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed, runs)
+        start, source = None, resolved.run.from_run
+        if source:
+            start = take_weights(source, spec, model)
+            data = replace(data, notes=(*data.notes, describe_start(source, start)))
         timed = choose_precision(resolved.run, model, data, device, ranks)
         precision = timed.name
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
@@ -75,6 +83,8 @@ def train(
             model=spec.name,
             run=to_json(with_absolute_paths(options, registry)),
             options=to_json(resolved.options),
+            runs=frozen,
+            start=start,
             sources=resolved.sources,
             image_shape=ShapeRecord.of(data.shape),
             data=describe_data(data),
@@ -90,6 +100,7 @@ def train(
         if ranks.first:
             directory = RunDir.create(path)
             stack.enter_context(directory.locked())
+            copy_runs(runs, directory)
             record.write(directory.config_path)
             directory.metrics_path.touch()
         directory = RunDir(Path(ranks.text(str(path))))  # all wait for the first

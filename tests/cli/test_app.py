@@ -166,7 +166,7 @@ def test_help_of_a_model_shows_its_own_options(light: dict[str, Answer]) -> None
     assert "[default: 10m]" in shown("--budget")
     registry = load_registry()
     for name in (*RunConfig.model_fields, *registry.trainers.find("dcgan").config.model_fields):
-        shown(f"--{name.replace('_', '-')}")
+        shown("--from" if name == "from_run" else f"--{name.replace('_', '-')}")
 
 
 def test_list_and_version_say_what_there_is(light: dict[str, Answer]) -> None:

@@ -24,7 +24,8 @@ from genkit.config.validation import to_json
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import MOST_PIXELS
-from genkit.runs.run import load_run, read_values
+from genkit.runs.build import read_values
+from genkit.runs.run import load_run
 from genkit.specs import Config
 from genkit.training import train as training
 
