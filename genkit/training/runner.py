@@ -226,10 +226,9 @@ class Runner:
             return
         now = self.now
         self.recorder.add_values(now, values, rate)
-        if self.monitor:
-            trouble = self.monitor.trouble(self.loop.model, self.recorder.history)
-            if trouble:
-                self.recorder.warn(now, trouble)
+        model, history = self.loop.model, self.recorder.history
+        if self.monitor and (trouble := self.monitor.trouble(model, history)):
+            self.recorder.warn(now, trouble)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self._notify("on_log", step=now.step, values=finite)
         self._shown = ProgressState(
