@@ -24,7 +24,7 @@ from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 from genkit_pixelcnn.sampler import draw_images
 
-FAMILIES = ("dcgan", "vae", "pixelcnn")
+FAMILIES = ("dcgan", "vae", "pixelcnn", "flow")
 
 
 def build(
@@ -36,7 +36,8 @@ def build(
     model = build_model(spec, spec.config(**values), shape, seed).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
+        zero = isinstance(module, torch.nn.Conv2d) and not module.weight.any()
+        if isinstance(module, torch.nn.Embedding) or zero:
             torch.nn.init.normal_(module.weight, generator=generator)
     return model
 
@@ -175,7 +176,7 @@ def test_likelihood_of_a_conditional_run_compares_with_that_of_others() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_short_training_teaches_the_classes(family: str, data: str, tmp_path: Path) -> None:
     """A square in the corner that was asked for is brighter than the other corners."""
-    steps = {"dcgan": 800, "vae": 800, "pixelcnn": 300}[family]
+    steps = {"dcgan": 800, "vae": 800, "pixelcnn": 300, "flow": 300}[family]
     more = {"channels": 8} if family == "pixelcnn" else {}
     budget = f"{steps}steps"
     run = train_tiny(family, data, tmp_path / "run", budget=budget, conditional=True, **more)
