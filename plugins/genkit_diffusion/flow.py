@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkit.model import Batch, Phase
 from genkit_diffusion import FlowConfig, FlowSampler
@@ -45,16 +45,25 @@ class Flow(UNetModel):
         found = self.velocity(mixed, time, self.hide_labels(batch.labels))
         return (found - (images - noise)).square().mean(), {}
 
-    def velocity(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """v(x, t) of points x, (N, C, H, W), at times in [0, 1], (N,), given labels, (N,), of a
-        conditional model, or None for those of no label: (N, C, H, W)."""
-        t = time[:, None, None, None]
+    def velocity(self, images: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+        """v(x, t) of noisy images x, (N, C, H, W), at times in [0, 1], (N,), given labels, (N,), of
+        a conditional model, or None for those of no label: (N, C, H, W)."""
+        t = times[:, None, None, None]
         data = self.deviation**2
         variance = t**2 * data + (1 - t) ** 2  # of x_t
-        centred = x - t * self.mean
-        found: Tensor = self.network(centred * variance.rsqrt(), time[:, None], labels)
+        centred = images - t * self.mean
+        found: Tensor = self.network(centred * variance.rsqrt(), times[:, None], labels)
         linear = self.mean + (t * data - (1 - t)) / variance * centred
         return linear + self.deviation * variance.rsqrt() * found
+
+    forward = velocity  # what is exported
+
+    def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """The velocity at noisy images and times; the steps are left out."""
+        inputs = {"images": self.draw_noise(5, torch.Generator(self.device).manual_seed(0))}
+        inputs["times"] = torch.linspace(0.1, 0.9, 5, device=self.device)
+        labels = self.choose_labels(None, 5)
+        return self, inputs if labels is None else {**inputs, "labels": labels}
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
         """The noise x_0, (n, C, H, W)."""
