@@ -207,10 +207,10 @@ class GenerativeModel(nn.Module):
         return None
 
     def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
-        """For models without latents, what `genkit export --onnx` writes: a module that gives one
-        tensor, and examples of its inputs, by name and in order, at least two images each, with
-        the batch first. None for models that offer nothing. The module must take batches of any
-        size; `len(x)` would fix it, `x.shape[0]` does not."""
+        """What `genkit export --onnx` writes, if not the decoder of latents: a module that gives
+        one tensor, and examples of its inputs, by name and in order, at least two images each,
+        with the batch first. None for models that offer nothing. The module must take batches of
+        any size; `len(x)` would fix it, `x.shape[0]` does not."""
         return None
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
