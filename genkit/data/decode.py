@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from genkit.data.alpha import has_alpha
 from genkit.errors import UsageError
 from genkit.io.files import read_file
 
@@ -84,12 +85,13 @@ def read_content(path: Path) -> bytes:
 def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
     """The centre square of the image, upright and scaled, and whether it had 16 bits a channel.
 
-    Of an animation, the first frame. Scaled by Lanczos's filter; transparency lies on white.
+    Of an animation, the first frame. Scaled by Lanczos's filter. Without a channel for alpha,
+    transparency lies on white; with one, colours are premultiplied before they are scaled.
 
     Args:
         content: a PNG, JPEG, WebP or BMP file.
         size: pixels a side of the square.
-        channels: 1 or 3.
+        channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha).
 
     Returns:
         uint8, (channels, size, size).
@@ -102,10 +104,18 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         image.draft(None, (2 * size, 2 * size))
         deep = image.mode.startswith("I")
         turn = UPRIGHT.get(_orientation(image))
-        square = ImageOps.fit(_flatten(image), (size, size), Image.Resampling.LANCZOS)
+        flat = _premultiply(image) if has_alpha(channels) else _flatten(image)
+        square = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
     if turn is not None:
         square = square.transpose(turn)
-    pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
+    if has_alpha(channels):
+        *colours, alpha = square.split()
+        page = Image.merge("RGB", colours).convert("L" if channels == 2 else "RGB")
+        # Lanczos's filter overshoots, by itself for each channel.
+        shown = np.minimum(np.atleast_3d(page), np.atleast_3d(alpha))
+        pixels = np.concatenate([shown, np.atleast_3d(alpha)], axis=2)
+    else:
+        pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)
 
 
@@ -176,6 +186,17 @@ def _flatten(image: Image.Image) -> Image.Image:
         return page
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _premultiply(image: Image.Image) -> Image.Image:
+    """The image in mode RGBa, whose colours were multiplied by their alpha."""
+    if image.mode.startswith("I"):
+        image = _flatten(image)
+    page = Image.new("RGBa", image.size)
+    for top in range(0, image.height, BAND_ROWS):
+        box = (0, top, image.width, min(top + BAND_ROWS, image.height))
+        page.paste(image.crop(box).convert("RGBA").convert("RGBa"), box)
+    return page
 
 
 def _orientation(image: Image.Image) -> int:

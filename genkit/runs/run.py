@@ -130,7 +130,7 @@ def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> 
 def read_shape(config: Mapping[str, Any], directory: RunDir) -> ImageShape:
     """The image shape out of a run's config.json."""
     values = config["image_shape"]
-    most = {"channels": 3, "height": MOST_PIXELS, "width": MOST_PIXELS, "classes": MOST_CLASSES}
+    most = {"channels": 4, "height": MOST_PIXELS, "width": MOST_PIXELS, "classes": MOST_CLASSES}
     for key in most | values:
         value, least, where = values.get(key, 0), int(key != "classes"), directory.config_path
         if key not in most:

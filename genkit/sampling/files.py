@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genkit.data.alpha import has_alpha, premultiply, straighten
 from genkit.data.datasets import data_root
 from genkit.data.decode import BadImage, opened, read_content
 from genkit.data.walk import EXTENSIONS, find_images
 from genkit.errors import UsageError
 from genkit.io.files import write_atomic
 from genkit.registry.catalogue import Registry
-from genkit.sampling.grids import make_grid, save_png
+from genkit.sampling.grids import make_grid, make_image, save_png
 from genkit.specs import ImageShape
 
 
@@ -29,7 +30,7 @@ def check_output(path: Path) -> None:
 
 def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Write uint8 images as a grid (.png), as "images" in an archive (.npz, NHWC), or as single
-    PNG files in a folder."""
+    PNG files in a folder. Transparency is straight in archives and single files."""
     folder = path.parent if path.suffix else path
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,11 +40,13 @@ def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None
         save_png(make_grid(images, columns), path)
     elif path.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images.permute(0, 2, 3, 1).numpy())
+        pixels = images.numpy()
+        pixels = straighten(pixels) if has_alpha(pixels.shape[1]) else pixels
+        np.savez_compressed(buffer, images=pixels.transpose(0, 2, 3, 1))
         write_atomic(path, buffer.getvalue())
     else:
         for i, image in enumerate(images):
-            save_png(make_grid(image[None], gap=0), path / f"{i:06d}.png")
+            save_png(make_image(image), path / f"{i:06d}.png")
 
 
 def load_samples(registry: Registry, path: Path, shape: ImageShape) -> Tensor:
@@ -74,7 +77,11 @@ def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
         raise UsageError(f"{folder / path} {reason}; samples are scored all or not at all")
     if not found.images:
         raise UsageError(f"{folder} holds no image ({', '.join(e[1:] for e in EXTENSIONS)})")
-    images = np.empty((len(found.images), shape.height, shape.width, 3), np.uint8)
+    transparent = has_alpha(shape.channels)
+    mode, modes, kinds = "RGB", ["1", "L", "P", "RGB"], "8-bit grey or RGB"
+    if transparent:
+        mode, modes, kinds = "RGBA", [*modes, "LA", "PA", "RGBA"], "8-bit grey, RGB or RGBA"
+    images = np.empty((len(found.images), shape.height, shape.width, len(mode)), np.uint8)
     for file, pixels in zip(found.images, images, strict=True):
         path = folder / file.path
         try:
@@ -82,13 +89,15 @@ def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
                 if image.size != (shape.width, shape.height):
                     width, height = image.size
                     raise BadImage(f"is {height} x {width}, the data set has {shape}")
-                if image.mode not in ("1", "L", "P", "RGB"):
-                    raise BadImage(f"is {image.mode}, not 8-bit grey or RGB")
-                pixels[:] = np.asarray(image.convert("RGB"))
+                if image.mode not in modes or (image.has_transparency_data and not transparent):
+                    raise BadImage(f"is {image.mode}, not {kinds}")
+                pixels[:] = np.asarray(image.convert(mode))
         except BadImage as error:
             raise BadImage(error.reason, str(path)) from None
-    if shape.channels == 1:
-        if (images != images[..., :1]).any():
+    images = images.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+    if shape.channels < 3:
+        if (images[:, :3] != images[:, :1]).any():
             raise UsageError(f"{folder} holds colour images, the data set has {shape}")
-        images = images[..., :1]
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        images = np.delete(images, [1, 2], axis=1)
+    images = premultiply(images) if transparent else images
+    return torch.from_numpy(np.ascontiguousarray(images))

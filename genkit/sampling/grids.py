@@ -10,22 +10,33 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from genkit.data.alpha import has_alpha, over_checkers, straighten
 from genkit.io.files import write_atomic
 
 
 def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Image.Image:
-    """uint8 images, (n, C, H, W), side by side in rows; nearly square unless `columns` is given."""
-    count, channels, height, width = images.shape
+    """uint8 images, (n, C, H, W), side by side in rows; nearly square unless `columns` is given.
+    Transparent ones lie on a checkerboard."""
+    pixels = images.numpy()
+    pixels = over_checkers(pixels) if has_alpha(pixels.shape[1]) else pixels
+    count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     canvas = np.full(
         (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 96, np.uint8
     )
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+    for i, image in enumerate(pixels.transpose(0, 2, 3, 1)):
         top = gap + (i // columns) * (height + gap)
         left = gap + (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas.squeeze(2) if channels == 1 else canvas)
+
+
+def make_image(image: Tensor) -> Image.Image:
+    """One uint8 image, (C, H, W), as it is: grey, RGB, or with straight transparency."""
+    pixels = image[None].numpy()
+    pixels = straighten(pixels) if has_alpha(len(image)) else pixels
+    return Image.fromarray(pixels[0].transpose(1, 2, 0).squeeze())
 
 
 def save_png(image: Image.Image, path: Path) -> None:

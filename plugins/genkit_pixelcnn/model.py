@@ -42,10 +42,8 @@ class PixelCNN(GenerativeModel):
     def __init__(self, config: PixelCNNConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         colours, height, width = image_shape.channels, image_shape.height, image_shape.width
-        if colours not in (1, 3):
-            raise UsageError(
-                f"PixelCNN takes grey or RGB images (1 or 3 channels), not {image_shape}"
-            )
+        if colours > 4:
+            raise UsageError(f"PixelCNN takes images of 1 to 4 channels, not {image_shape}")
         channels = config.channels
         self.outputs = 1 if config.levels == 2 else config.levels
         self.layers = nn.ModuleList(
