@@ -45,6 +45,12 @@ def register_datasets() -> list[DatasetSpec]:
             reference="mnist-train",
         ),
         DatasetSpec(
+            name="emoji-mini",
+            summary="3,786 emoji in colour with transparency, 4 x 32 x 32; comes with genkit",
+            target="genkit_datasets.emoji:load",
+            features="efficientnet",
+        ),
+        DatasetSpec(
             name="mnist",
             summary="70,000 handwritten digits, 1 x 28 x 28; downloads 12 MB",
             target="genkit_datasets.classic:load_mnist",
@@ -69,11 +75,13 @@ def register_datasets() -> list[DatasetSpec]:
             name="fashion-mnist",
             summary="70,000 photos of clothes, 1 x 28 x 28; downloads 31 MB",
             target="genkit_datasets.classic:load_fashion_mnist",
+            features="efficientnet",
         ),
         DatasetSpec(
             name="cifar10",
             summary="60,000 photos of animals and vehicles, 3 x 32 x 32; downloads 170 MB",
             target="genkit_datasets.classic:load_cifar10",
+            features="efficientnet",
         ),
         DatasetSpec(
             name="folder",
@@ -81,17 +89,20 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.folder:load",
             config=FolderConfig,
             source="PATH",
+            features="efficientnet",
         ),
         DatasetSpec(
             name="prepared",
             summary="your own images as `genkit data prepare` left them: ready in a moment",
             target="genkit_datasets.prepared:load",
             source="PATH",
+            features="efficientnet",
         ),
         DatasetSpec(
             name="npz",
             summary="your own images: an .npz file of uint8 arrays",
             target="genkit_datasets.arrays:load",
             source="PATH",
+            features="efficientnet",
         ),
     ]
