@@ -1,0 +1,51 @@
+"""EfficientNet-Lite0 as features: images enlarged, seen over backgrounds, pooled."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genkit.features import FeatureExtractor
+from genkit.specs import Config
+from genkit_efficientnet.network import EfficientNetLite0, fold
+from genkit_efficientnet.weights import SHA256, read_weights
+
+SIDE = 96  # pixels that images are scaled to
+CHUNK = 16  # images at a time: their activations stay in a core's cache
+
+
+class EfficientNet(FeatureExtractor):
+    """320 pooled features of the last block of EfficientNet-Lite0 (Tan and Le 2019).
+
+    Images are scaled to 96 x 96 pixels, smoothed where that makes them smaller. Distances between
+    such features compare with each other only, never with those from Inception.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        with torch.device("meta"):  # random initial weights would advance torch's global generator
+            self.network = EfficientNetLite0()
+        # Tensors only, of a file whose hash is known.
+        weights = torch.load(io.BytesIO(read_weights()), weights_only=True)  # noqa: TID251
+        self.network.load(weights)
+        self.requires_grad_(False).eval()
+        fold(self.network)
+        self.network.to(memory_format=torch.channels_last)
+        self.identity = f"efficientnet-{SHA256[:8]}"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        return torch.cat([self._features(chunk) for chunk in images.split(CHUNK)]), None
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.network(enlarge(images))[0]
+
+
+def enlarge(images: Tensor) -> Tensor:
+    """uint8 images, (N, 1 or 3, H, W), as the network takes them: (N, 3, 96, 96), 0 to 255."""
+    pixels = F.interpolate(
+        images.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True
+    )
+    return pixels.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
