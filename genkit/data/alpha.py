@@ -40,12 +40,13 @@ def straighten(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def over_white(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Premultiplied images, uint8 (N, C, H, W), on white: (N, C - 1, H, W)."""
-    return images[:, :-1] + (255 - images[:, -1:])
+    return np.add(images[:, :-1], 255 - images[:, -1:], dtype=np.uint8)
 
 
 def over_black(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Premultiplied images, uint8 (N, C, H, W), on black: (N, C - 1, H, W)."""
-    return images[:, :-1]
+    colours: NDArray[np.uint8] = images[:, :-1]
+    return colours
 
 
 def over_checkers(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -53,7 +54,7 @@ def over_checkers(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (np.arange(side) // CHECKER_PIXELS for side in images.shape[2:])
     board = np.array(CHECKERS, np.uint16)[(rows[:, None] + columns) % 2]  # (H, W)
     rest = ((255 - images[:, -1:]) * board + 127) // 255
-    return images[:, :-1] + rest.astype(np.uint8)
+    return np.add(images[:, :-1], rest.astype(np.uint8), dtype=np.uint8)
 
 
 def without_alpha(shape: ImageShape) -> ImageShape:

@@ -110,10 +110,11 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
         square = square.transpose(turn)
     if has_alpha(channels):
         *colours, alpha = square.split()
-        page = Image.merge("RGB", colours).convert("L" if channels == 2 else "RGB")
-        # Lanczos's filter overshoots, by itself for each channel.
-        shown = np.minimum(np.atleast_3d(page), np.atleast_3d(alpha))
-        pixels = np.concatenate([shown, np.atleast_3d(alpha)], axis=2)
+        shown = Image.merge("RGB", colours).convert("L" if channels == 2 else "RGB")
+        levels = [np.asarray(band) for band in shown.split()]
+        # Lanczos's filter overshoots, in each channel by itself.
+        levels = [np.minimum(level, np.asarray(alpha)) for level in levels]
+        pixels = np.stack([*levels, np.asarray(alpha)], axis=2)
     else:
         pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)

@@ -44,8 +44,9 @@ def shrink(image: Image.Image) -> NDArray[np.uint8]:
     pixels = np.asarray(image.convert("RGBA")).astype(np.float64)
     pixels[..., :3] *= pixels[..., 3:] / 255
     factor = image.width // SIDE
-    blocks = pixels.reshape(SIDE, factor, SIDE, factor, 4)
-    return np.rint(blocks.mean((1, 3))).astype(np.uint8)
+    means = pixels.reshape(SIDE, factor, SIDE, factor, 4).mean((1, 3))
+    small: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return small
 
 
 def read(path: Path) -> list[Emoji]:

@@ -37,10 +37,9 @@ class EfficientNet(FeatureExtractor):
         self.identity = f"efficientnet-{SHA256[:8]}"
 
     def forward(self, images: Tensor) -> tuple[Tensor, None]:
-        return torch.cat([self._features(chunk) for chunk in images.split(CHUNK)]), None
-
-    def _features(self, images: Tensor) -> Tensor:
-        return self.network(enlarge(images))[0]
+        """uint8 images, (N, 1 or 3, H, W), to features, (N, 320) float32."""
+        chunks = torch.split(images, CHUNK)
+        return torch.cat([self.network(enlarge(chunk))[0] for chunk in chunks]), None
 
 
 def enlarge(images: Tensor) -> Tensor:

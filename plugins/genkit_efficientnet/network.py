@@ -40,7 +40,8 @@ class SameConv(nn.Conv2d):
 
 class Residual(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
-        return images + super().forward(images)
+        change: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return images + change
 
 
 def unit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 from genkit.errors import UsageError
 
@@ -20,7 +21,7 @@ def read_weights() -> bytes:
     """
     try:
         files = distribution(PACKAGE).files or []
-        content = next(file for file in files if file.name == FILE).locate().read_bytes()
+        content = Path(next(file for file in files if file.name == FILE).locate()).read_bytes()
     except (PackageNotFoundError, StopIteration, OSError) as error:
         why = "is not installed" if isinstance(error, PackageNotFoundError) else f"lacks {FILE}"
         raise _unusable(why) from None
