@@ -4,9 +4,10 @@ and digits, under EfficientNet-Lite0 at several sizes and layers.
     python tests/bench/feature_ladders.py --photos cifar10-jpeg.zip --sides 64 96 128
     python tests/bench/feature_ladders.py --photos cifar10-jpeg.zip --write docs/metrics.md
 
-The zip holds images as SPLIT/CLASS/NAME; emoji and digits come with genkit. Prints, for each
-setting, the share of steps of the ladders that KID puts in order, then the KID of every step for
-the first setting; with --write the tables replace what stands between the markers in a file.
+The zip holds images as SPLIT/CLASS/NAME; emoji and digits come with genkit. Prints for each
+setting the share of steps of the ladders that KID puts in order, and how much worse than the worst
+damage it finds noise; then the KID of every step. With --write the tables replace what stands
+between the markers in a file.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ from genkit_efficientnet import features
 from genkit_efficientnet.features import EfficientNet
 
 BEGIN, END = "<!-- made by tests/bench/feature_ladders.py -->", "<!-- end of ladders -->"
-LAYERS = {320: 0, 1280: 1}  # by the number of values, their place in what the network returns
+# Place in what the network returns and length, by what the tables call them.
+LAYERS = {
+    "320, unit": (0, True),
+    "320, raw": (0, False),
+    "1,280, unit": (1, True),
+    "1,280, raw": (1, False),
+}
 DRAWS = 20  # of half of the samples, on which the order of steps is asked
 
 
@@ -132,12 +139,9 @@ def ladders(images: Tensor, labels: Tensor) -> dict[str, dict[str, Tensor]]:
 
 
 class Distances:
-    """KID of one set of features, (N, D), to a reference, as a whole and for parts of it."""
+    """KID of features, (N, D), to a reference, (M, D), as a whole and of parts of them."""
 
     def __init__(self, samples: Tensor, reference: Tensor, within_reference: float) -> None:
-        def cubic(x: Tensor, y: Tensor) -> Tensor:
-            return (x @ y.T / x.shape[1] + 1).double() ** 3
-
         self.within = cubic(samples, samples)
         self.across = cubic(samples, reference).mean(1)
         self.constant = within_reference
@@ -146,10 +150,8 @@ class Distances:
         """A thousand times the unbiased squared MMD."""
         if places is None:
             places = torch.arange(len(self.across))
-        own = self.within[places][:, places]
-        pairs = len(places) * (len(places) - 1)
-        inside = (own.sum() - own.trace()) / pairs
-        return 1000 * float(inside - 2 * self.across[places].mean() + self.constant)
+        inside = mean_of_pairs(self.within[places][:, places])
+        return 1000 * (inside - 2 * float(self.across[places].mean()) + self.constant)
 
     def kid_of_half(self, generator: torch.Generator) -> float:
         """The same of half of the samples, drawn at random."""
@@ -157,74 +159,96 @@ class Distances:
         return self.kid(torch.randperm(count, generator=generator)[: count // 2])
 
 
-def extract(network: torch.nn.Module, images: Tensor, side: int) -> dict[int, Tensor]:
-    """Features of both layers."""
+def cubic(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1).double() ** 3
+
+
+def mean_of_pairs(values: Tensor) -> float:
+    """The mean of a matrix, (N, N), without its diagonal."""
+    return float(values.sum() - values.trace()) / (len(values) * (len(values) - 1))
+
+
+def extract(network: torch.nn.Module, images: Tensor, side: int) -> list[Tensor]:
+    """What the network gives: pooled trunk, head and logits."""
     features.SIDE = side
-    parts = []
     with torch.inference_mode():
-        for chunk in images.split(features.CHUNK):
-            parts.append(network(features.enlarge(chunk)))
-    return {size: torch.cat([part[place] for part in parts]) for size, place in LAYERS.items()}
+        parts = [network(features.enlarge(chunk)) for chunk in images.split(features.CHUNK)]
+    return [torch.cat(each) for each in zip(*parts, strict=True)]
 
 
-def measure(kind: Kind, network: torch.nn.Module, side: int, steps: dict) -> dict[int, dict]:
+def measure(kind: Kind, network: torch.nn.Module, side: int) -> dict[str, dict]:
     """For each layer the KID of every step of the ladders, and the share of steps in order."""
-    start, seen = time.process_time(), 0
     real = kind.images[kind.reference :]
-    wanted = {("", "real"): real}
+    steps = ladders(real, kind.labels[kind.reference :])
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randint(256, real.shape, dtype=torch.uint8, generator=generator)
+    wanted = {("real", ""): real}
     wanted |= {(name, step): each for name, one in steps.items() for step, each in one.items()}
+    wanted[("uniform noise", "")] = noise
+    start = time.process_time()
     base = extract(network, kind.images[: kind.reference], side)
     found = {key: extract(network, images, side) for key, images in wanted.items()}
     seen = kind.reference + sum(len(images) for images in wanted.values())
     rate = seen / (time.process_time() - start)
     answers = {}
-    for size in LAYERS:
-        own = (base[size] @ base[size].T / size + 1).double() ** 3
-        constant = float(own.sum() - own.trace()) / (len(own) * (len(own) - 1))
-        sets = {key: Distances(each[size], base[size], constant) for key, each in found.items()}
-        values = {key: one.kid() for key, one in sets.items()}
-        right = total = 0
-        for draw in range(DRAWS):
-            generator = torch.Generator().manual_seed(draw)
+    for layer, (place, unit) in LAYERS.items():
 
-            for name, one in steps.items():
-                ladder = [sets[key] for key in [("", "real"), *((name, step) for step in one)]]
-                ladder = [each.kid_of_half(generator) for each in ladder]
-                right += sum(low < high for low, high in itertools.pairwise(ladder))
-                total += len(one)
-        power = float(base[size].square().sum(1).mean() / size)
-        answers[size] = {"values": values, "order": right / total, "rate": rate, "power": power}
+        def prepare(values: list[Tensor], place: int = place, unit: bool = unit) -> Tensor:
+            return features.to_unit_length(values[place]) if unit else values[place]
+
+        reference = prepare(base)
+        constant = mean_of_pairs(cubic(reference, reference))
+        sets = {key: Distances(prepare(one), reference, constant) for key, one in found.items()}
+        right = total = 0
+        for draw, (name, one) in itertools.product(range(DRAWS), steps.items()):
+            generator = torch.Generator().manual_seed(draw)
+            keys = [("real", ""), *((name, step) for step in one)]
+            ladder = [sets[key].kid_of_half(generator) for key in keys]
+            right += sum(low < high for low, high in itertools.pairwise(ladder))
+            total += len(one)
+        values = {key: one.kid() for key, one in sets.items()}
+        *others, worst = values.values()
+        answers[layer] = {
+            "values": values,
+            "order": right / total,
+            "rate": rate,
+            "noise": worst / max(others),
+        }
     return answers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="zip of SPLIT/CLASS/NAME images")
-    parser.add_argument("--sides", type=int, nargs="+", default=[features.SIDE])
-    parser.add_argument("--reference", type=int, default=5000)
-    parser.add_argument("--samples", type=int, default=1500)
+    parser.add_argument("--sides", type=int, nargs="+", default=[64, features.SIDE, 128])
+    parser.add_argument("--reference", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--write", type=Path, help="file with the markers")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     network = EfficientNet(Config()).network
-    settings = [["pixels", "values", "images/s", "kind", "in order", "mean square"]]
-    columns: dict[str, dict] = {}
+    found: dict[tuple[int, str], dict[str, dict]] = {}
     for kind in kinds(options.photos, options.reference, options.samples):
-        steps = ladders(kind.images[kind.reference :], kind.labels[kind.reference :])
         for side in options.sides:
-            for size, answer in measure(kind, network, side, steps).items():
-                columns[f"{kind.name}, {side} px, {size}"] = answer["values"]
-                rate, order = f"{answer['rate']:.0f}", f"{answer['order']:.0%}"
-                line = [str(side), str(size), rate, kind.name, order, f"{answer['power']:.2f}"]
-                settings.append(line)
-                print(" ".join(line), flush=True)
-    keys = list(dict.fromkeys(key for values in columns.values() for key in values))
-    lines = [["", *columns]]
-    for key in keys:
-        cells = [f"{values[key]:,.1f}" if key in values else "-" for values in columns.values()]
-        lines.append([" ".join(key).strip(), *cells])
-    text = "\n\n".join([as_markdown(settings), as_markdown(lines)])
+            for layer, answer in measure(kind, network, side).items():
+                found.setdefault((side, layer), {})[kind.name] = answer
+                print(kind.name, side, layer, f"{answer['order']:.1%} {answer['noise']:.2f}")
+    names = [*next(iter(found.values()))]
+    lines = [["pixels", "values", "images/s"]]
+    lines[0] += [f"{name}: {what}" for what in ("in order", "noise") for name in names]
+    for (side, layer), by_kind in found.items():
+        rate = min(answer["rate"] for answer in by_kind.values())
+        cells = [f"{by_kind[name]['order']:.1%}" for name in names]
+        cells += [f"{by_kind[name]['noise']:.2f}" for name in names]
+        lines.append([str(side), layer, f"{rate:.0f}", *cells])
+    chosen = found[features.SIDE, next(iter(LAYERS))]
+    steps = [["KID x1000", *names]]
+    for key in dict.fromkeys(key for answer in chosen.values() for key in answer["values"]):
+        values = [chosen[name]["values"].get(key) for name in names]
+        cells = ["-" if value is None else f"{value:,.1f}" for value in values]
+        steps.append([" ".join(key).strip(), *cells])
+    text = f"{as_markdown(lines)}\n\n{as_markdown(steps)}"
     print(text)
     if options.write:
         content = options.write.read_text(encoding="utf-8")
