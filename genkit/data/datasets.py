@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
-from genkit.data.alpha import has_alpha
+from genkit.data.alpha import is_premultiplied
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.specs import Config, DatasetSpec, ImageShape
@@ -29,8 +29,7 @@ class Split:
     """Images of one split.
 
     Args:
-        images: uint8, (N, C, H, W), C 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and
-            alpha). Grey or RGB values are premultiplied: never above their alpha.
+        images: uint8, (N, C, H, W), C 1 to 4; for 2 and 4 see `genkit.data.alpha`.
         labels: int64, (N,), or None.
         intensities: for data that is binarised at random, the probability of white times 255,
             uint8, shaped like `images`, which are one such draw: training draws each visit's
@@ -237,11 +236,7 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             images.ndim == 4 and 1 <= images.shape[1] <= 4 and min(images.shape[2:]) > 0,
             f"gave {part} images of shape {images.shape}, not (N, 1 to 4, H, W)",
         )
-        require(
-            not has_alpha(images.shape[1]) or bool((images[:, :-1] <= images[:, -1:]).all()),
-            f"gave {part} images whose colours are above their alpha; premultiply them "
-            "(genkit.data.alpha)",
-        )
+        require(is_premultiplied(images), f"gave {part} images whose colours are above their alpha")
         if len(images) == 0:
             raise UsageError(f"{name} holds no {part} images")
         require(

@@ -21,7 +21,7 @@ from torch import Tensor
 from genkit.compute.device import choose_device
 from genkit.compute.seeds import derive_seed
 from genkit.data import ImageData
-from genkit.data.alpha import has_alpha, premultiply
+from genkit.data.alpha import premultiply
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.evaluation.likelihood import measure_likelihood
 from genkit.evaluation.measure import measure
@@ -244,9 +244,7 @@ class Yardstick:
         generator = torch.Generator().manual_seed(derive_seed(self.protocol.seed, "noise"))
         shape = (self.count, *self.data.train.images.shape[1:])
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        if has_alpha(shape[1]):
-            images = torch.from_numpy(premultiply(images.numpy()))
-        return self.evaluate_images("noise", images)
+        return self.evaluate_images("noise", torch.from_numpy(premultiply(images.numpy())))
 
     def likelihood(self, run: Run) -> dict[str, Any] | None:
         """Log-likelihood of test images, or None for a model without one."""

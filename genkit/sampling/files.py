@@ -40,9 +40,7 @@ def save_samples(images: Tensor, path: Path, columns: int | None = None) -> None
         save_png(make_grid(images, columns), path)
     elif path.suffix == ".npz":
         buffer = io.BytesIO()
-        pixels = images.numpy()
-        pixels = straighten(pixels) if has_alpha(pixels.shape[1]) else pixels
-        np.savez_compressed(buffer, images=pixels.transpose(0, 2, 3, 1))
+        np.savez_compressed(buffer, images=straighten(images.numpy()).transpose(0, 2, 3, 1))
         write_atomic(path, buffer.getvalue())
     else:
         for i, image in enumerate(images):
@@ -99,5 +97,4 @@ def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
         if (images[:, :3] != images[:, :1]).any():
             raise UsageError(f"{folder} holds colour images, the data set has {shape}")
         images = np.delete(images, [1, 2], axis=1)
-    images = premultiply(images) if transparent else images
-    return torch.from_numpy(np.ascontiguousarray(images))
+    return torch.from_numpy(np.ascontiguousarray(premultiply(images)))

@@ -10,15 +10,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from genkit.data.alpha import has_alpha, over_checkers, straighten
+from genkit.data.alpha import over_checkers, straighten
 from genkit.io.files import write_atomic
 
 
 def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Image.Image:
     """uint8 images, (n, C, H, W), side by side in rows; nearly square unless `columns` is given.
     Transparent ones lie on a checkerboard."""
-    pixels = images.numpy()
-    pixels = over_checkers(pixels) if has_alpha(pixels.shape[1]) else pixels
+    pixels = over_checkers(images.numpy())
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -34,9 +33,8 @@ def make_grid(images: Tensor, columns: int | None = None, *, gap: int = 2) -> Im
 
 def make_image(image: Tensor) -> Image.Image:
     """One uint8 image, (C, H, W), as it is: grey, RGB, or with straight transparency."""
-    pixels = image[None].numpy()
-    pixels = straighten(pixels) if has_alpha(len(image)) else pixels
-    return Image.fromarray(pixels[0].transpose(1, 2, 0).squeeze())
+    pixels = straighten(image[None].numpy())[0]
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def save_png(image: Image.Image, path: Path) -> None:

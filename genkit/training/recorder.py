@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genkit.data import ImageData
-from genkit.data.alpha import has_alpha, over_checkers
+from genkit.data.alpha import over_checkers
 from genkit.errors import GenkitError, plugin_code, printable
 from genkit.io.files import write_json
 from genkit.io.progress import Reporter
@@ -106,8 +106,7 @@ class Record:
             pairs = torch.stack([real, again], 1).flatten(0, 1)
             self._write_grid(path.with_name(f"reconstructions-{step:09d}.png"), pairs)
         self.notify("on_sample", step=step, path=path)
-        shown = images[:GRID_IMAGES].numpy()
-        self.reporter.show(over_checkers(shown) if has_alpha(shown.shape[1]) else shown)
+        self.reporter.show(over_checkers(images[:GRID_IMAGES].numpy()))
         if self.watch and step:
             self._look(self.watch, images, spent)
 

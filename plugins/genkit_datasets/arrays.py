@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.data import Split, Splits
-from genkit.data.alpha import has_alpha, premultiply
+from genkit.data.alpha import premultiply
 from genkit.errors import UsageError
 from genkit.specs import Config
 
@@ -115,8 +115,7 @@ def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
         array = array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if 0 in array.shape[2:]:
         raise UsageError(f"{found}: its images have no pixels")
-    array = premultiply(array) if has_alpha(array.shape[1]) else array
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(premultiply(array))
 
 
 def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:
