@@ -97,7 +97,7 @@ def _front_matter(config: Facts) -> Iterator[str]:
 
 def _size(config: Facts) -> str:
     shape = config["image_shape"]
-    colours = "grey" if shape["channels"] == 1 else "RGB"
+    colours = ("grey", "grey and alpha", "RGB", "RGBA")[shape["channels"] - 1]
     return f"{colours} images of {shape['height']} x {shape['width']} pixels"
 
 
