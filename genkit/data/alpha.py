@@ -65,5 +65,6 @@ def over_checkers(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return images
     rows, columns = (np.arange(side) // CHECKER_PIXELS for side in images.shape[2:])
     board = np.array(CHECKERS, np.uint16)[(rows[:, None] + columns) % 2]  # (H, W)
-    rest = ((255 - images[:, -1:]) * board + 127) // 255
-    return np.add(images[:, :-1], rest.astype(np.uint8), dtype=np.uint8)
+    behind = (((255 - images[:, -1:]) * board + 127) // 255).astype(np.uint8)
+    shown: NDArray[np.uint8] = images[:, :-1] + behind
+    return shown

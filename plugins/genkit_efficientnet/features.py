@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import torch
 from torch import Tensor
@@ -51,7 +52,8 @@ def to_unit_length(features: Tensor) -> Tensor:
     Unscaled, the vectors of noise are short, hence close to everything: among emoji noise had a
     precision of 1, and a smaller kernel distance than the blurred samples of a VAE.
     """
-    return F.normalize(features) * features.shape[1] ** 0.5
+    directions: Tensor = F.normalize(features)
+    return directions.mul(math.sqrt(features.shape[1]))
 
 
 def enlarge(images: Tensor) -> Tensor:
