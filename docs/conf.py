@@ -1,7 +1,8 @@
 """The site: `sphinx-build -W docs build/site` makes one that works offline, from files.
 
-Nothing is fetched when it is read: formulas become MathML here, not by a script of MathJax, which
-would come from elsewhere. The pages are those of this folder, in the order of index.md's tables.
+Nothing is fetched when a page is read: formulas become MathML here, not by a script of MathJax,
+which would be loaded from another site. The pages are those of this folder, in the order of the
+tables in index.md.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ html_show_sphinx = False
 html_theme_options = {"top_of_page_buttons": []}
 html_math_renderer = "mathml"
 
-README = "](../README.md)"  # which is no page of the site; the first one takes its place
-REPOSITORY = re.compile(r"\[([^]]*)\]\(\.\./[^)]+\)")  # files that only a checkout has
+README = "](../README.md)"  # which is not a page of the site; links lead to the quickstart
+REPOSITORY = re.compile(r"\[([^]]*)\]\(\.\./[^)]+\)")  # files that are only in a checkout
 
 
 def order_pages(app: Sphinx, page: str, source: list[str]) -> None:
     """Give index.md a hidden table of contents for each of its headings, of the pages in the
-    table below it; elsewhere, leave the names of files outside of this folder without links."""
+    table below it; in other pages, remove the links of files outside this folder."""
     if page != "index":
         source[0] = REPOSITORY.sub(r"\1", source[0].replace(README, "](quickstart.md)"))
         return

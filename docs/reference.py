@@ -1,6 +1,6 @@
-"""Writes commands.md and options.md from the code: the command line and the config classes.
+"""Writes commands.md and options.md from the code, and tables of other pages (sections.py).
 
-    python docs/reference.py            write both pages
+    python docs/reference.py            write all of them
     python docs/reference.py --check    exit code 1 if one of them is stale
 
 Only what comes with genkit is written, whatever plugins are installed.
@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import typer
+from sections import RECORDS, file_tables, record_tables, within
 
 from genkit.cli import app
 from genkit.config.run import RunConfig
@@ -32,8 +33,17 @@ NAMES = {str: "text", int: "whole number", float: "number", bool: "switch", Path
 
 
 def pages() -> dict[str, str]:
-    """Both pages by their file names."""
-    return {"commands.md": commands_page(), "options.md": options_page()}
+    """The pages by their file names."""
+    contributing, runs = (
+        (DOCS / name).read_text(encoding="utf-8")
+        for name in ("contributing.md", "run-directory.md")
+    )
+    return {
+        "commands.md": commands_page(),
+        "options.md": options_page(),
+        "contributing.md": within(contributing, "files", file_tables()),
+        "run-directory.md": within(runs, "records", record_tables(RECORDS)),
+    }
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -84,8 +94,8 @@ def limits(low: Any = None, high: Any = None, above: Any = None, below: Any = No
 COMMANDS = """# Commands
 
 Each command of `genkit` with its arguments and options, as `--help` shows them. Options may
-stand in any order. What models, data sets and feature extractors can be told is in
-[Options](options.md).
+stand in any order. Models, data sets and feature extractors have options of their
+own, in [Options](options.md).
 
 Options of `genkit` itself:
 
@@ -103,7 +113,7 @@ def commands_page() -> str:
 
 
 def own_commands() -> list[str]:
-    """Names of genkit's own commands, without those of strangers and hidden ones."""
+    """Names of genkit's own commands, without third-party and hidden ones."""
     from typer.main import get_command_name
 
     names = {group.name for group in app.registered_groups}
@@ -180,10 +190,11 @@ def parameter_table(parameters: Iterable[Any]) -> str:
 
 OPTIONS = """# Options
 
-What can be set, read from the classes that check it. A run's and a model's options are given to
+All options, from the classes that check them. Options of a run and of a model are given to
 `genkit train MODEL` as they stand here, in a TOML file (`--config`) under the same names with `_`
 for `-`, or to `genkit compare` by `--set MODEL.OPTION=VALUE`. A data set's are given by
-`--data-option KEY=VALUE`. Empty cells: no limit, no default.
+`--data-option KEY=VALUE`. Empty cells: no limit, no default; without `--data`, the data set is the
+one that is the default below.
 
 ## Every run
 
@@ -191,7 +202,7 @@ for `-`, or to `genkit compare` by `--set MODEL.OPTION=VALUE`. A data set's are 
 
 
 def built_in(entries: Mapping[str, Entry[Any]]) -> dict[str, Entry[Any]]:
-    """Those that come with genkit."""
+    """The entries that come with genkit."""
     return {name: entry for name, entry in entries.items() if entry.plugin.built_in}
 
 
@@ -204,6 +215,8 @@ def options_page() -> str:
         for name, entry in built_in(getattr(registry, catalogue)).items():
             spec = entry.spec
             text += f"\n### `{name}`\n\n{spec.summary.rstrip('.')}.\n"
+            if spec == registry.datasets[registry.default_data].spec:
+                text += "The default data set.\n"
             if spec.config.model_fields:
                 prefix = "--" if catalogue == "trainers" else ""
                 text += "\n" + fields_table(spec.config, prefix, getattr(spec, "presets", {}))

@@ -9,7 +9,7 @@ torch is imported when one of these functions is called, not before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,35 +61,41 @@ def train(
 
 
 def resume(path: str | Path, *, progress: str = "auto", **changes: Any) -> Run:
-    """Go on with a run from its last checkpoint, bit for bit.
+    """Resume a run from its last checkpoint, bit for bit.
 
     Args:
-        changes: budget, log_every, grids, watch, checkpoint_seconds, threads or where the data
-            lies, if they are to be others from now on.
+        changes: new values for budget, cooldown, log_every, grids, watch, checkpoint_seconds,
+            threads, compile, or where the data lies.
 
     Raises:
-        genkit.errors.UsageError: the path is no run, or a change is none that can be made.
+        genkit.errors.UsageError: the path is not a run, or a change cannot be made.
         genkit.errors.CheckpointError: there is no whole checkpoint.
     """
     from genkit.io.progress import new_reporter
     from genkit.registry.catalogue import load_registry
-    from genkit.training.resume import resume as go_on
+    from genkit.training.resume import resume as resume_run
 
-    return go_on(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
+    return resume_run(Path(path), load_registry(), reporter=new_reporter(progress), **changes)
 
 
-def load(path: str | Path, device: str = "auto", *, best: bool = False) -> Run:
+def load(
+    path: str | Path,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    sampler: Mapping[str, Any] | None = None,
+) -> Run:
     """Load a run to sample from; its data set is not needed. `best` takes the weights that scored
-    best in training, not the last ones.
+    best in training, not the last ones; `sampler` sets options of the model's sampler by name.
 
     Raises:
-        genkit.errors.UsageError: the path is no run, or its plugin is not installed.
+        genkit.errors.UsageError: the path is not a run, or its plugin is not installed.
         genkit.errors.CheckpointError: its weights are missing, damaged or of another model.
     """
     from genkit.registry.catalogue import load_registry
     from genkit.runs.run import load_run
 
-    return load_run(path, load_registry(), device, best=best)
+    return load_run(path, load_registry(), device, best=best, sampler=sampler)
 
 
 def compare(models: Sequence[str], *, out: str | Path | None = None, **options: Any) -> Comparison:
@@ -99,10 +105,11 @@ def compare(models: Sequence[str], *, out: str | Path | None = None, **options: 
         models: names of trainers, and paths of runs to take as they are.
         out: folder for all results; must be new.
         options: data, budget, preset, seed, samples, features and the others of
-            `genkit.comparison.options.Options`.
+            `genkit.comparison.options.CompareOptions`.
     """
     from genkit.comparison.compare import compare as run_comparison
-    from genkit.comparison.options import Options
+    from genkit.comparison.options import CompareOptions
     from genkit.registry.catalogue import load_registry
 
-    return run_comparison(models, Options(**options), load_registry(), Path(out) if out else None)
+    chosen = CompareOptions(**options)
+    return run_comparison(models, chosen, load_registry(), Path(out) if out else None)

@@ -1,6 +1,8 @@
-"""Features: what an extractor sees in images, computed once for all metrics and kept for real ones.
+"""Features of images, computed once for all metrics and kept in the cache for real images.
 
-What the numbers mean, metrics know; which images are compared, `genkit.evaluation` decides.
+For authors of extractors it also has the cache, thread and progress functions that an extractor
+needs which trains a network. What scores mean is in the metrics; which images are compared,
+`genkit.evaluation` decides.
 """
 
 from __future__ import annotations
@@ -14,12 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.cache import cache_folder, keep, read_kept
+from genkit.compute.cache import cache_folder, hash_tensors, read_cached, write_cached
+from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
 from genkit.data.alpha import has_alpha, over_black, over_white
 from genkit.errors import PluginError, plugin_code
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
+
+__all__ = [
+    "FeatureExtractor",
+    "ImageSet",
+    "Reporter",
+    "Statistics",
+    "cache_folder",
+    "cpu_threads",
+    "extract",
+    "hash_tensors",
+    "read_cached",
+    "statistics_of",
+    "write_cached",
+]
 
 BATCH_SIZE = 64  # images at a time: faster on a CPU than more, with small networks
 
@@ -45,7 +62,7 @@ class FeatureExtractor(nn.Module):
     `identity` is the name with the first eight hex digits of the SHA-256 of the weights: two
     extractors of one identity give the same features. It is a plain string, never a path.
     `classes` is the number of the data's own classes that the logits are of, 0 if they are of
-    others; `note` is one line on the extractor for whoever reads a score, such as its accuracy.
+    others; `note` is one line on the extractor for the readers of a score, such as its accuracy.
     """
 
     identity: str
@@ -63,7 +80,7 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def check(cls, config: Config, data: ImageData) -> None:
-        """Raise `UsageError` if the extractor cannot score a data set. Asked before hours of
+        """Raise `UsageError` if the extractor cannot score a data set. Called before hours of
         training, so it takes seconds at most: override it if `open` takes longer."""
         cls.open(config, data).check_shape(data.shape)
 
@@ -72,7 +89,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 images, (N, C, H, W), to features, (N, D) float32, and class logits, (N, K)
-        float32, or None for a network that tells no classes."""
+        float32, or None for a network without classes."""
         raise NotImplementedError
 
     def shipped_statistics(self, reference: str) -> Statistics | None:
@@ -174,7 +191,7 @@ class ImageSet:
 
     @property
     def logits(self) -> Tensor | None:
-        """(N, K) float32, or None for an extractor that tells no classes."""
+        """(N, K) float32, or None for an extractor without classes."""
         return self._outputs[1]
 
     @property
@@ -200,11 +217,12 @@ class ImageSet:
             logits = whole.logits
             return whole.features[places], None if logits is None else logits[places]
         path = cache_folder("features") / f"{self.keep}.safetensors" if self.keep else None
-        kept = read_kept(path) if path else None
+        kept = read_cached(path) if path else None
         if kept is not None and len(kept.get("features", ())) == len(self):
             return kept["features"], kept.get("logits")
         progress = self.reporter.counter(f"features of {self.name}") if self.reporter else None
         features, logits = extract(self.extractor, self.images, progress)
         if path:
-            keep(path, {"features": features} | ({} if logits is None else {"logits": logits}))
+            tensors = {"features": features}
+            write_cached(path, tensors if logits is None else {**tensors, "logits": logits})
         return features, logits

@@ -40,7 +40,7 @@ def register_features() -> Iterable[FeaturesSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def on_run_start(run: Path) -> None:
-    """Training starts or goes on in the run directory `run`."""
+    """Training starts or resumes in the run directory `run`."""
 
 
 @hookspec

@@ -1,6 +1,6 @@
-"""Metrics: the reference they compare samples with, what they answer, and how sure it is.
+"""For metrics: the reference that samples are compared with, estimates and their error bars.
 
-What a metric's arithmetic is, plugins know; features are `genkit.features`' job.
+The arithmetic of each metric is in its plugin, features are in `genkit.features`.
 """
 
 from __future__ import annotations
@@ -74,12 +74,13 @@ class Reference:
         return self.shipped or statistics_of(self.train.features)
 
     def choose(self, count: int) -> ImageSet:
-        """At most `count` training images, the same ones every time: a seeded choice, of which
-        fewer are a part, since head slices of data sets are biased."""
+        """At most `count` training images, the same ones every time: a seeded choice, since the
+        first images of a data set are biased. A smaller choice is a part of a larger one."""
         return self.train.take(choice(len(self.train), count, 0))
 
 
 def choice(count: int, wanted: int, seed: int) -> Tensor:
-    """Which of `count` images to take, at most all: a seeded choice without repeats."""
+    """Places of at most `wanted` of `count` images, int64, (min(wanted, count),): a seeded choice
+    without repeats."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "choice"))
     return torch.randperm(count, generator=generator)[:wanted]

@@ -13,25 +13,38 @@ import torch
 from torch import Tensor, nn
 
 from genkit.data.alpha import has_alpha
-from genkit.specs import ImageShape, TrainerConfig
+from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
+Schedule = Callable[..., "float | Mapping[str, Any]"]  # of (step) or (step, progress)
 
 
 @dataclass
 class Batch:
     """Training images of one iteration.
 
+    The three numbers are the same in all phases, repetitions and parts of an iteration and in all
+    processes, so that what depends on them is repeated when a run resumes.
+
     Args:
         images: float32 in [-1, 1], (N, C, H, W).
         labels: int64, (N,), or None for unlabelled data.
         shared: scratch for the phases of this iteration, emptied before the next: a GAN's
             generator phase leaves its fakes here for the discriminator's.
+        step: iterations done before this one.
+        images_seen: training images seen before this iteration, over all processes.
+        progress: share of the budget used before this iteration, 0 to 1. A function of the step for
+            budgets in steps, images and epochs. For budgets in seconds an estimate that rises
+            evenly between measurements; these are recorded in the run and followed again when it
+            resumes, so that the same steps see the same values. 0 outside a run.
     """
 
     images: Tensor
     labels: Tensor | None = None
     shared: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    images_seen: int = 0
+    progress: float = 0.0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,7 +61,20 @@ class Phase:
         every: run on iterations divisible by this (lazy regularisation); scaling the loss
             accordingly is the model's job.
         clip: largest norm of the gradient over all the phase's parameters.
-        schedule: factor on the learning rate, a pure function of the iteration.
+        schedule: pure function of the iteration, `schedule(step)`, or of the iteration and the
+            share of the budget used, `schedule(step, progress)`. It returns a factor on the
+            learning rate or a mapping of options of the optimizer's groups, such as lr, betas and
+            weight_decay, which replace those of all groups.
+        active: the phase runs while the share of the budget used is at least the first value and
+            below the second: a stage of the training.
+        after: called as `after(batch)` after each update, without gradients: for target networks,
+            codebooks, or a bound on weights. With accumulation it is called once per update, with
+            the whole batch, whose `shared` is empty.
+        precision: "fp32" or "bf16" for this phase's loss; None for the run's.
+        compile: whether the run's `--compile` compiles the loss; False for losses with second
+            derivatives, which torch.compile cannot do.
+        skip_above: an update whose gradient has a larger norm, or one that is not finite, is left
+            out; the log counts these.
     """
 
     name: str
@@ -57,7 +83,12 @@ class Phase:
     repeats: int = 1
     every: int = 1
     clip: float | None = None
-    schedule: Callable[[int], float] | None = None
+    schedule: Schedule | None = None
+    active: tuple[float, float] = (0.0, 1.0)
+    after: Callable[[Batch], object] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    compile: bool = True
+    skip_above: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,12 +111,17 @@ class GenerativeModel(nn.Module):
     """Base of every model. Subclasses are built as `(config, image_shape)`.
 
     `__init__` raises `genkit.errors.UsageError` for an image shape that the model cannot take.
+    A model whose samples follow labels sets `self.conditional = True`: genkit then gives it labels
+    with every call that takes them.
     """
+
+    conditional: bool = False
 
     def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
         super().__init__()
         self.config = config
         self.image_shape = image_shape
+        self.sampler = SamplerConfig()  # genkit sets the trainer's own
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in their order. Called once, after the model has been
@@ -112,20 +148,36 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def complete(
-        self, images: Tensor, known: Tensor, *, generator: torch.Generator
+        self,
+        images: Tensor,
+        known: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator,
     ) -> Tensor | None:
         """Draw the pixels that are not known, given those that are; None for models that cannot.
 
         Images are in [-1, 1], (N, C, H, W); what they hold where they are not known must not
         matter. `known` is bool, (N, 1, H, W). The answer is of the images' shape and has the known
         pixels as they were, but for a rounding to the levels that the model can draw; black and
-        white remain. All randomness comes from `generator`.
+        white remain. All randomness comes from `generator`. Labels, int64 (N,), are given to models
+        that are `conditional`, and to no others.
         """
         return None
 
     def log_likelihood(self, images: Tensor) -> LogLikelihood | None:
         """Log-likelihood of images in [-1, 1], (N, C, H, W); None for models without one."""
         return None
+
+    def likelihood_levels(self) -> Sequence[int]:
+        """Of which versions of the test images the model can give the likelihood: numbers of
+        levels, 2 to 256, that they are rounded to before it is asked. 2 are black-and-white
+        images, 256 the images as they are.
+
+        Models are compared by the coarsest version that all of them can judge. Name a coarser one
+        only if the answer is the probability of the rounded images themselves.
+        """
+        return (256,)
 
     def log_weights(self, images: Tensor, draws: int) -> LogLikelihood | None:
         """ln p(x, z) - ln q(z | x) for `draws` latents z ~ q(z | x) per image, (draws, N), from
@@ -156,6 +208,15 @@ class GenerativeModel(nn.Module):
         name ("generator/loss"), oldest first, at most 100 each.
         """
         return None
+
+    def choose_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
+        """What a conditional model draws n images of: the labels, int64 (n,), if there are any,
+        else the classes in turn; None for a model that is not conditional."""
+        if not self.conditional:
+            return None
+        if labels is None:
+            return torch.arange(n, device=self.device) % self.image_shape.classes
+        return labels
 
     @property
     def device(self) -> torch.device:

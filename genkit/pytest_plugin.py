@@ -1,7 +1,7 @@
-"""The pytest plugin: `pytest --genkit torch-genkit-NAME` holds an installed plugin to its promises.
+"""The pytest plugin: `pytest --genkit torch-genkit-NAME` checks an installed plugin.
 
-pytest imports this module in every session of an environment that has genkit, so it imports
-nothing but pytest, and without the option it does nothing.
+pytest imports this module in every session of an environment with genkit. So it imports only
+pytest at its top, and does nothing without the option.
 """
 
 from __future__ import annotations
@@ -13,14 +13,6 @@ import pytest
 
 if TYPE_CHECKING:
     from genkit.registry.catalogue import Registry
-    from genkit.registry.plugin import Plugin
-
-CHECKS = {
-    "check_trainer": "trainers",
-    "check_dataset": "datasets",
-    "check_metric": "metrics",
-    "check_features": "features",
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--genkit",
         action="append",
         metavar="PLUGIN",
-        help="hold an installed plugin (a distribution or an entry point) to its promises",
+        help="check an installed plugin (a distribution or an entry point)",
     )
 
 
@@ -49,15 +41,17 @@ class Checks(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         from genkit.errors import GenkitError
         from genkit.registry.catalogue import load_registry
+        from genkit.registry.checks import checks_of, find_plugins
 
         try:
             registry = load_registry(strict=False)
-            named = [p for name in self.config.getoption("genkit") for p in _find(registry, name)]
+            given = self.config.getoption("genkit")
+            named = [plugin for name in given for plugin in find_plugins(registry, name)]
             tables = _read_tables(self.config, registry)
         except GenkitError as error:
-            raise self.CollectError(str(error)) from None
+            raise self.CollectError(f"--genkit: {error}") from None
         for plugin in {id(plugin): plugin for plugin in named}.values():
-            for check, name in _checks_of(registry, plugin):
+            for check, name in checks_of(registry, plugin):
                 item = Check.from_parent(self, name=f"{check}[{name}]")
                 item.call = (check, name, tables.get(check, {}).get(name, {}))
                 item.add_marker("genkit")
@@ -65,7 +59,7 @@ class Checks(pytest.Collector):
 
 
 class Check(pytest.Item):
-    """The call of a function of `genkit.testing`: it fails with the promise that is broken."""
+    """The call of a function of `genkit.testing`; it fails with the contract that is broken."""
 
     call: tuple[str, str, dict[str, Any]]  # function, subject, keyword arguments
 
@@ -73,8 +67,8 @@ class Check(pytest.Item):
         from inspect import signature
 
         from genkit import testing
+        from genkit.contracts.contract import frames_of_plugin
         from genkit.errors import GenkitError
-        from genkit.testing import contract as promises
 
         name, subject, arguments = self.call
         check = getattr(testing, name)
@@ -83,42 +77,21 @@ class Check(pytest.Item):
         try:
             check(subject, **arguments)
         except (testing.PromiseBroken, GenkitError) as error:
-            told = f"{error}\n{promises.frames_of_plugin(error)}".strip()
-            raise pytest.fail.Exception(told, pytrace=False) from None
+            message = f"{error}\n{frames_of_plugin(error)}".strip()
+            raise pytest.fail.Exception(message, pytrace=False) from None
 
     def reportinfo(self) -> tuple[str, None, str]:
         return "genkit", None, self.name
 
 
-def _find(registry: Registry, name: str) -> list[Plugin]:
-    """The plugins of a distribution, or those of that entry point; UsageError if there are none."""
-    from genkit.config.validation import suggest
-    from genkit.errors import UsageError
-
-    plugins, name = registry.plugins.plugins, name.lower().replace("_", "-")
-    found = [p for p in plugins if name in (p.name, p.distribution.lower().replace("_", "-"))]
-    if not found:
-        known = {known for p in plugins for known in (p.name, p.distribution)}
-        raise UsageError(f"--genkit {name}: no such plugin is installed.{suggest(name, known)}")
-    return found
-
-
-def _checks_of(registry: Registry, plugin: Plugin) -> Iterator[tuple[str, str]]:
-    """The checks of a plugin and of what it provides, each with the name of its subject."""
-    yield "check_plugin", plugin.name
-    for check, kind in CHECKS.items():
-        catalogue = getattr(registry, kind)
-        yield from ((check, name) for name, one in catalogue.items() if one.plugin is plugin)
-        yield from ((check, name) for name, all_ in catalogue.contested.items() if plugin in all_)
-
-
 def _read_tables(config: pytest.Config, registry: Registry) -> dict[str, dict[str, Any]]:
     """Arguments by check and name, from the tables [tool.genkit.CHECK.NAME] of pyproject.toml;
-    UsageError for one that is of nothing installed."""
+    UsageError for a table of something that is not installed."""
     import tomllib
 
     from genkit.config.validation import suggest
     from genkit.errors import UsageError
+    from genkit.registry.checks import CHECKS
 
     path = config.rootpath / "pyproject.toml"
     content = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -7,10 +7,10 @@ it is used; listing a thousand models imports none of them. This module never im
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,37 @@ class Config(BaseModel):
         defer_build=True,
         protected_namespaces=(),
     )
+
+
+T = TypeVar("T")
+
+
+def option(
+    default: T,
+    description: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    multiple_of: float | None = None,
+    panel: str | None = None,
+) -> T:
+    """A field of a config class, `width: int = option(64, "channels", ge=1, panel="Network")`.
+
+    To type checkers it is the default, so that a default of another type is an error.
+
+    Args:
+        description: what follows the option in the help.
+        ge, gt, le, lt, multiple_of: the range that values must lie in.
+        panel: heading in the help under which the option stands; by default the model's name.
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
+    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    if panel is not None:
+        given["json_schema_extra"] = {"panel": panel}
+    field: T = Field(default, description=description, **given)
+    return field
 
 
 OPTIMISATION = {"panel": "Optimisation"}
@@ -69,14 +100,33 @@ class TrainerConfig(Config):
     ema_half_life: HalfLife = 10_000
 
 
+class SamplerConfig(Config):
+    """Base of the options of a model's sampler, which are chosen after training, whenever samples
+    are drawn. They change nothing in training. A model reads them as `self.sampler`."""
+
+
 @dataclass(frozen=True)
 class ImageShape:
-    """The shape of one image and the number of its classes (0: no labels)."""
+    """The shape of one image, the number of its classes (0: no labels), and facts about the
+    training images, which do not count when shapes are compared.
+
+    Args:
+        class_shares: share of each class among the training images; empty: not known.
+        class_names: the classes' names, in the order of the labels; empty: not known.
+        train_images: number of training images; 0: not known.
+        mean: of all values of training images, in [-1, 1]; 0 if it is not known.
+        deviation: standard deviation of all values, such as EDM's sigma_data; 1 if it is not known.
+    """
 
     channels: int
     height: int
     width: int
     classes: int = 0
+    class_shares: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    class_names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    train_images: int = field(default=0, compare=False, repr=False)
+    mean: float = field(default=0.0, compare=False, repr=False)
+    deviation: float = field(default=1.0, compare=False, repr=False)
 
     @property
     def dimensions(self) -> int:
@@ -87,26 +137,52 @@ class ImageShape:
         return f"{self.channels} x {self.height} x {self.width}"
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What presets are fitted to.
+
+    Args:
+        shape: of an image.
+        count: training images.
+        between: share of values, 0 to 1, that are neither nearly black nor nearly white.
+    """
+
+    shape: ImageShape
+    count: int
+    between: float
+
+    @property
+    def kind(self) -> Literal["black-and-white", "grey", "colour"]:
+        """Digits are nearly black and white, 9% of their values lie between; of photos most do."""
+        if self.shape.channels > 1:
+            return "colour"
+        return "grey" if self.between > 0.2 else "black-and-white"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every spec has: a name to type, one line of help, a target and a config class."""
+    """What every spec has: a name to type, one line of help, a target and a config class.
+
+    `records` names distributions whose versions are recorded beside results that it had a part in.
+    """
 
     name: str
     summary: str
     target: str
     config: type[Config] = Config
+    records: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise PluginError(
-                f"{self.name!r} is no name: use small letters, digits and single hyphens"
+                f"{self.name!r} is not a name: use small letters, digits and single hyphens"
             )
         if not isinstance(self.target, str) or self.target.count(":") != 1:
             raise PluginError(
                 f"target {self.target!r} of {self.name!r} must read 'package.module:Name'"
             )
         if not (isinstance(self.config, type) and issubclass(self.config, Config)):
-            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.Config")
+            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.specs.Config")
 
     def load(self) -> Any:
         """Import the target; a failure is a PluginError that names the spec."""
@@ -123,16 +199,26 @@ class TrainerSpec(Spec):
     `(config, image_shape)`.
 
     `presets` maps a preset's name to the config values it changes; "full" is always there and
-    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses.
+    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses. `fit` gives
+    the values that a preset has for certain images, instead of those in `presets`; what the user
+    gives counts more. `sampler` holds what can be chosen after training.
     """
 
     config: type[TrainerConfig] = TrainerConfig
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fit: Callable[[ImageFacts, str], Mapping[str, Any]] | None = None
+    sampler: type[SamplerConfig] = SamplerConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not issubclass(self.config, TrainerConfig):
-            raise PluginError(f"config of {self.name!r} must be a subclass of genkit.TrainerConfig")
+            raise PluginError(
+                f"config of {self.name!r} must be a subclass of genkit.specs.TrainerConfig"
+            )
+        if not (isinstance(self.sampler, type) and issubclass(self.sampler, SamplerConfig)):
+            raise PluginError(
+                f"sampler of {self.name!r} must be a subclass of genkit.specs.SamplerConfig"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +227,15 @@ class DatasetSpec(Spec):
 
     `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH"), None if nothing
     may. `root` is the folder where data sets live. `features` is the feature extractor that
-    scores this data by default; `reference` names the images that its scores refer to, for
-    extractors that ship those images' statistics.
+    scores this data: "none" for none, None for the default extractor. `reference` names the images
+    that its scores refer to, for extractors that ship those images' statistics. `default` data is
+    what commands take if no data set is named; the first such data set counts.
     """
 
     source: str | None = None
-    features: str = "inception"
+    features: str | None = None
     reference: str | None = None
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +249,15 @@ class Column:
         ranks: models may be ranked by it alone.
         unbiased: its expectation does not depend on the number of samples, so that it ranks where
             they are few.
+        corrected: an estimate of its bias is subtracted, and it is left out where samples are too
+            few for that, so that it ranks as an unbiased one does.
         scale: factor on the value in tables, which the title should say ("KID x1000").
         decimals: digits after the point in tables.
+        warn_below: a model with a lower value gets a note under the table, `warning` after its
+            name; None for no note.
         shown: in tables; else in JSON only.
+        help: what the value says, in a sentence or two, for the report page and `genkit info`;
+            without it the page shows the metric's summary.
     """
 
     name: str
@@ -171,9 +265,13 @@ class Column:
     better: Literal["lower", "higher"] | None
     ranks: bool = True
     unbiased: bool = False
+    corrected: bool = False
     scale: float = 1.0
     decimals: int = 2
     shown: bool = True
+    help: str = ""
+    warn_below: float | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +294,9 @@ class FeaturesSpec(Spec):
     `open(config, data, reporter)`.
 
     `quick` says that it opens in no time and sees hundreds of images a second on a CPU: samples
-    are then scored while a model trains.
+    are then scored while a model trains. The `default` extractor scores data sets that name none;
+    the first such extractor counts.
     """
 
     quick: bool = False
+    default: bool = False

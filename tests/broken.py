@@ -1,13 +1,13 @@
-"""A model that keeps every promise to genkit, from which those that break one are made."""
+"""A model that keeps every contract, and helpers for tests of models that break one."""
 
 import pytest
 import torch
 from torch import nn
 
+from genkit.contracts.contract import statement
 from genkit.model import GenerativeModel, LogLikelihood, Phase
 from genkit.specs import TrainerSpec
 from genkit.testing import PromiseBroken, check_trainer
-from genkit.testing.contract import statement
 
 SHAPE = (1, 4, 4)
 
@@ -17,11 +17,11 @@ def spec_of(toy):
 
 
 def recorder(cases):
-    """A decorator for toys: they break a promise, and `seen` stands in how that is told."""
+    """A decorator for toys: they break a contract, and the report of it contains `seen`."""
 
-    def breaks(promise, seen):
+    def breaks(contract, seen):
         def record(toy):
-            cases.append(pytest.param(toy, promise, seen, id=toy.__name__))
+            cases.append(pytest.param(toy, contract, seen, id=toy.__name__))
             return toy
 
         return record
@@ -29,24 +29,24 @@ def recorder(cases):
     return breaks
 
 
-def assert_told(promise, seen, check, *arguments, **options):
-    """A check names the promise that something called "toy" breaks, and what it saw."""
+def assert_reported(contract, seen, check, *arguments, **options):
+    """A check names the contract that something called "toy" breaks, and what it saw."""
     with pytest.raises(PromiseBroken) as caught:
         check(*arguments, **options)
-    name, _, told = str(caught.value).partition(": ")
-    said, _, found = told.partition("; ")
+    name, _, report = str(caught.value).partition(": ")
+    required, _, found = report.partition("; ")
     assert name in ("toy", "toy (1 x 4 x 4)")
-    assert said == statement(promise)
+    assert required == statement(contract)
     assert seen in found
 
 
-def assert_model_told(toy, promise, seen):
+def assert_model_reported(toy, contract, seen):
     spec, options = spec_of(toy), {"batch_size": 16}
-    assert_told(promise, seen, check_trainer, spec, options=options, shapes=[SHAPE])
+    assert_reported(contract, seen, check_trainer, spec, options=options, shapes=[SHAPE])
 
 
 class Toy(GenerativeModel):
-    """Keeps every promise: a layer that takes noise off images, with a Gaussian's likelihood."""
+    """Keeps every contract: a layer that takes noise off images, with a Gaussian's likelihood."""
 
     names = ("denoise",)
 

@@ -87,8 +87,18 @@ def mutate_inside(content: bytes, chance: random.Random) -> bytes:
     return buffer.getvalue()
 
 
+def mutate_header(content: bytes, chance: random.Random) -> bytes:
+    """A safetensors file whose header is mutated, its length being right."""
+    size = int.from_bytes(content[:8], "little")
+    header = mutate(content[8 : 8 + size], chance)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+INSIDE = {"npz": mutate_inside, "state": mutate_header, "weights": mutate_header}
+
+
 def targets(folder: Path) -> dict[str, Target]:
-    """All readers of files that a stranger may have written."""
+    """All readers of files that a third party may have written."""
     folder.mkdir(exist_ok=True)
 
     def through(path: Path, read: Callable[[], object]) -> Target:
@@ -153,10 +163,10 @@ def targets(folder: Path) -> dict[str, Target]:
 
 
 def make_mutant(name: str, target: Target, seed: int, number: int) -> bytes:
-    """A mutant that follows from its name and numbers, so that a failure can be had again."""
+    """A mutant that follows from its name and numbers, so that a failure can be repeated."""
     chance = random.Random(f"{seed} {name} {number}")
-    inside = name in ("state", "npz") and chance.random() < 0.6
-    return (mutate_inside if inside else mutate)(target.whole, chance)
+    inside = INSIDE.get(name, mutate)
+    return (inside if chance.random() < 0.6 else mutate)(target.whole, chance)
 
 
 def attempt(target: Target, mutant: bytes) -> str:

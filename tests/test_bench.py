@@ -1,4 +1,4 @@
-"""The benches: how they measure and judge, and that each of them runs."""
+"""The benchmarks: how they measure and judge, and that each of them runs."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_layers_and_lightness_hold_as_pyproject_states_them() -> None:
 
 
 def test_light_modules_leave_torch_unimported() -> None:
-    """import-linter reads imports; this does them, those of other packages included."""
+    """import-linter reads imports; this test runs them, with those of other packages."""
     core = [module_name(path) for path in CORE]
     light = [name for name in core if name.split(".")[1:2] in [[folder] for folder in LIGHT]]
     modules = ["genkit", *light, *(path.parent.name for path in ENTRY_MODULES)]

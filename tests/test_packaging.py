@@ -63,13 +63,17 @@ def test_built_wheel_holds_types_data_and_entry_points(
     assert "genkit/py.typed" in files
     for name in ("mnist_mini.npz", "digits.safetensors"):
         assert [f for f in files if f.endswith(f"/{name}")], f"{name} is not in the wheel"
-    assert {"genkit/page.html", "genkit/page.css", "genkit/page.js"} <= files
-    for template in ROOT.glob("genkit/templates/**/*.template"):
-        assert str(template.relative_to(ROOT)) in files
+    sources = {*ROOT.glob("genkit/**/*"), *ROOT.glob("plugins/*/**/*")}
+    missing = {
+        str(path.relative_to(ROOT)).removeprefix("plugins/")
+        for path in sources
+        if path.is_file() and "__pycache__" not in path.parts
+    } - files
+    assert not missing
+    assert {"genkit/report/page.html", "genkit/report/model_card.md"} <= files
+    assert [f for f in files if f.startswith("genkit/cli/templates/")]
     assert dict(parser["genkit.v1"]) == project["project"]["entry-points"]["genkit.v1"]
     assert dict(parser["console_scripts"]) == project["project"]["scripts"]
     for module in parser["genkit.v1"].values():
         assert f"{module}/__init__.py" in files
-    for source in [*ROOT.glob("genkit/*.py"), *ROOT.glob("plugins/*/*.py")]:
-        assert f"{source.parent.name}/{source.name}" in files
     assert not [f for f in files if f.startswith(("plugins/", "tests/"))]

@@ -11,7 +11,7 @@ import pytest
 from command_lines import install_plugin, trainer_source
 
 from genkit import testing
-from genkit.pytest_plugin import CHECKS
+from genkit.registry.checks import CHECKS
 
 pytest_plugins = "pytester"
 INSTALLED = entry_points(group="pytest11", name="genkit")
@@ -71,7 +71,8 @@ def run(pytester, monkeypatch):
 
 
 def test_every_check_of_the_kit_has_its_place():
-    assert {*CHECKS, "check_plugin"} == {n for n in testing.__all__ if n.startswith("check_")}
+    checks = {name for name in testing.__all__ if name.startswith("check_")}
+    assert checks == {*CHECKS, "check_plugin", "check_likelihood"}  # the last is in check_trainer
 
 
 def test_plugin_is_an_entry_point_of_the_distribution():
@@ -124,7 +125,7 @@ def test_checks_are_chosen_among_by_marker_and_name(run):
 
 
 @pytest.mark.slow
-def test_failure_is_the_promise_and_the_lines_of_the_plugin(run, pytester):
+def test_failure_is_the_broken_contract_and_the_lines_of_the_plugin(run, pytester):
     install_plugin(pytester.path, "broken", "raise RuntimeError('half finished')")
     pytester.makepyprojecttoml("[tool.genkit.check_dataset.dots]\noptions = { count = 40 }\n")
     code, out = run("--genkit", "shapes", "--genkit", "broken")
@@ -136,8 +137,8 @@ def test_failure_is_the_promise_and_the_lines_of_the_plugin(run, pytester):
         "check_plugin[broken]",
     }
     late = failures["check_dataset[late]"].splitlines()
-    promise, seen = late[0].split("; ")
-    assert promise == (
+    contract, seen = late[0].split("; ")
+    assert contract == (
         "late: the loader must return Splits of uint8 images, (N, 1 or 3, H, W), with int64 labels "
         "below the number of classes or none"
     )
@@ -152,7 +153,7 @@ def test_failure_is_the_promise_and_the_lines_of_the_plugin(run, pytester):
         "broken: the plugin must load, and register all that it provides, without a problem; "
         "RuntimeError: half finished\n"
     )
-    assert "promises.py" not in out
+    assert "contract.py" not in out
 
 
 @pytest.mark.slow
@@ -169,22 +170,33 @@ def test_processes_of_xdist_share_the_checks(run):
 
 
 @pytest.mark.parametrize(
-    "option, table, told",
+    "option, table, message",
     [
-        ("shapse", "", "--genkit shapse: no such plugin is installed. Did you mean 'shapes'?"),
+        ("shapse", "", "--genkit: there is no plugin named 'shapse'. Did you mean 'shapes'?"),
         ("shapes", "[tool.genkit.check_datset.dots]", "Did you mean 'check_dataset'?"),
         ("shapes", "[tool.genkit.check_dataset.dts]", "Did you mean 'dots'?"),
     ],
 )
-def test_name_that_is_not_there_ends_the_session(run, pytester, option, table, told):
+def test_name_that_is_not_there_ends_the_session(run, pytester, option, table, message):
     pytester.makepyprojecttoml(table)
     code, out = run("--genkit", option)
     assert code == pytest.ExitCode.INTERRUPTED
-    assert told in out and "Traceback" not in out and "passed" not in out
+    assert message in out and "Traceback" not in out and "passed" not in out
+
+
+@pytest.mark.parametrize("name", ["my_shapes", "my-shapes", "My_Shapes"])
+def test_file_is_a_plugin_by_its_own_name(run, pytester, monkeypatch, name):
+    path = pytester.path / "my_shapes.py"
+    path.write_text(SHAPES.replace("stranger_shapes", "my_shapes").replace('"area"', '"size"'))
+    monkeypatch.setenv("GENKIT_PLUGINS", str(path))
+    monkeypatch.setenv("GENKIT_DISABLE_PLUGINS", "shapes")
+    code, out = run("--co", "-q", "--genkit", name, "-m", "genkit")
+    assert code == 0 and "genkit::check_plugin[my_shapes]" in out
+    assert "genkit::check_dataset[dots]" in out
 
 
 @pytest.mark.slow
-def test_name_that_two_plugins_claim_is_checked_and_told(run, pytester):
+def test_name_that_two_plugins_claim_is_checked_and_reported(run, pytester):
     for name in ("one", "two"):
         install_plugin(pytester.path, name, trainer_source("same"))
     code, out = run("--genkit", "one", "-k", "same")
@@ -192,8 +204,8 @@ def test_name_that_two_plugins_claim_is_checked_and_told(run, pytester):
 
 
 @pytest.mark.slow
-def test_argument_that_a_check_does_not_take_is_told(run, pytester):
+def test_argument_that_a_check_does_not_take_is_reported(run, pytester):
     pytester.makepyprojecttoml("[tool.genkit.check_dataset.dots]\noption = { count = 40 }\n")
     code, out = run("--genkit", "shapes", "-k", "dots")
     assert code == 1 and "check_dataset() takes no 'option': see pyproject.toml" in out
-    assert "promises.py" not in out
+    assert "contract.py" not in out

@@ -39,6 +39,14 @@ TINY = {
         "ema_half_life": 100,
         "warmup_steps": 4,
     },
+    "pixelrnn": {
+        "layers": 2,
+        "width": 4,
+        "head_width": 8,
+        "batch_size": 8,
+        "ema_half_life": 100,
+        "warmup_steps": 4,
+    },
 }
 # A run that writes little and computes the same bits on every machine of its kind.
 QUIET = {"device": "cpu", "precision": "fp32", "log_every": 2, "grids": 0}

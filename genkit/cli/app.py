@@ -6,13 +6,15 @@ import atexit
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
+from genkit.cli.check import check
 from genkit.cli.compare import compare, inspect
 from genkit.cli.data import data
 from genkit.cli.evaluate import evaluate
@@ -23,9 +25,16 @@ from genkit.cli.plugin_commands import RootGroup
 from genkit.cli.report import report
 from genkit.cli.resume import resume
 from genkit.cli.sample import sample
-from genkit.cli.streams import complain, complain_of_output, let_go, occupy_closed_streams
+from genkit.cli.streams import (
+    ENCODE_ALL,
+    complain,
+    complain_of_output,
+    let_go,
+    occupy_closed_streams,
+)
 from genkit.cli.train import TrainGroup
-from genkit.errors import GenkitError, UsageError, printable
+from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
+from genkit.io.machine import is_switched_on
 
 app = typer.Typer(
     name="genkit",
@@ -51,6 +60,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(new_plugin)
+app.command()(check)
 app.command("list")(list_)
 app.command()(info)
 app.command()(plugins)
@@ -73,8 +83,8 @@ def root(
 
 
 def take_plugins(arguments: list[str]) -> list[str]:
-    """The arguments without --plugin PATH, wherever it stands: the files go to GENKIT_PLUGINS, so
-    that the processes of a comparison load them, too."""
+    """The arguments without --plugin PATH, wherever it stands. The files are added to
+    GENKIT_PLUGINS, so that the processes of a comparison load them, too."""
     kept: list[str] = []
     files: list[str] = []
     words = iter(arguments)
@@ -86,7 +96,7 @@ def take_plugins(arguments: list[str]) -> list[str]:
             kept.append(word)
         elif path := value if equals else next(words, ""):
             if not Path(path).is_file():
-                raise UsageError(f"--plugin {path} is no file; give the path of a Python file")
+                raise UsageError(f"--plugin {path} is not a file; give the path of a Python file")
             files.append(str(Path(path).absolute()))
         else:
             raise UsageError("--plugin needs the path of a Python file")
@@ -97,14 +107,14 @@ def take_plugins(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code. What genkit raises is one line on stderr."""
+    """Run a command line and return its exit code. An error of genkit's is one line on stderr."""
     occupy_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=ENCODE_ALL)
     streams = sys.stdout, sys.stderr
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if (sys.stdout, sys.stderr) != streams:  # Typer's sign of a pipe whose reader had enough
+    if (sys.stdout, sys.stderr) != streams:  # Typer does this if the reader closed the pipe
         (sys.stdout, sys.stderr), code = streams, 0
     for stream in streams:
         try:
@@ -117,39 +127,69 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def script() -> None:
-    """`main` for a process of its own: what the command `genkit` does."""
+    """The command `genkit`: `main` in a process of its own."""
     code: list[int] = []
-    atexit.register(leave, code)  # the first to be registered is the last to be called
+    atexit.register(leave, code)  # registered first, so called last
     code.append(main())
     sys.exit(code[0])
 
 
 def leave(code: list[int]) -> None:
-    """End the process without taking torch apart, which takes 0.3 s and 120 MB."""
+    """End the process at once if torch is loaded: Python's own end would take 0.3 s and 120 MB."""
     if code and "torch" in sys.modules:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # main has complained of it
+            with suppress(Exception):  # main has reported it
                 stream.flush()
         os._exit(code[0])
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print genkit's own warnings in one line, and others as Python does."""
+    if issubclass(category, ChangedFile):
+        print(printable(f"Warning: {message}"), file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
+
+
 def run(arguments: list[str]) -> int:
-    """Run a command line; the exit code, with what genkit raises in one line on stderr."""
+    """Run a command line and return its exit code; an error of genkit's is one line on stderr."""
+    if not is_folder_there():  # libraries end the process, or blame something else
+        complain("the current folder is gone; change to another one")
+        return UsageError.exit_code
+    warnings.showwarning = show_warning
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:
-        if error.__cause__ is not None and os.environ.get("GENKIT_TRACEBACK", "") not in ("", "0"):
+        if error.__cause__ is not None and is_switched_on("GENKIT_TRACEBACK"):
             traceback.print_exception(error.__cause__)
         complain(printable(str(error)))
         return error.exit_code
     except OSError as error:
-        if error.filename is not None:  # it is not about a stream
-            raise
-        return complain_of_output(error)
+        if is_switched_on("GENKIT_TRACEBACK"):
+            traceback.print_exception(error)
+        if error.filename is None:  # it is about a stream
+            return complain_of_output(error)
+        complain(printable(f"{error.filename} cannot be used: {reason_of(error)}"))
+        return 1
     return 0
+
+
+def is_folder_there() -> bool:
+    """Whether the current folder still exists."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

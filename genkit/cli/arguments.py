@@ -9,9 +9,9 @@ import typer
 
 
 def check_json(target: str | None) -> str | None:
-    """The target of --json, if it can be written to: better said before long work than after."""
+    """The target of --json, if it can be written to: checked before long work, not after."""
     if target not in (None, "-") and (Path(target).is_dir() or not Path(target).parent.is_dir()):
-        raise typer.BadParameter(f"{target!r} is no path of a file in a folder that exists.")
+        raise typer.BadParameter(f"{target!r} is not a file in an existing folder.")
     return target
 
 
@@ -28,10 +28,16 @@ def check_budget(text: str | None) -> str | None:
 
 Progress = Literal["auto", "bar", "lines", "json", "none"]
 RunArgument = Annotated[Path, typer.Argument(help="run directory")]
-Data = Annotated[str, typer.Option(help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="data set: NAME, folder:PATH, prepared:PATH or npz:PATH; default: that of the run, "
+        "or the default data set"
+    ),
+]
 ComparedData = Annotated[
     str | None,
-    typer.Option(help="data set; default: that of the first run given, or mnist-mini"),
+    typer.Option(help="data set; default: that of the first run, or the default data set"),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option(help="folder where data sets live (also GENKIT_DATA)")
@@ -59,7 +65,7 @@ Draws = Annotated[
 ]
 RankBy = Annotated[
     str | None,
-    typer.Option(help="score that ranks; default: kid below 5,000 samples, fid from there on"),
+    typer.Option(help="score that ranks; default: an unbiased one below 5,000 samples"),
 ]
 Cards = Annotated[
     bool, typer.Option("--cards", help="also print what each score was measured with")
@@ -69,6 +75,13 @@ Devices = Annotated[
 ]
 Best = Annotated[
     bool, typer.Option("--best", help="the weights that scored best in training, not the last")
+]
+SamplerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sampler",
+        help="KEY=VALUE option of the model's sampler, repeatable; see: genkit info MODEL",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the samples")]

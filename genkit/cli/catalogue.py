@@ -1,5 +1,5 @@
-"""What `genkit list`, `info` and `plugins` print. Light, except that counting a model's parameters
-builds it."""
+"""What `genkit list`, `info` and `plugins` print. Light, except that `info` builds a model to count
+its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genkit.errors import UsageError, printable
 from genkit.registry.catalogue import Entry, Registry
 from genkit.registry.plugin import Plugin
 from genkit.report.tables import print_table
-from genkit.specs import ImageShape, MetricSpec, TrainerSpec
+from genkit.specs import ImageShape, MetricSpec, Spec, TrainerSpec
 
 KINDS = {
     "trainers": "Models",
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
-    """All there is, by kind and name: summary and the distribution it comes from."""
+    """All that is installed, by kind and name: summary and the distribution it comes from."""
     return {
         kind: {
             name: {"summary": entry.spec.summary, "from": entry.plugin.distribution}
@@ -39,19 +39,21 @@ def catalogue(registry: Registry) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def print_catalogue(registry: Registry) -> None:
-    """All there is, in one table per kind."""
+    """All that is installed, one table a kind."""
     console = Console()
-    for kind, entries in catalogue(registry).items():
-        table = Table(title=KINDS[kind], title_justify="left", show_header=False, box=None)
+    for kind, title in KINDS.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None)
+        entries: Mapping[str, Entry[Spec]] = getattr(registry, kind)
         for name, entry in entries.items():
-            source = "" if entry["from"] == "torch-genkit" else f" ({entry['from']})"
-            table.add_row(Text(name, style="bold"), Text(printable(entry["summary"] + source)))
+            source = "" if entry.plugin.built_in else f" ({entry.plugin.distribution})"
+            table.add_row(Text(name, style="bold"), Text(printable(entry.spec.summary + source)))
         print_table(table, console)
         console.print()
 
 
 def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
-    """One thing in full; UsageError with the closest name if there is none."""
+    """A model, data set, metric or feature extractor in full; UsageError with the closest name if
+    there is none of that name."""
     console = Console()
     found = [k for k in KINDS if name in getattr(registry, k) or name in contested(registry, k)]
     if not found:
@@ -68,11 +70,14 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         if isinstance(spec, MetricSpec):
             _print_metric(console, spec)
         if isinstance(spec, TrainerSpec):
+            if spec.sampler.model_fields:
+                console.print(Text("\nChosen after training, by --sampler KEY=VALUE:"))
+                print_table(_sampler_table(spec), console)
             _print_model(console, spec, ImageShape(channels, size, size))
 
 
 def contested(registry: Registry, kind: str) -> dict[str, Any]:
-    """Names of a kind that more than one stranger claims."""
+    """Names of a kind that more than one third-party plugin claims."""
     return dict(getattr(registry, kind).contested)
 
 
@@ -88,18 +93,29 @@ def _option_table(spec: Any) -> Table:
     return table
 
 
+def _sampler_table(spec: TrainerSpec) -> Table:
+    table = Table("key", "default", "", box=None)
+    for field, details in spec.sampler.model_fields.items():
+        cells = (field, str(details.default), details.description or "")
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
 def _print_metric(console: Console, spec: MetricSpec) -> None:
     """What a metric's values are called and how they rank."""
     for column in spec.columns:
         words = [f"{column.better} is better"] if column.better else []
         words += ["ranks models"] if column.ranks else []
         words += ["unbiased"] if column.unbiased else []
+        words += ["corrected for its bias"] if column.corrected else []
         console.print(Text(f"  {column.name}: {', '.join(words) or 'in JSON only'}"))
+        if column.help:
+            console.print(Text(f"    {printable(column.help)}"))
     console.print(Text(f"  {printable(spec.definition)}"))
 
 
 def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None:
-    """What the model's class says of itself, and its parameters part by part."""
+    """The docstring of the model's class, and its parameters part by part."""
     import inspect
 
     from genkit.config.resolve import resolve
@@ -116,7 +132,7 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
 
 def health(registry: Registry) -> list[dict[str, Any]]:
     """Each plugin: where it comes from, what it provides, what importing it cost, its problem,
-    None if it has none, and notes on what it had better not do."""
+    None if it has none, and notes on what it should not do."""
     return [
         {
             "name": plugin.name,

@@ -1,10 +1,10 @@
-"""What several commands share: loaded plugins, which options were given, progress."""
+"""What several commands share: loaded plugins, given options, progress, tables of scores."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,6 +13,7 @@ from genkit.io.processes import is_first
 if TYPE_CHECKING:
     from genkit.io.progress import Reporter
     from genkit.registry.catalogue import Registry
+    from genkit.report.rows import ScoreRow
 
 
 def registry() -> Registry:
@@ -41,17 +42,23 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def show(
-    rows: list[dict[str, Any]],
+    rows: list[ScoreRow],
     found: Registry,
     features: str | None,
     rank_by: str | None,
     cards: bool,
 ) -> None:
     """Print rows, ranked if they may be, and their cards if these are asked for."""
-    from genkit.report.ranking import footnotes, rank, score_columns
-    from genkit.report.tables import print_cards, print_ranking
+    from rich.console import Console
+
+    from genkit.report.footnotes import footnotes
+    from genkit.report.ranking import rank, score_columns
+    from genkit.report.tables import class_table, print_cards, print_ranking, print_table
 
     ranking = rank(rows, score_columns(found), rank_by)
     print_ranking(ranking, features, footnotes(ranking))
+    for row in ranking.rows:
+        if row.by_class:
+            print_table(class_table(row, ranking.columns), Console())
     if cards:
         print_cards(ranking.rows)

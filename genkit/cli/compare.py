@@ -1,9 +1,9 @@
-"""`genkit compare`, and the look at data, features and device that it takes first."""
+"""`genkit compare`, and `genkit inspect`, by which it checks data, features and device first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +28,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="names of models to train, and paths of runs to take as they are",
+            help="names of models to train, and paths of runs to take as they are, also "
+            "RUN@KEY=VALUE with an option of the sampler",
             autocompletion=lambda: list(registry().trainers),
         ),
     ],
@@ -45,6 +46,10 @@ def compare(
         list[str] | None,
         typer.Option(help="MODEL.OPTION=VALUE for one of the models, repeatable"),
     ] = None,
+    conditional: Annotated[
+        bool,
+        typer.Option("--conditional", help="train all models by class, for data with labels"),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
     seeds: Annotated[
         int,
@@ -55,8 +60,18 @@ def compare(
     feature_weights: Weights = None,
     rank_by: RankBy = None,
     device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="of the trainings; auto: for each model the faster one, by timing"),
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="trainings at a time; default: one per CPU core")
+    ] = None,
+    grids: Annotated[
+        int | None, typer.Option(min=0, help="of each training, as in genkit train")
+    ] = None,
+    watch: Annotated[
+        int | None, typer.Option(min=0, help="of each training, as in genkit train")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for all results; must be new")] = None,
     cards: Cards = False,
@@ -64,17 +79,17 @@ def compare(
 ) -> None:
     """Train models under one budget, score all alike, and rank them in one table."""
     from genkit.comparison.compare import compare as run_comparison
-    from genkit.comparison.options import Options
-    from genkit.report.ranking import CALIBRATION
+    from genkit.comparison.options import CompareOptions
     from genkit.report.tables import print_cards, write_json_output
 
-    options = Options(
+    options = CompareOptions(
         data=data,
         data_root=data_root,
         data_option=tuple(data_option or ()),
         budget=budget,
         preset=preset,
         set=tuple(set or ()),
+        conditional=conditional,
         seed=seed,
         seeds=seeds,
         samples=samples,
@@ -82,24 +97,31 @@ def compare(
         feature_weights=feature_weights,
         rank_by=rank_by,
         device=device,
+        precision=precision,
         workers=workers,
+        grids=grids,
+        watch=watch,
     )
     comparison = run_comparison(models, options, registry(), out)
-    if json:
-        write_json_output(json, comparison.rows)
     if json != "-":
         comparison.print()
         if cards:
             print_cards(comparison.rows)
+    if json:
+        write_json_output(json, [row.to_json() for row in comparison.rows])
+    if json != "-":
         print(f"{comparison.path / 'grid.png'} shows samples of each model side by side")
         print(f"{comparison.path / 'report.html'} shows all of it, to be opened in a browser")
         print(comparison.path)
-    if all(row.get("error") for row in comparison.rows if row["name"] not in CALIBRATION):
-        raise GenkitError("no model came through; the table says why")
+    failed = [row.name for row in comparison.ranking.models if row.error]
+    if len(failed) == len(comparison.ranking.models):
+        raise GenkitError("all models failed; the table says why")
+    if failed:
+        raise GenkitError(f"{', '.join(failed)} failed; the table says why")
 
 
 def inspect(
-    data: Data = "mnist-mini",
+    data: Data = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
     features: Features = None,
@@ -115,4 +137,4 @@ def inspect(
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     weights = str(feature_weights) if feature_weights else None
     facts = inspect_data(registry(), chosen, features, weights, device, grid)
-    write_json_output(json or "-", facts)
+    write_json_output(json or "-", facts.to_json())

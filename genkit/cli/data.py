@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,7 +23,9 @@ def group() -> None:
 
 @data.command("prepare")
 def prepare_folder(
-    folder: Annotated[Path, typer.Argument(help="folder of PNG, JPEG, WebP or BMP files")],
+    folder: Annotated[
+        Path, typer.Argument(help="folder of PNG, JPEG, WebP, BMP, GIF or TIFF files")
+    ],
     out: Annotated[Path, typer.Option(help="folder for the result; new, or prepared before")],
     size: Annotated[
         int,
@@ -34,6 +37,16 @@ def prepare_folder(
         Literal["auto", "1", "3"],
         typer.Option(help="1 for grey, 3 for colour; auto takes 1 if all images are grey"),
     ] = "auto",
+    window: Annotated[
+        str, typer.Option(help="LOW-HIGH, the values of 16-bit images that become black and white")
+    ] = "0-65535",
+    splits: Annotated[
+        Literal["auto", "none"],
+        typer.Option(
+            help="auto: sub-folders train and test, or train and val, are the splits; none: all "
+            "are classes"
+        ),
+    ] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="processes that decode; default: one per CPU core"),
@@ -43,8 +56,8 @@ def prepare_folder(
 ) -> None:
     """Decode a folder of images once; train on the result with --data prepared:OUT.
 
-    Killed at any moment, the same command goes on where it stopped; given again later, it decodes
-    only the files that have changed.
+    If it is killed, the same command continues where it stopped. Given again later, it decodes only
+    the files that have changed.
     """
     from genkit.data.prepare import prepare
     from genkit.io.machine import count_cores
@@ -54,10 +67,12 @@ def prepare_folder(
 
     with signals_raised():
         prepared = prepare(
-            folder.expanduser(),
-            out.expanduser(),
+            Path(os.path.expanduser(folder)),
+            Path(os.path.expanduser(out)),
             size=size,
             channels=channels,
+            window=window,
+            splits=splits,
             workers=workers or count_cores(),
             reporter=new_reporter(progress),
         )
@@ -67,15 +82,15 @@ def prepare_folder(
         print_prepared(prepared)
 
 
-def to_json(prepared: Prepared) -> dict[str, Any]:
-    """What `--json` gives."""
+def to_json(prepared: Prepared) -> dict[str, object]:
+    """The content of `--json`."""
     manifest = prepared.manifest
     return {
         "path": str(prepared.path),
         "data": f"prepared:{prepared.path}",
         "up_to_date": prepared.up_to_date,
         "decoded": prepared.decoded,
-        "shape": list(manifest.shape[1:]),
+        "shape": manifest.shape[1:],
         "train_images": manifest.train_images,
         "test_images": manifest.shape[0] - manifest.train_images,
         "held_out": manifest.held_out,
@@ -87,12 +102,12 @@ def to_json(prepared: Prepared) -> dict[str, Any]:
 
 
 def print_prepared(prepared: Prepared) -> None:
-    """Say what there is now; the path comes last."""
+    """Print what the folder holds; its path comes last."""
     manifest = prepared.manifest
-    count, *shape = manifest.shape
+    count, *sides = manifest.shape
     test = "held out for testing" if manifest.held_out else "to test on"
     print(
-        f"{count:,} images of {' x '.join(map(str, shape))}: {manifest.train_images:,} to train "
+        f"{count:,} images of {' x '.join(map(str, sides))}: {manifest.train_images:,} to train "
         f"on, {count - manifest.train_images:,} {test}"
     )
     if manifest.classes:

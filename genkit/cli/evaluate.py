@@ -1,9 +1,10 @@
-"""`genkit evaluate` and `genkit report`: scores of what is there already."""
+"""`genkit evaluate`: scores of runs and of files of samples."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,13 +20,11 @@ from genkit.cli.arguments import (
     JSONPath,
     ProgressOption,
     RankBy,
+    SamplerOptions,
     Seed,
     Weights,
 )
 from genkit.cli.common import is_given, registry, show
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -33,10 +32,11 @@ def evaluate(
     targets: Annotated[
         list[str],
         typer.Argument(
-            help="runs, folders or .npz files of samples, or the words real, copy and noise"
+            help="runs, also RUN@KEY=VALUE with an option of the sampler; folders or .npz files of "
+            "samples; or the words real, copy and noise"
         ),
     ],
-    data: Data = "mnist-mini",
+    data: Data = None,
     data_root: DataRoot = None,
     data_option: DataOption = None,
     samples: Annotated[
@@ -52,6 +52,27 @@ def evaluate(
     likelihood_images: Annotated[
         int, typer.Option(min=1, help="test images whose likelihood is taken")
     ] = 1000,
+    levels: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=255,
+            help="levels to which samples and reference are rounded for a second score; default: "
+            "the fewest that any samples have, if they differ",
+        ),
+    ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced",
+            help="draw all classes in turn from models that follow labels; by default labels are "
+            "drawn from their shares of the training images",
+        ),
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="also score each class by itself")
+    ] = False,
+    sampler: SamplerOptions = None,
     best: Best = False,
     device: Device = "auto",
     threads: Annotated[
@@ -66,26 +87,32 @@ def evaluate(
     """Score runs or samples against a data set; runs use the one they were trained on."""
     import torch
 
-    from genkit.evaluation.evaluator import Protocol, Yardstick
-    from genkit.evaluation.evaluator import evaluate as score
+    from genkit.config.sampler import read_pairs, split_target
+    from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
     from genkit.evaluation.preflight import choose_data
-    from genkit.io.files import write_json
+    from genkit.evaluation.targets import evaluate as evaluate_targets
     from genkit.io.machine import count_cores
     from genkit.io.progress import new_reporter
     from genkit.io.run_directory import RunDir
     from genkit.report.page import refresh_page
-    from genkit.report.ranking import CALIBRATION, choose_column, score_columns
+    from genkit.report.ranking import choose_column, score_columns
+    from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
     from genkit.report.tables import write_json_output
     from genkit.runs.build import load_data
-    from genkit.runs.run import load_run
+    from genkit.runs.run import Run, load_run
 
+    def load(target: str) -> Run:
+        path, own = split_target(target)
+        return load_run(path, found, device, best=best, sampler={**given, **own})
+
+    given = read_pairs(sampler or ())
     torch.set_num_threads(threads or count_cores())
     found = registry()
-    choose_column(score_columns(found), [], rank_by)  # better said now than after the scoring
+    choose_column(score_columns(found), [], rank_by)  # an error now, not after the scoring
     reporter = new_reporter(progress)
     chosen = {"data": data, "data_root": data_root, "data_option": tuple(data_option or ())}
     chosen = {key: value for key, value in chosen.items() if is_given(context, key)}
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         samples=samples,
         seed=seed,
         features=features,
@@ -93,22 +120,28 @@ def evaluate(
         device=device,
         likelihood_images=likelihood_images,
         draws=draws,
+        levels=levels,
+        balanced=balanced,
+        per_class=per_class,
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))
-        yardstick = Yardstick.choose(found, opened, protocol, reporter)
+        evaluator = Evaluator.choose(found, opened, protocol, reporter)
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = score(
-            [*targets, *more], yardstick, lambda path: load_run(path, found, device, best=best)
-        )
+        rows = evaluate_targets([*targets, *more], evaluator, load)
     finally:
         reporter.stop()
-    calibration = [row for row in rows if row["name"] in CALIBRATION]
-    for row in rows:
-        if row.get("run"):
-            write_json(RunDir(Path(row["run"])).evaluation_path, [row, *calibration])
-            refresh_page(Path(row["run"]), found)
-    if json:
-        write_json_output(json, rows)
-    if json != "-" and progress != "json":
-        show(rows, found, features or opened.features, rank_by, cards)
+    calibration = [row for row in rows if row.is_calibration]
+
+    def store(row: ScoreRow) -> None:
+        if row.run and not (row.card and row.card.sampler):  # a run's own scores are the default's
+            write_evaluation(RunDir(Path(row.run)).evaluation_path, [row, *calibration])
+            refresh_page(Path(row.run), found)
+
+    with ExitStack() as last:  # all of it is done, the last callback first, whatever fails
+        for row in reversed(rows):
+            last.callback(store, row)
+        if json:
+            last.callback(write_json_output, json, [row.to_json() for row in rows])
+        if json != "-" and progress != "json":
+            last.callback(show, rows, found, features or opened.features, rank_by, cards)

@@ -24,7 +24,7 @@ def export(
     """Write a run's weights, config, model card and samples into a folder for others."""
     from genkit.io.run_directory import RunDir
 
-    RunDir.open(run).config()
+    RunDir.open(run).record()
     from genkit.report.tables import write_json_output
     from genkit.runs.export import check_target
     from genkit.runs.export import export as write

@@ -1,4 +1,4 @@
-"""`genkit new-plugin`: writes a small plugin that works as it is, out of the files in `templates`.
+"""`genkit new-plugin`: writes a small plugin that works as it is, from the files in `templates`.
 
 Imports no pydantic: `genkit --help` must stay fast.
 """
@@ -20,19 +20,19 @@ Kind = Literal["trainer", "dataset", "metric", "features"]
 
 
 @dataclass(frozen=True)
-class Sort:
-    """One kind of plugin: what people call it, its second module, and a command that shows it."""
+class Description:
+    """A kind of plugin: its name in a sentence, its second module, a command that uses it."""
 
     noun: str
     module: str
     command: str
 
 
-SORTS: dict[Kind, Sort] = {
-    "trainer": Sort("model", "model", "genkit train {} --budget 60s"),
-    "dataset": Sort("data set", "data", "genkit train vae --data {} --budget 60s"),
-    "metric": Sort("metric", "metric", "genkit evaluate real --samples 1000"),
-    "features": Sort(
+DESCRIPTIONS: dict[Kind, Description] = {
+    "trainer": Description("model", "model", "genkit train {} --budget 60s"),
+    "dataset": Description("data set", "data", "genkit train vae --data {} --budget 60s"),
+    "metric": Description("metric", "metric", "genkit evaluate real --samples 1000"),
+    "features": Description(
         "feature extractor", "extractor", "genkit evaluate real --samples 1000 --features {}"
     ),
 }
@@ -57,7 +57,7 @@ def next_commands(name: str, kind: Kind, project: Path) -> list[str]:
     """Command lines that install a new plugin, show it and test it."""
     return [
         f'pip install -e "{project}[test]"',
-        SORTS[kind].command.format(name),
+        DESCRIPTIONS[kind].command.format(name),
         f'pytest "{project}"',
     ]
 
@@ -66,12 +66,12 @@ def write_plugin(name: str, kind: Kind, out: Path) -> Path:
     """Write an installable package into `out`/torch-genkit-`name` and return that folder.
 
     Raises:
-        UsageError: the name cannot be used, or the folder is there already; nothing is written.
+        UsageError: the name cannot be used, or the folder exists already; nothing is written.
     """
     identifier = name.replace("-", "_")
     package, project = f"genkit_{identifier}", out / f"torch-genkit-{name}"
     check_name(name, package)
-    module = SORTS[kind].module
+    module = DESCRIPTIONS[kind].module
     sources = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
@@ -83,8 +83,8 @@ def write_plugin(name: str, kind: Kind, out: Path) -> Path:
         "name": name,
         "identifier": identifier,
         "package": package,
-        "noun": SORTS[kind].noun,
-        "command": SORTS[kind].command.format(name),
+        "noun": DESCRIPTIONS[kind].noun,
+        "command": DESCRIPTIONS[kind].command.format(name),
     }
     words["first_changes"] = _fill(f"{kind}/first_changes.md", words).rstrip()
     contents = {target: _fill(source, words) for target, source in sources.items()}
@@ -103,15 +103,15 @@ def write_plugin(name: str, kind: Kind, out: Path) -> Path:
 
 
 def check_name(name: str, package: str) -> None:
-    """Raise UsageError for a name that is none, or that something has already."""
+    """Raise UsageError for a name that is not valid, or that is taken."""
     from genkit.cli.catalogue import KINDS
     from genkit.registry.catalogue import load_registry
-    from genkit.report.ranking import CALIBRATION
+    from genkit.report.rows import CALIBRATION
     from genkit.specs import NAME
 
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name: use small letters, digits and single hyphens, as in my-model"
+            f"{name!r} is not a name: use small letters, digits and single hyphens, as in my-model"
         )
     if name in (*CALIBRATION, "none"):
         raise UsageError(f"{name!r} is a word of the command line; choose another name")

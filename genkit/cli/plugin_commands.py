@@ -1,7 +1,7 @@
-"""Commands of strangers: listed from their packages' metadata, imported when they are run.
+"""Third-party commands: listed from their packages' metadata, imported when they are run.
 
-A package names them in the entry-point group `genkit.v1.commands`: the command's name, and a
-`typer.Typer` or a function for it. So `genkit --help` imports no plugin, whatever is installed.
+A package names a command in the entry-point group `genkit.v1.commands`, with a `typer.Typer` or a
+function as its target. So `genkit --help` imports no plugin, whatever is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genkit.registry.entry_points import COMMANDS, enabled, origin
 
 
 class RootGroup(TyperGroup):
-    """genkit's own commands, and those of strangers behind them. Built-in names always win."""
+    """genkit's own commands, followed by third-party ones. Built-in names always win."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -31,7 +31,7 @@ class RootGroup(TyperGroup):
 
 
 def _stub(name: str, entries: list[EntryPoint]) -> Any:
-    """A command that hands its arguments to the real one, which is imported for that."""
+    """A command that passes its arguments to the real one, which it imports when it runs."""
 
     def run(context: typer.Context) -> None:
         run_command(name, entries, context.args)
@@ -48,10 +48,10 @@ def _stub(name: str, entries: list[EntryPoint]) -> Any:
 
 
 def run_command(name: str, entries: list[EntryPoint], arguments: list[str]) -> None:
-    """Import a stranger's command and run it; ends with its exit code.
+    """Import a third-party command and run it; exit with its exit code.
 
     Raises:
-        PluginError: two strangers claim the name, or the command cannot be imported, or it fails.
+        PluginError: two packages claim the name, or the command cannot be imported, or it fails.
     """
     if len(entries) > 1:
         raise PluginError(
@@ -66,12 +66,14 @@ def run_command(name: str, entries: list[EntryPoint], arguments: list[str]) -> N
             raise PluginError(f"command {name!r} exits when it is imported ({error})") from error
         if not isinstance(target, typer.Typer):
             if not callable(target):
-                raise PluginError(f"command {name!r} is {target!r}, no typer.Typer and no function")
+                raise PluginError(
+                    f"command {name!r} is {target!r}, neither a typer.Typer nor a function"
+                )
             target, function = typer.Typer(add_completion=False), target
             target.command(name)(function)
         try:
             target(arguments, prog_name=f"genkit {name}")
-        except SystemExit as end:  # so commands end, well or not
+        except SystemExit as end:  # the usual end of a command, also of one that failed
             code = end.code
     raise SystemExit(code)
 

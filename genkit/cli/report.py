@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from genkit.cli.arguments import (
-    Cards,
-    JSONPath,
-    RankBy,
-)
+from genkit.cli.arguments import Cards, JSONPath, RankBy
 from genkit.cli.common import registry, show
-
-if TYPE_CHECKING:
-    pass
 
 
 def report(
@@ -37,20 +30,19 @@ def report(
     """Show stored scores side by side and write a page with samples and curves, report.html."""
     from genkit.errors import UsageError, printable
     from genkit.report.page import REPORT, write_page
-    from genkit.report.rows import read_rows
+    from genkit.report.rows import features_name, read_rows
     from genkit.report.run_view import unscored
     from genkit.report.tables import write_json_output
 
     if output and output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {output} is no name of a page; give one that ends in .html")
+        raise UsageError(f"-o {output} is not a name of a page; give one that ends in .html")
     waiting = unscored(sources)
     found = registry()
     rows = read_rows(sources if json else [s for s in sources if s not in waiting])
-    if json:
-        write_json_output(json, rows)
     if json != "-" and rows:
-        features = next((row["card"]["features"] for row in rows if row.get("card")), None)
-        show(rows, found, str(features).rpartition("-")[0] or None, rank_by, cards)
+        show(rows, found, features_name(rows), rank_by, cards)
+    if json:
+        write_json_output(json, [row.to_json() for row in rows])
     for source in waiting:
         line = f"{source} has not been scored; to do so: genkit evaluate {source}"
         print(printable(line), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`genkit resume`: continues a training from its last checkpoint."""
+"""`genkit resume`: continues a training from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 
 def _recorded_devices(run: RunDir) -> int:
-    """How many processes trained a run, if so many can run here: its files may be a stranger's."""
-    count: int = run.config().get("ranks", 1)
+    """How many processes trained a run; UsageError if so many cannot run here: the file may come
+    from anybody."""
+    count = run.record().ranks
     most = max(count_cores(), 8)  # as many as there are GPUs in a machine
     if not 1 <= count <= most:
         raise UsageError(
             f"{run.config_path} says that {count} processes trained it, here are {count_cores()} "
-            "CPU cores; say with --devices how many to go on with"
+            "CPU cores; give the number of processes with --devices"
         )
     return count
 
@@ -43,6 +44,10 @@ def resume(
         typer.Option(
             help="train up to this budget instead of the recorded one", callback=check_budget
         ),
+    ] = None,
+    cooldown: Annotated[
+        str | None,
+        typer.Option(help="share of the budget at its end in which learning rates fall to zero"),
     ] = None,
     log_every: Annotated[int | None, typer.Option(help="iterations between log lines")] = None,
     grids: Annotated[int | None, typer.Option(help="sample grids over the run")] = None,
@@ -68,7 +73,7 @@ def resume(
     progress: ProgressOption = "auto",
     preview: Preview = False,
 ) -> None:
-    """Go on with a run from its last checkpoint, bit for bit. What is not given stays as it was."""
+    """Resume a run from its last checkpoint, bit for bit. What is not given stays as it was."""
     from genkit.io.run_directory import RunDir
 
     if not is_launched():
@@ -76,12 +81,13 @@ def resume(
         if devices > 1:
             raise typer.Exit(launch(devices, context.find_root().obj))
     from genkit.report.page import refresh_page
-    from genkit.training.resume import resume as go_on
+    from genkit.training.resume import resume as resume_run
 
     keep_freed_memory()
 
     changes = {
         "budget": budget,
+        "cooldown": cooldown,
         "log_every": log_every,
         "grids": grids,
         "watch": watch,
@@ -94,7 +100,7 @@ def resume(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     found = registry()
-    done = go_on(run, found, reporter=make_reporter(progress, preview), **changes)
+    done = resume_run(run, found, reporter=make_reporter(progress, preview), **changes)
     if is_first():
         refresh_page(done.path, found)
         print(done.path)

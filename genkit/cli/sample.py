@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from genkit.cli.arguments import Best, Device, RunArgument, Seed
+from genkit.cli.arguments import Best, Device, RunArgument, SamplerOptions, Seed
 from genkit.cli.common import is_given, registry
 from genkit.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genkit.io.run_records import RunRecord
     from genkit.runs.run import Run
 
 Half = Literal["top", "bottom", "left", "right"]
-# What may not stand beside an option; none of these five may stand beside another of them.
+# Options that each of these excludes; the five also exclude one another.
 KINDS: dict[str, tuple[str, ...]] = {
     "grid": ("n", "columns", "hide"),
-    "interpolate": ("columns", "hide"),
-    "complete": ("columns",),
-    "labels": ("columns", "hide"),
-    "film": ("n", "columns", "hide", "seed", "output", "best", "device"),
+    "interpolate": ("columns", "hide", "balanced"),
+    "complete": ("columns", "balanced"),
+    "labels": ("columns", "hide", "balanced"),
+    "film": ("n", "columns", "hide", "seed", "output", "best", "device", "balanced", "sampler"),
 }
+TOGETHER = {("interpolate", "labels"), ("complete", "labels")}  # do not exclude one another
 NAMES = {"interpolate": "interpolation", "complete": "completion", "labels": "classes"}
 SAMPLES, ROWS, COMPLETIONS, OF_A_CLASS = 64, 8, 6, 8  # defaults of -n
 PANEL = "Other pictures"
@@ -65,7 +67,7 @@ def sample(
         list[Path] | None,
         typer.Option(
             rich_help_panel=PANEL,
-            help="image file whose hidden half is drawn anew, for models that can; repeatable",
+            help="image file whose hidden half is drawn again, for models that can; repeatable",
         ),
     ] = None,
     hide: Annotated[
@@ -81,15 +83,24 @@ def sample(
         typer.Option(
             rich_help_panel=PANEL,
             help="a row for each class: 0,1,2, or their names, or each; for models that follow "
-            "labels",
+            "labels; also the classes of --interpolate and --complete",
         ),
     ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced",
+            help="all classes in turn, for models that follow labels; by default labels are drawn "
+            "from their shares of the training images",
+        ),
+    ] = False,
     film: Annotated[
         Path | None,
         typer.Option(
             rich_help_panel=PANEL, help="film.webp of the grids drawn while the run trained"
         ),
     ] = None,
+    sampler: SamplerOptions = None,
     best: Best = False,
     device: Device = "auto",
 ) -> None:
@@ -99,42 +110,59 @@ def sample(
     kind = choose_kind(context)
     size = read_grid(grid) if grid is not None else None
     directory = RunDir.open(run)
-    config = directory.config()
+    record = directory.record()
     if film:
         from genkit.report.film import make_film
 
         make_film(directory, film)
         print(film)
         return
-    chosen = read_labels(labels, config) if labels is not None else []
+    chosen = read_labels(labels, record) if labels is not None else []
+    import torch
+
+    from genkit.config.sampler import read_pairs
     from genkit.runs.run import load_run
-    from genkit.sampling.draw import draw_classes
+    from genkit.sampling.draw import draw, draw_classes
     from genkit.sampling.files import check_output, save_samples
+    from genkit.sampling.labels import choose_labels
 
     path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
     check_output(path)
-    loaded = load_run(run, registry(), device, best=best)
+    loaded = load_run(run, registry(), device, best=best, sampler=read_pairs(sampler or ()))
+    names = record.data.classes
+    drawn, titles = None, []  # labels of all images, names of rows
     if interpolate:
-        rows = loaded.interpolate(n or ROWS, interpolate, seed)
+        count = n or len(chosen) or ROWS
+        rows = loaded.interpolate(count, interpolate, seed, labels=in_turn(chosen, count))
     elif complete:
-        rows = complete_files(loaded, complete, hide, n or COMPLETIONS, seed)
+        own = in_turn(chosen, len(complete))
+        rows = complete_files(loaded, complete, hide, n or COMPLETIONS, seed, own)
     elif chosen:
         rows = draw_classes(loaded.model, chosen, n or OF_A_CLASS, seed)
+        drawn = torch.tensor(chosen).repeat_interleave(rows.shape[1])
+        titles = [names[label] if label < len(names) else str(label) for label in chosen]
     else:
         columns, count = (size[0], size[0] * size[1]) if size else (columns, n or SAMPLES)
-        rows = loaded.sample(count, seed)[:, None]
+        drawn = choose_labels(loaded.model, count, seed, "balanced" if balanced else None)
+        rows = draw(loaded.model, count, seed, labels=drawn)[:, None]
     if kind in NAMES:
         columns = rows.shape[1]
-    save_samples(rows.flatten(0, 1), path, columns)
+    save_samples(rows.flatten(0, 1), path, columns, labels=drawn, classes=names, rows=titles)
     print(path)
 
 
+def in_turn(labels: list[int], count: int) -> list[int] | None:
+    """So many labels, the given ones in turn; None if none were given."""
+    return [labels[i % len(labels)] for i in range(count)] if labels else None
+
+
 def choose_kind(context: typer.Context) -> str:
-    """Which picture is asked for, "samples" if none of `KINDS`; UsageError for options that exclude
-    one another."""
+    """Which picture to draw, "samples" if none of `KINDS` was given; UsageError for options that
+    exclude one another."""
     given = [name for name in context.params if is_given(context, name)]
     kinds = [name for name in KINDS if name in given]
-    excluded = [*kinds[1:], *(name for name in given if name in KINDS[kinds[0]])] if kinds else []
+    others = [kind for kind in kinds[1:] if (kinds[0], kind) not in TOGETHER]
+    excluded = [*others, *(name for name in given if name in KINDS[kinds[0]])] if kinds else []
     if excluded:
         first, other = (f"-{'' if name == 'n' else '-'}{name}" for name in (kinds[0], excluded[0]))
         raise UsageError(f"{first} and {other} exclude one another; leave one of them out")
@@ -147,17 +175,14 @@ def read_grid(text: str) -> tuple[int, int]:
     """Columns and rows out of the text of --grid."""
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text, re.ASCII)
     if not match:
-        raise UsageError(f"--grid {text!r} is no COLUMNSxROWS of 1 to 9999 each; an example is 8x8")
+        raise UsageError(f"--grid {text!r} is not COLUMNSxROWS, 1 to 9999 each; an example is 8x8")
     return int(match[1]), int(match[2])
 
 
-def read_labels(text: str, config: dict[str, object]) -> list[int]:
-    """Labels out of the text of --labels: classes' names, which config.json tells, or numbers."""
-    shape, data = config.get("image_shape"), config.get("data")
-    count = shape.get("classes", 0) if isinstance(shape, dict) else 0
-    names = data.get("classes") if isinstance(data, dict) else None
-    names = [str(name) for name in names] if isinstance(names, list) else []
-    if not isinstance(count, int) or count < 1:
+def read_labels(text: str, record: RunRecord) -> list[int]:
+    """Labels out of the text of --labels: numbers, or names of classes as in config.json."""
+    count, names = record.image_shape.classes, record.data.classes
+    if count < 1:
         raise UsageError("--labels: the run was trained on images without classes; leave it out")
     if text == "each":
         return list(range(count))
@@ -175,9 +200,16 @@ def read_labels(text: str, config: dict[str, object]) -> list[int]:
     return labels
 
 
-def complete_files(loaded: Run, paths: list[Path], hide: Half, n: int, seed: int) -> Tensor:
-    """A row for each image file, fitted to the model's shape: what is given of it, n completions,
-    all of it; uint8, (files, n + 2, C, H, W)."""
+def complete_files(
+    loaded: Run,
+    paths: list[Path],
+    hide: Half,
+    n: int,
+    seed: int,
+    labels: list[int] | None = None,
+) -> Tensor:
+    """A row for each image file, fitted to the model's shape: its known half, n completions, the
+    whole image. uint8, (files, n + 2, C, H, W)."""
     import numpy as np
     import torch
 
@@ -187,8 +219,8 @@ def complete_files(loaded: Run, paths: list[Path], hide: Half, n: int, seed: int
     shape = loaded.model.image_shape
     side = max(shape.height, shape.width)
     top, left = (side - shape.height) // 2, (side - shape.width) // 2
-    squares = np.stack([read_image(path, side, shape.channels)[0] for path in paths])
+    squares = np.stack([read_image(path, side, shape.channels) for path in paths])
     cut = squares[:, :, top : top + shape.height, left : left + shape.width]
     images = torch.from_numpy(np.ascontiguousarray(cut))
     known = known_half(shape, hide)
-    return completion_rows(images, known, loaded.complete(images, known, n, seed))
+    return completion_rows(images, known, loaded.complete(images, known, n, seed, labels=labels))

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from genkit.cli.arguments import (
-    Devices,
-    Preview,
-    ProgressOption,
-)
+from genkit.cli.arguments import Devices, Preview, ProgressOption
 from genkit.cli.common import is_given, make_reporter, registry
 from genkit.io.machine import keep_freed_memory
 from genkit.io.processes import is_first, is_launched, launch
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TrainCommands(MutableMapping[str, Any]):
-    """One command per trainer, made when it is first looked at."""
+    """One command per trainer, made when it is first asked for."""
 
     def __init__(self) -> None:
         self.made: dict[str, Any] = {}
@@ -53,7 +49,7 @@ class TrainCommands(MutableMapping[str, Any]):
         return len(self.registry.trainers)
 
     def find_model(self, args: list[str]) -> int | None:
-        """The place of the first argument that is neither an option nor an option's value."""
+        """The place of the first argument that is neither an option nor the value of one."""
         for place, word in enumerate(args):
             before = args[place - 1] if place else ""
             takes_word = before.startswith("--") and "=" not in before and len(before) > 2
@@ -85,7 +81,7 @@ class TrainGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         trainers = self.commands.registry.trainers
         if args[0] in trainers.contested:
-            trainers.find(args[0])  # says who claims the name
+            trainers.find(args[0])  # raises: two plugins claim the name
         return super().resolve_command(ctx, args)
 
 
@@ -107,29 +103,25 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
         from genkit.config.resolve import resolve
 
         context = values.pop("context")
-        devices, preview = values.pop("devices"), values.pop("preview")
-        extra = {key: values.pop(key) for key in ("preset", "config", "run_dir", "progress")}
-        given = {k: v for k, v in values.items() if is_given(context, k)}
-        progress = extra.pop("progress")
-        resolve(spec, preset=extra["preset"], file=extra["config"], given=given)
-        if devices > 1 and not is_launched():
-            raise typer.Exit(launch(devices, context.find_root().obj))
+        taken = {name: values.pop(name) for name in own_options}
+        given = {name: value for name, value in values.items() if is_given(context, name)}
+        resolved = resolve(spec, preset=taken["preset"], file=taken["config"], given=given)
+        if taken["devices"] > 1 and not is_launched():
+            raise typer.Exit(launch(taken["devices"], context.find_root().obj))
         from genkit.report.page import refresh_page
-        from genkit.training.train import (
-            train_by_name,  # torch takes seconds: what is wrong comes first
-        )
+        from genkit.training.train import train as train_model  # torch: only after all checks
 
-        keep_freed_memory()  # not what importing torch has freed
-
-        reporter = make_reporter(progress, preview)
-        run = train_by_name(loaded, spec.name, reporter=reporter, given=given, **extra)
+        keep_freed_memory()  # after the import: what it frees need not be kept
+        reporter = make_reporter(taken["progress"], taken["preview"])
+        run_dir = taken["run_dir"]
+        run = train_model(spec, resolved, loaded, run_dir=run_dir, reporter=reporter)
         if is_first():
             refresh_page(run.path, loaded)
-        if progress != "json" and is_first():
-            print(run.path)
+            if taken["progress"] != "json":
+                print(run.path)
 
     presets = ", ".join(dict.fromkeys(["full", *spec.presets]))
-    options = {
+    own_options = {
         "preset": Annotated[str, typer.Option(help=f"starting values: {presets}")],
         "config": Annotated[
             Path | None, typer.Option(help="TOML file, or a run's config.json, to start from")
@@ -144,10 +136,13 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     defaults = {"preset": "full", "devices": 1, "progress": "auto", "preview": False}
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
-    parameters += option_parameters(RunConfig, "Run")
+    parameters += [
+        parameter.replace(default=loaded.default_data) if parameter.name == "data" else parameter
+        for parameter in option_parameters(RunConfig, "Run")
+    ]
     parameters += [
         inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
-        for name, annotation in options.items()
+        for name, annotation in own_options.items()
     ]
     parameters += option_parameters(spec.config, f"Model: {spec.name}")
     train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

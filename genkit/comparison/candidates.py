@@ -1,50 +1,62 @@
-"""Who takes part in a comparison: models to train, runs to take as they are, what is announced."""
+"""What a comparison compares: models to train and existing runs; and the announcement of it."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from genkit.comparison.options import Options
+from genkit.comparison.options import CompareOptions
 from genkit.config.budget import Budget
-from genkit.config.resolve import resolve
+from genkit.config.resolve import fit, resolve
+from genkit.config.sampler import sampler_of, split_target
 from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
-from genkit.report.ranking import CALIBRATION
+from genkit.report.rows import CALIBRATION, DataFacts
 
+WATCHING = 0.2  # of the time of a training goes into its grids, at most
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
 
 
-@dataclass
-class Entrant:
-    """A training, one for each model and seed, or a run that is there already (no seed)."""
+@dataclass(frozen=True)
+class Candidate:
+    """A training, one for each model and seed, or an existing run (no seed).
+
+    Args:
+        title: for progress.
+        problem: why it cannot be trained, None if it can.
+        sampler: options of a run's sampler, as KEY=VALUE,KEY=VALUE.
+    """
 
     name: str
     run: Path
+    title: str
     seed: int | None = None
-    title: str = ""  # for progress
     preset: str = "full"
-    row: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
+    problem: str | None = None
+    sampler: str = ""
+
+    @property
+    def target(self) -> str:
+        """What `genkit evaluate` scores."""
+        return f"{self.run}@{self.sampler}" if self.sampler else str(self.run)
 
     @property
     def trained(self) -> bool:
-        """Whether it is a run that was there before."""
+        """Whether it is an existing run."""
         return self.seed is None
 
 
-def choose_entrants(
+def choose_candidates(
     names: Sequence[str], registry: Registry, out: Path, seeds: Sequence[int] = (0,)
-) -> list[Entrant]:
-    """Trainers by name, once for each seed, and runs by path; UsageError for what is neither, or
-    given twice."""
-    entrants: list[Entrant] = []
+) -> list[Candidate]:
+    """Trainers by name, once for each seed, and runs by path, or RUN@KEY=VALUE; UsageError for what
+    is neither, or given twice."""
+    candidates: list[Candidate] = []
     labels: list[str] = []
     for name in names:
         if name in registry.trainers or name in registry.trainers.contested:
@@ -52,78 +64,137 @@ def choose_entrants(
             labels.append(name)
             for seed in seeds:
                 title = name if len(seeds) == 1 else f"{name}-s{seed}"
-                entrants.append(Entrant(name, out / title, seed, title))
-        elif (Path(name) / "config.json").exists():
-            run = RunDir.open(Path(name))
-            run.config()
-            labels.append(run.name)
-            entrants.append(Entrant(run.name, Path(name), title=run.name))
+                candidates.append(Candidate(name, out / title, title, seed))
+        elif (Path(split_target(name)[0]) / "config.json").exists():
+            path, given = split_target(name)
+            run = RunDir.open(Path(path))
+            sampler_of(registry.trainer_of(run.record()), given)
+            options = ",".join(f"{key}={value}" for key, value in given.items())
+            title = f"{run.name}@{options}" if options else run.name
+            labels.append(title)
+            candidates.append(Candidate(title, Path(path), title, sampler=options))
         elif os.sep in name or Path(name).exists():
-            RunDir.open(Path(name))  # says what is wrong with it
+            RunDir.open(Path(name))  # raises a UsageError that says what is wrong
         else:
-            registry.trainers.find(name)  # says so, with the closest name
-    if not entrants:
+            registry.trainers.find(name)  # raises one with the closest name
+    if not candidates:
         raise UsageError("name at least one model or run to compare")
     for label in labels:
         if labels.count(label) > 1:
-            raise UsageError(f"{label!r} is there twice; give each model or run once")
+            raise UsageError(f"{label!r} is named twice; give each model or run once")
         if label in CALIBRATION:
-            raise UsageError(f"a run named {label!r} cannot be told from the row of that name")
-    return entrants
+            raise UsageError(
+                f"a run named {label!r} cannot be told apart from the row of that name"
+            )
+    return candidates
 
 
 def choose_presets(
-    entrants: Sequence[Entrant], options: Options, registry: Registry, preset: str
-) -> None:
-    """Give each entrant that is to be trained its preset, and check all options for it."""
-    new = [entrant for entrant in entrants if not entrant.trained]
+    candidates: Sequence[Candidate], options: CompareOptions, registry: Registry, preset: str
+) -> list[Candidate]:
+    """The candidates, each model to be trained with its preset; UsageError if one of the options
+    does not fit it."""
+    new = {candidate.name for candidate in candidates if not candidate.trained}
     for text in options.set:
-        if text.partition(".")[0] not in {entrant.name for entrant in new}:
+        if text.partition(".")[0] not in new:
             raise UsageError(f"--set {text!r} is for none of the models to be trained")
-    for entrant in new:
-        spec, given = registry.trainers.find(entrant.name), options.given(entrant.name)
+    chosen = []
+    for candidate in candidates:
+        if candidate.trained:
+            chosen.append(candidate)
+            continue
+        spec, given = registry.trainers.find(candidate.name), options.given(candidate.name)
+        if options.conditional and "conditional" not in spec.config.model_fields:
+            problem = f"{spec.name} has no --conditional: it cannot be trained by class"
+            chosen.append(replace(candidate, problem=problem))
+            continue
         unknown = sorted(set(given) - set(spec.config.model_fields))
         if unknown:
             hint = suggest(unknown[0], spec.config.model_fields)
             raise UsageError(f"--set: {spec.name} has no option {unknown[0]!r}.{hint}")
-        if options.preset or preset in spec.presets:  # not every plugin has a quick one
-            entrant.preset = preset
-        resolve(spec, preset=entrant.preset, given=given)
+        # Not every plugin has a quick preset.
+        own = preset if options.preset or preset in spec.presets else candidate.preset
+        try:
+            resolve(spec, preset=own, given=given)
+        except UsageError as error:
+            text = str(error).removeprefix("--")
+            raise UsageError(f"--set {spec.name}.{text}" if given else text) from None
+        chosen.append(replace(candidate, preset=own))
+    return chosen
+
+
+def fitted_options(
+    candidates: Sequence[Candidate], options: CompareOptions, facts: DataFacts, registry: Registry
+) -> list[str]:
+    """A line for each model whose options will be fitted to the images."""
+    lines: dict[str, None] = {}
+    for candidate in candidates:
+        if not (candidate.trained or candidate.problem) and facts.image_facts:
+            spec = registry.trainers.find(candidate.name)
+            given = options.given(candidate.name)
+            resolved = resolve(spec, preset=candidate.preset, given=given)
+            _, line = fit(spec, resolved, facts.image_facts.facts())
+            lines |= {line: None} if line else {}
+    return list(lines)
+
+
+def option_arguments(model: str, given: Mapping[str, str], registry: Registry) -> list[str]:
+    """Options of a model, by name, as arguments of `genkit train`. A choice of yes and no, such as
+    --conditional, takes no value there."""
+    spec, arguments = registry.trainers.find(model), []
+    config = resolve(spec, given=given).options
+    for option, value in given.items():
+        name = option.replace("_", "-")
+        if spec.config.model_fields[option].annotation is bool:
+            arguments.append(f"--{name}" if getattr(config, option) else f"--no-{name}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments
 
 
 def announce(
-    entrants: Sequence[Entrant],
-    options: Options,
-    facts: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    options: CompareOptions,
+    facts: DataFacts,
     preset: str,
     workers: int,
     out: Path,
+    fitted: Sequence[str] = (),
 ) -> list[str]:
-    """What is going to happen, and about how long it takes."""
-    new = [entrant for entrant in entrants if not entrant.trained]
-    models = list(dict.fromkeys(entrant.name for entrant in new))
-    old = [entrant.name for entrant in entrants if entrant.trained]
-    lines = [*facts["notes"]]
+    """Lines that say what will happen, and about how long it takes.
+
+    Args:
+        fitted: which options are fitted to the images.
+    """
+    new = [each for each in candidates if not each.trained and not each.problem]
+    models = list(dict.fromkeys(candidate.name for candidate in new))
+    old = [candidate.name for candidate in candidates if candidate.trained]
+    lines = [*facts.notes]
     if new:
         why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
         lines.append(
             f"Training {', '.join(models)}{times} for {options.budget} each on {options.data} "
-            f"({facts['train_images']:,} images of {facts['shape']}), preset {preset}{why}, "
-            f"{min(workers, len(new))} at a time on {facts['device']}."
+            f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
+            f"), preset {preset}{why}, "
+            f"{min(workers, len(new))} at a time on {facts.device}."
         )
-    plain = list(dict.fromkeys(e.name for e in new if e.preset != preset))
-    if plain:
-        lines.append(f"No preset {preset} for {', '.join(plain)}: default options are used.")
+    lines += fitted
+    without = list(dict.fromkeys(each.name for each in new if each.preset != preset))
+    if without:
+        lines.append(f"No preset {preset} for {', '.join(without)}: default options are used.")
     if old:
         lines.append(f"Scoring {', '.join(old)} as trained before.")
-    scores = f"{options.samples:,} samples each, features {facts['features']}"
+    scores = f"{options.samples:,} samples each, features {facts.features}"
     budget = Budget.parse(options.budget)
     if budget.unit == "seconds":
         rounds = math.ceil(len(new) / workers)
-        scoring = math.ceil((len(entrants) + 1) / workers) * (START_SECONDS + SCORE_SECONDS)
-        minutes = max(round((rounds * budget.amount + scoring) / 60), 1)
+        scoring = math.ceil((len(candidates) + 1) / workers) * (START_SECONDS + SCORE_SECONDS)
+        watching = 0 if options.grids == 0 and options.watch == 0 else WATCHING
+        seconds = rounds * (START_SECONDS + budget.amount * (1 + watching)) + scoring
+        minutes = max(round(seconds / 60), 1)
         about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
+        about += ", more for models that sample slowly"
         lines.append(f"Then {scores}: {about}. Results go to {out}.")
     else:
         lines.append(f"Then {scores}. Results go to {out}.")

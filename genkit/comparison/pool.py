@@ -1,15 +1,13 @@
-"""genkit commands run as processes side by side, each with a progress bar."""
+"""A pool of genkit commands: processes side by side, each with a progress bar."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import TaskID
@@ -17,21 +15,22 @@ from rich.progress import TaskID
 from genkit.errors import GenkitError
 from genkit.io.processes import genkit_command, last_words
 from genkit.io.progress import in_a_line, new_bars, show_state
+from genkit.io.run_records import Message, ProgressState, read_event
 
 
-class Crew:
+class ProcessPool:
     """The processes that are running, and a progress bar for each title, whose processes run one
     after the other.
 
     Args:
-        said: what the user has been told already.
+        reported: messages that the user has seen already.
         devices: values of CUDA_VISIBLE_DEVICES; each process gets the one with the fewest others.
     """
 
     def __init__(
-        self, console: Console, said: Sequence[str] = (), devices: Sequence[str] = ()
+        self, console: Console, reported: Sequence[str] = (), devices: Sequence[str] = ()
     ) -> None:
-        self.said = said
+        self.reported = reported
         self.busy = dict.fromkeys(devices, 0)  # processes on each device
         self.bars = new_bars(console)
         self.console = console
@@ -42,7 +41,7 @@ class Crew:
         self.processes: set[subprocess.Popen[str]] = set()
         self.ended = False
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessPool:
         if self.live:
             self.bars.start()
         return self
@@ -75,7 +74,7 @@ class Crew:
                 self.busy[device] -= 1
 
     def expect(self, titles: Sequence[str]) -> None:
-        """Show bars for what will run sooner or later."""
+        """Show a bar for each title that will run."""
         for title in titles:
             self.tasks[title] = self.bars.add_task(title, total=1.0, note="waiting")
 
@@ -101,7 +100,7 @@ class Crew:
                     stderr=errors,
                     text=True,
                     env=environment,
-                    # Ctrl-C reaches this process alone, which tells the others once: a second
+                    # Ctrl-C reaches this process alone, which passes it on once: a second
                     # signal would keep trainings from saving.
                     process_group=0 if os.name == "posix" else None,
                 )
@@ -117,33 +116,26 @@ class Crew:
         end = f"{part} {'done' if code == 0 else 'failed'}".strip()
         self.bars.update(task, completed=1.0, left="", note="  ".join([end, *score]))
         if code != 0:
-            raise GenkitError(words or f"it ended with code {code}")
+            raise GenkitError(words or f"the process ended with code {code}")
         if not self.live:
-            self._line(f"{whole}: done")
+            self.say(f"{whole}: done")
 
     def _follow(self, process: subprocess.Popen[str], title: str, part: str) -> None:
-        """Show what a process reports, until it reports no more."""
-        said, whole = -1.0, f"{title}: {part}" if part else title
+        """Show what a process reports, until its output ends."""
+        shown, whole = -1.0, f"{title}: {part}" if part else title
         for line in process.stdout or ():
-            event = _read_event(line)
-            if event.get("event") == "message" and event["message"] not in self.said:
-                self._line(f"{whole}: {event['message']}")
-            if event.get("event") == "update":
-                share = min(event["fraction"], 1.0)
-                if event.get("score"):
-                    self.scores[title] = event["score"]
+            event = read_event(line)
+            if isinstance(event, Message) and event.message not in self.reported:
+                self.say(f"{whole}: {event.message}")
+            if isinstance(event, ProgressState):
+                share = min(event.fraction, 1.0)
+                if event.score:
+                    self.scores[title] = event.score
                 show_state(self.bars, self.tasks[title], event, part)
-                if not self.live and (share - said >= 0.25 or share < said):  # a few lines each
-                    said = share
-                    self._line(f"{whole}: {in_a_line(event)}")
+                if not self.live and (share - shown >= 0.25 or share < shown):  # a few lines each
+                    shown = share
+                    self.say(f"{whole}: {in_a_line(event)}")
 
-    def _line(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _read_event(line: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}  # something that a plugin printed
-    return event if isinstance(event, dict) else {}

@@ -15,7 +15,8 @@ from genkit.errors import UsageError
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
 
-    Raises UsageError for a name that means nothing and for a device this machine lacks.
+    Raises:
+        UsageError: the name is not known, or this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -26,7 +27,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {name!r} is no device; write auto, cpu, cuda, cuda:1 or mps")
+        raise UsageError(f"--device {name!r} is not a device; write auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
@@ -37,8 +38,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def visible_devices(device: torch.device) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may say for one process each, if a device without a number is CUDA;
-    else nothing."""
+    """Values of CUDA_VISIBLE_DEVICES that give one process each a GPU of its own. Empty unless the
+    device is CUDA without a number."""
     if device.type != "cuda" or device.index is not None:
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -48,7 +49,7 @@ def visible_devices(device: torch.device) -> list[str]:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Compute on that many CPU threads, and on as many as before afterwards."""
+    """Compute on that many CPU threads; afterwards their number is as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -58,21 +59,14 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32 there: on CPUs with AVX512-BF16 or AMX and on GPUs since
-    Ampere. On other CPUs it is emulated and slow."""
+    """Whether bf16 may be faster than fp32: on CPUs with AVX512-BF16 or AMX, and on GPUs since
+    Ampere. Other CPUs emulate it slowly."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
     return False
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" takes bf16 where it is fast."""
-    if name == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    return name
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -85,7 +79,7 @@ def check_compiler(device: torch.device) -> None:
     """Raise UsageError if torch.compile does not work on a device: it needs a compiler."""
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=device))
-    except Exception as error:  # of torch's own, which has no common base for these
+    except Exception as error:  # torch's errors here have no common base
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"--compile: torch.compile does not work here ({reason:.200}); it needs a C++ compiler "
@@ -96,3 +90,11 @@ def check_compiler(device: torch.device) -> None:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    while error and not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
+        error = error.__cause__
+    return error is not None

@@ -1,7 +1,7 @@
-"""Several processes that train one model: who they are, and what they must agree on.
+"""Several processes that train one model: which of them this is, and what they exchange.
 
-A plugin knows nothing of them: each rank computes losses on its part of the global batch, and the
-gradients of a phase travel in one flat sum. Started by torchrun, or by `--devices N` for it.
+Plugins know nothing of them: each rank computes losses on its part of the global batch, and the
+gradients of a phase are summed as one flat tensor. Started by torchrun or by `--devices N`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from genkit.errors import GenkitError, UsageError
+from genkit.io.processes import is_launched
 
 PATIENCE = timedelta(minutes=10)  # for a rank that is late; one that dies is noticed at once
 
@@ -145,11 +146,6 @@ def exchanging() -> Iterator[None]:
         ) from error
 
 
-def launched() -> bool:
-    """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """All processes that torchrun started together, or this one alone.
@@ -157,7 +153,7 @@ def joined() -> Iterator[Ranks]:
     Raises:
         UsageError: torchrun's environment variables are not all there.
     """
-    if not launched():
+    if not is_launched():
         yield ALONE
         return
     cuda = torch.cuda.is_available()

@@ -29,13 +29,13 @@ class Budget:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", text.strip().lower())
         if not match or match[2] not in UNITS or not 0 < float(match[1]) < math.inf:
             raise ValueError(
-                f"{text!r} is no budget; write for instance 90s, 10m, 2h, 200kimg, 5000steps or "
+                f"{text!r} is not a budget; write for instance 90s, 10m, 2h, 200kimg, 5000steps or "
                 "20epochs, more than 0"
             )
         unit, factor = UNITS[match[2]]
         amount = float(match[1]) * factor
         if unit == "steps" and amount != int(amount):
-            raise ValueError(f"{text!r} is no budget; steps are whole numbers")
+            raise ValueError(f"{text!r} is not a budget; steps are whole numbers")
         return cls(amount, unit)
 
     def spent(self, *, step: int, images: int, seconds: float, images_per_epoch: int) -> float:

@@ -17,7 +17,7 @@ from genkit.specs import Config, TrainerSpec
 
 
 def _option_type(annotation: Any) -> Any:
-    """The type as Typer takes it, or PluginError for one that cannot be an option."""
+    """The type as Typer takes it; PluginError for a type that cannot be an option."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
         inner = next(a for a in arguments if a is not type(None))
@@ -34,8 +34,8 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    """What reads a number, or a word that stands for one, so that a wrong one is named: Typer says
-    the bound but not the value. Ranges are checked with the whole config."""
+    """A parser for numbers, and for words that stand for one; None for other types. It names a
+    wrong value, which Typer does not. Ranges are checked with the whole config."""
     number = next((each for each in (int, float) if each in (kind, *get_args(kind))), None)
     if number is None or get_origin(kind) is list:
         return None
@@ -45,13 +45,13 @@ def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
             return None if text is None else words[text] if text in words else number(text)
         except (ValueError, OverflowError):
             what = "whole number" if number is int else "number"
-            raise typer.BadParameter(f"{quoted(text)} is no {what}") from None
+            raise typer.BadParameter(f"{quoted(text)} is not a {what}") from None
 
     return read
 
 
 def escape(text: str) -> str:
-    """A plugin's words such that rich shows them as they are, square brackets too."""
+    """A plugin's text so that rich shows it as it is, square brackets too."""
     if "[" not in text:
         return text
     from rich.markup import escape as escape_markup

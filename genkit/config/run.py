@@ -1,24 +1,25 @@
-"""The options of a run: from command line, file and preset to one checked config, and back to JSON.
-
-Command-line options are made from config classes; a config never holds an import path.
-"""
+"""The options that every run has, as one checked config. It never holds an import path."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 
 from genkit.config.budget import Budget
 from genkit.specs import Config
+
+FIXED: JsonDict = {"fixed": True}  # of an option: it cannot change when a run is resumed
 
 
 class RunConfig(Config):
     """What every run has, whatever it trains."""
 
-    data: str = Field(
-        "mnist-mini", description="data set: NAME, folder:PATH, prepared:PATH or npz:PATH"
+    data: str | None = Field(
+        None, description="data set: NAME, folder:PATH, prepared:PATH or npz:PATH"
     )
     data_root: Path | None = Field(
         None, description="folder where data sets live (also GENKIT_DATA)"
@@ -29,19 +30,32 @@ class RunConfig(Config):
     budget: str = Field(
         "10m", description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training"
     )
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="start of all randomness: weights, data order, noise"
+    cooldown: str = Field(
+        "0%",
+        description="share of the budget at its end in which learning rates fall to zero linearly, "
+        "such as 20%; for budgets in steps, images and epochs",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="start of all randomness: weights, data order, noise",
+        json_schema_extra=FIXED,
+    )
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps", json_schema_extra=FIXED
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bf16 where the machine is fast at it"
+        "auto",
+        description="auto: the faster one, by timing a few iterations of the model",
+        json_schema_extra=FIXED,
     )
     threads: int = Field(
         1,
         ge=0,
         le=1024,
         description="CPU threads, on which the results' last bits depend; auto: as many as are "
-        "fastest at this moment",
+        "fastest at the moment",
         json_schema_extra={"words": {"auto": 0}},
     )
     compile: bool = Field(
@@ -52,6 +66,7 @@ class RunConfig(Config):
         ge=1,
         le=65_536,
         description="parts a batch is split into to save memory; gradients add up",
+        json_schema_extra=FIXED,
     )
     log_every: int = Field(
         50, ge=1, le=10**9, description="iterations between lines in metrics.jsonl"
@@ -62,7 +77,7 @@ class RunConfig(Config):
         ge=0,
         le=100_000,
         description="samples looked at with each grid: the best weights are kept and a collapse "
-        "is told; 0: none",
+        "is reported; 0: none",
     )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"
@@ -72,7 +87,7 @@ class RunConfig(Config):
     @classmethod
     def _text_can_be_used(cls, value: str | Path | None) -> str | Path | None:
         if "\0" in str(value):
-            raise ValueError(f"{str(value)!r} holds a NUL, which no name has")
+            raise ValueError(f"{str(value)!r} holds a NUL character")
         return value
 
     @field_validator("threads", mode="before")
@@ -86,15 +101,41 @@ class RunConfig(Config):
         Budget.parse(text)
         return text
 
+    @field_validator("cooldown")
+    @classmethod
+    def _cooldown_is_a_share_of_known_steps(cls, text: str, info: ValidationInfo) -> str:
+        if not _share(text):
+            return text
+        budget = info.data.get("budget")  # missing if it was refused
+        if budget and Budget.parse(budget).unit == "seconds":
+            raise ValueError(
+                f"{text} of {budget} is not a number of steps known beforehand; give --budget in "
+                "steps, kimg or epochs"
+            )
+        return text
+
     @field_validator("data_option")
     @classmethod
     def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
         for pair in pairs:
             if not pair.partition("=")[0].strip() or "=" not in pair:
-                raise ValueError(f"{pair!r} is no option of a data set; write KEY=VALUE")
+                raise ValueError(f"{pair!r} is not an option of a data set; write KEY=VALUE")
         return pairs
+
+    @property
+    def cooldown_share(self) -> float:
+        """The share of the budget in which learning rates fall, 0 to 1."""
+        return _share(self.cooldown)
 
     @property
     def data_options(self) -> dict[str, str]:
         """The data set's options as a mapping."""
         return dict(pair.split("=", 1) for pair in self.data_option)
+
+
+def _share(text: str) -> float:
+    """The share, 0 to 1, in a text like "20%"; ValueError for another text."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text.strip())
+    if not match or not 0 <= float(match[1]) <= 100:
+        raise ValueError(f"{text!r} is not a share; write for instance 20%")
+    return float(match[1]) / 100

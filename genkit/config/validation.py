@@ -23,14 +23,14 @@ def explain(error: ValidationError, where: str = "--") -> str:
     subject = f"{where}{name}: " if path else f"{where.rstrip('. :-')}: ".removeprefix(": ")
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return f"{where}{name} is no option here"
+        return f"{where}{name} is not an option here"
     if fault["type"] == "value_error":
         return f"{subject}{message if len(message) < 1000 else f'{message[:1000]}...'}"
     return f"{subject}{message[0].lower()}{message[1:]} (got {quoted(fault['input'])})"
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """A value as Python would write it, cut where that is long."""
+    """A value as Python would write it, cut if that is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python writes no number of 5,000 digits
@@ -42,19 +42,19 @@ def validate(
     config: type[C], values: Mapping[str, Any], where: str = "--", *, strict: bool = False
 ) -> C:
     """The values as a checked config; UsageError names the first that cannot be used. With
-    `strict`, as for files, `true` and "3" are no numbers."""
+    `strict`, as for files, `true` and "3" are not numbers."""
     try:
-        if strict:  # JSON's lists, unlike Python's, fit tuples; dates become text
+        if strict:  # in JSON a list may be a tuple; dates become text
             text = json.dumps(dict(values), default=str)
             return config.model_validate_json(text, strict=True)
         return config.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(explain(error, where)) from None
-    except (ValueError, RecursionError):  # of json: a number or a nest too large for it
-        raise UsageError(f"{where}{quoted(dict(values))} holds what is too large") from None
+    except (ValueError, RecursionError):  # of json: a number or a nesting that is too large
+        raise UsageError(f"{where}{quoted(dict(values))} holds a value that is too large") from None
     except GenkitError:
         raise
-    except Exception as error:  # a validator of a plugin's may raise what it likes
+    except Exception as error:  # a plugin's validator may raise anything
         raise PluginError(f"{config.__name__}'s own check failed: {one_line(error)}") from error
 
 

@@ -1,5 +1,44 @@
-"""Data sets as uint8 arrays: walked, decoded, split, checked. Never imports torch."""
+"""Data sets as uint8 arrays: walked, decoded, split, checked. Never imports torch.
+
+This face is part of version 1 of the plugin interface. Pillow is imported only when one of the
+functions that read image files is asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from genkit.data.datasets import ImageData, Split, Splits
 
-__all__ = ["ImageData", "Split", "Splits"]
+if TYPE_CHECKING:
+    from genkit.data.alpha import premultiply
+    from genkit.data.decode import BadImage, read_image
+    from genkit.data.folder import read_folder
+    from genkit.data.prepared import read_prepared
+    from genkit.io.downloads import downloading
+
+__all__ = [
+    "BadImage",
+    "ImageData",
+    "Split",
+    "Splits",
+    "downloading",
+    "premultiply",
+    "read_folder",
+    "read_image",
+    "read_prepared",
+]
+
+_IMPORTED_WHEN_USED = {
+    "BadImage": "genkit.data.decode",
+    "premultiply": "genkit.data.alpha",
+    "downloading": "genkit.io.downloads",
+    "read_image": "genkit.data.decode",
+    "read_folder": "genkit.data.folder",
+    "read_prepared": "genkit.data.prepared",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_IMPORTED_WHEN_USED[name]), name)

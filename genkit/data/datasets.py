@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,11 @@ from genkit.config.validation import explain, suggest
 from genkit.data.alpha import is_premultiplied
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError, plugin_code
-from genkit.specs import Config, DatasetSpec, ImageShape
+from genkit.io.files import user_cache
+from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
+
+MOST_VALUES = 2**24  # of training images, for their mean and deviation
+Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,21 @@ class Split:
     """Images of one split.
 
     Args:
-        images: uint8, (N, C, H, W), C 1 to 4; for 2 and 4 see `genkit.data.alpha`.
-        labels: int64, (N,), or None.
-        intensities: for data that is binarised at random, the probability of white times 255,
-            uint8, shaped like `images`, which are one such draw: training draws each visit's
-            pixels anew, everything else takes `images`.
+        images: uint8, (N, C, H, W), 0 to 255, C 1 to 4; for 2 and 4 see `genkit.data.alpha`.
+        labels: int64, (N,), 0 to the number of classes - 1, or None.
+        intensities: for data that is binarised at random, the probability of white times 255:
+            uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each
+            visit, everything else takes `images`.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
     intensities: NDArray[np.uint8] | None = None
+
+    def look(self, count: int) -> NDArray[np.uint8]:
+        """Up to `count` of the images, evenly spaced: of data sorted by class, all classes."""
+        shown = min(count, len(self.images))
+        return self.images[np.arange(shown) * len(self.images) // max(shown, 1)]
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Splits:
         test: images held out by the data set's authors; None lets genkit hold some out.
         classes: the classes' names, in the order of the labels; empty without labels.
         notes: one line each on what the user should know, such as files that were skipped.
-        fingerprint: of stored arrays when they were stored; if it is another now, they are refused.
+        fingerprint: of the arrays when they were stored; if it differs now, they are refused.
         held_out: `test` was taken from the training images by `hold_out`.
     """
 
@@ -68,7 +78,7 @@ class ImageData:
 
     Args:
         name: as the user typed it, such as "folder:sprites".
-        train, test: C-contiguous, writable arrays; at least 2 and 1 images.
+        train, test: C-contiguous, writable arrays; at least 2 images and 1 image.
         classes: the classes' names, in the order of the labels; empty without labels.
         notes: one line each on what the user should know.
         features, reference: as in the data set's spec.
@@ -84,11 +94,42 @@ class ImageData:
     reference: str | None
     held_out: bool
 
-    @property
+    @cached_property
     def shape(self) -> ImageShape:
-        """Shape of each image, with the number of classes."""
+        """Shape of each image, with the number of classes and their shares of training."""
         channels, height, width = self.train.images.shape[1:]
-        return ImageShape(channels, height, width, len(self.classes))
+        classes, labels = len(self.classes), self.train.labels
+        counts = np.bincount(labels, minlength=classes) if labels is not None else np.empty(0)
+        shares = tuple((counts / max(counts.sum(), 1)).tolist())
+        return ImageShape(channels, height, width, classes, shares)
+
+    @cached_property
+    def model_shape(self) -> ImageShape:
+        """The shape with all facts about the training images that a model may use. Mean and
+        deviation are those of at most 2**24 values, of images at equal distances."""
+        images = self.train.images
+        step = -(-images.size // MOST_VALUES)
+        counts = np.zeros(256)
+        chosen = images[::step].reshape(-1)
+        for part in np.array_split(chosen, -(-chosen.size // 2**20)):  # bincount needs 8 times it
+            counts += np.bincount(part, minlength=256)
+        values = np.arange(256) / 127.5 - 1
+        mean = float(counts @ values / counts.sum())
+        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        return replace(
+            self.shape,
+            class_names=self.classes,
+            train_images=len(images),
+            mean=mean,
+            deviation=variance**0.5,
+        )
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What presets are fitted to, by 2,000 images: 26 to 229 is neither black nor white."""
+        greys = np.bincount(self.train.look(2000).ravel(), minlength=256)
+        between = greys[26:230].sum() / greys.sum()
+        return ImageFacts(self.shape, len(self.train.images), round(float(between), 3))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -106,15 +147,15 @@ class ImageData:
 
 
 def fingerprint_header(shape: tuple[int, ...], labelled: bool) -> bytes:
-    """What a fingerprint takes in before the images of a split, whose labels follow them."""
+    """What a fingerprint hashes before the images of a split of `shape` (N, C, H, W)."""
     return f"{shape} {labelled};".encode()
 
 
 def parse_data_name(text: str) -> tuple[str, str | None]:
-    """What `--data` says, "NAME" or "NAME:SOURCE", as name and source.
+    """Name and source in what `--data` says, "NAME" or "NAME:SOURCE".
 
     Raises:
-        UsageError: there is no name, or a path stands in its place.
+        UsageError: there is no name, or there is a path in its place.
     """
     name, _, source = text.partition(":")
     if not name.strip():
@@ -129,14 +170,8 @@ def parse_data_name(text: str) -> tuple[str, str | None]:
 
 def data_root(option: Path | None = None) -> Path:
     """The folder where data sets live: `option`, else $GENKIT_DATA, else in the user's cache."""
-    if option is not None:
-        return Path(os.path.expanduser(option))
-    if chosen := os.environ.get("GENKIT_DATA"):
-        return Path(os.path.expanduser(chosen))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # the XDG specification: a relative path counts as unset
-        cache = Path(os.path.expanduser("~")) / ".cache"
-    return cache / "genkit" / "data"
+    root = option or os.environ.get("GENKIT_DATA") or user_cache() / "data"
+    return Path(os.path.expanduser(root))
 
 
 def open_data(
@@ -149,7 +184,7 @@ def open_data(
     """Load the data set of `spec`, check it, and hold out test images if it has none.
 
     Args:
-        name: what the user typed, such as "folder:sprites"; stands in messages and records.
+        name: what the user typed, such as "folder:sprites", for messages and records.
         source: what follows the colon in it.
         options: values for the fields of `spec.config`, as strings or as Python values.
         root: the folder where data sets live; None for `data_root()`.
@@ -169,9 +204,10 @@ def open_data(
         splits = spec.load()(config, source, data_root(root))
     _check_splits(splits, spec.name, name)
     train, test, notes = splits.train, splits.test, tuple(splits.notes)
+    held_out = test is None or splits.held_out
     if test is None:
-        train, test = (_take(train, chosen) for chosen in hold_out(len(train.images), name))
-    held_out = splits.test is None or splits.held_out
+        parts = map(itemgetter, hold_out(len(train.images), name))
+        train, test = (_each_array(train, part) for part in parts)
     if held_out:
         count = len(test.images)
         notes += (
@@ -186,7 +222,7 @@ def open_data(
         test=_contiguous(test),
         classes=tuple(splits.classes),
         notes=notes,
-        features=spec.features,
+        features=spec.features or "none",
         reference=spec.reference,
         held_out=held_out,
     )
@@ -216,11 +252,10 @@ def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
 
 def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
     """Raise `PluginError` unless a loader returned what its contract says."""
-
     whose = f"the loader of data set {spec_name!r}"
 
-    def require(kept: bool, problem: str) -> None:
-        if not kept:
+    def require(holds: bool, problem: str) -> None:
+        if not holds:
             raise PluginError(f"{whose} {problem}")
 
     require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
@@ -230,7 +265,7 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
         if not isinstance(split, Split):
             raise PluginError(f"{whose} gave {type(split).__name__} as {part}, not a Split")
         images, labels = split.images, split.labels
-        require(isinstance(images, np.ndarray), f"gave {part} images that are no numpy array")
+        require(isinstance(images, np.ndarray), f"gave {part} images that are not a numpy array")
         require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
         require(
             images.ndim == 4 and 1 <= images.shape[1] <= 4 and min(images.shape[2:]) > 0,
@@ -254,7 +289,7 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
                 isinstance(intensities, np.ndarray)
                 and intensities.dtype == np.uint8
                 and intensities.shape == images.shape,
-                f"gave {part} intensities that are no uint8 array of shape {images.shape}",
+                f"gave {part} intensities that are not a uint8 array of shape {images.shape}",
             )
             require(
                 bool(((images == 0) | (images == 255)).all()),
@@ -275,10 +310,6 @@ def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
             f"gave {part} labels from {labels.min()} to {labels.max()} "
             f"for {len(splits.classes)} classes",
         )
-
-
-def _take(split: Split, indices: NDArray[np.int64]) -> Split:
-    return _each_array(split, lambda array: array[indices])
 
 
 def _contiguous(split: Split) -> Split:

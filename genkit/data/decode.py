@@ -15,30 +15,33 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from genkit.data.alpha import has_alpha
+from genkit.data.walk import FULL_WINDOW
 from genkit.errors import UsageError
 from genkit.io.files import read_file
+from genkit.specs import ImageShape
 
 # Without this list Pillow tries some forty parsers on any bytes, whatever the file is called.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+NAMES = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 MOST_PIXELS = 64_000_000
 MOST_BYTES = 2**28  # MOST_PIXELS of four bytes, uncompressed
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAND_ROWS = 256
-LEVELS = np.rint(np.arange(65536) / 257).astype(np.uint8)  # of 16 bits in 8
+BITS_PER_SAMPLE = 258  # a TIFF's tag
 
 # What Pillow's parsers raise for damaged files.
-DAMAGED = (
+ERRORS_OF_DAMAGED_FILES = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
     *(AssertionError, AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
 
-# The EXIF tag and what undoes each of its values.
-ORIENTATION = 0x0112
-UPRIGHT = {
+# The EXIF tag, and what undoes each of its values.
+ORIENTATION_TAG = 0x0112
+UNDO_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,24 +50,45 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED_SIDEWAYS = [UNDO_ORIENTATION[value] for value in (5, 6, 7, 8)]
 
 
 class BadImage(UsageError):
-    """A file is no image that can be used; `reason` says why, in words to follow its name."""
+    """A file is not an image that can be used; `reason` says why, such as "is damaged: ..."."""
 
     def __init__(self, reason: str, name: str = "the image") -> None:
         super().__init__(f"{name} {reason}")
         self.reason = reason
 
 
-def read_image(path: Path, size: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
-    """The file's image as `decode_image` gives it.
+def read_window(text: str) -> tuple[int, int]:
+    """The lowest and the highest value of a window for 16-bit images, "LOW-HIGH".
 
     Raises:
-        BadImage: as `read_content` and `decode_image` do; its message begins with the path.
+        UsageError: it is not two values of 16 bits, the lower one first.
+    """
+    low, _, high = text.partition("-")
+    if low.isdecimal() and high.isdecimal() and int(low) < int(high) < 2**16:
+        return int(low), int(high)
+    raise UsageError(f"the window {text!r} is not LOW-HIGH, such as 0-65535 or 0-4095")
+
+
+def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
+    """The centre square of an image file, upright and scaled.
+
+    Args:
+        path: of a PNG, JPEG, WebP, BMP, GIF or TIFF file.
+        size: pixels a side of the square.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        uint8, (channels, size, size), 0 to 255.
+
+    Raises:
+        BadImage: the file cannot be used; the message begins with its path, and `reason` says why.
     """
     try:
-        return decode_image(read_content(path), size, channels)
+        return decode_image(read_content(path), size, channels)[0]
     except BadImage as error:
         raise BadImage(error.reason, str(path)) from None
 
@@ -73,7 +97,7 @@ def read_content(path: Path) -> bytes:
     """The content of a file, which may have become anything since it was found.
 
     Raises:
-        BadImage: it cannot be read, is no regular file, or has more than `MOST_BYTES` bytes.
+        BadImage: it cannot be read, is not a regular file, or has more than `MOST_BYTES` bytes.
     """
     try:
         return read_file(path, MOST_BYTES)
@@ -82,19 +106,23 @@ def read_content(path: Path) -> bytes:
         raise BadImage(f"cannot be read ({reason})", str(path)) from None
 
 
-def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
+def decode_image(
+    content: bytes, size: int, channels: int, window: str = FULL_WINDOW
+) -> tuple[NDArray[np.uint8], bool]:
     """The centre square of the image, upright and scaled, and whether it had 16 bits a channel.
 
     Of an animation, the first frame. Scaled by Lanczos's filter. Without a channel for alpha,
     transparency lies on white; with one, colours are premultiplied before they are scaled.
 
     Args:
-        content: a PNG, JPEG, WebP or BMP file.
+        content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
         size: pixels a side of the square.
         channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha).
+        window: "LOW-HIGH", the values of 16-bit images that become 0 and 255; what lies outside is
+            cut.
 
     Returns:
-        uint8, (channels, size, size).
+        uint8, (channels, size, size), 0 to 255.
 
     Raises:
         BadImage: as `opened` does.
@@ -102,43 +130,74 @@ def decode_image(content: bytes, size: int, channels: int) -> tuple[NDArray[np.u
     with opened(content) as image:
         # A JPEG can be decoded at a fraction of its size, several times faster.
         image.draft(None, (2 * size, 2 * size))
-        deep = image.mode.startswith("I")
-        turn = UPRIGHT.get(_orientation(image))
-        flat = _premultiply(image) if has_alpha(channels) else _flatten(image)
+        deep = _is_deep(image)
+        turn = UNDO_ORIENTATION.get(_orientation(image))
+        flat = _flat_or_premultiplied(image, read_window(window), deep, channels)
         square = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
+    return _to_array(square, turn, channels), deep
+
+
+def decode_whole(content: bytes, shape: ImageShape) -> NDArray[np.uint8]:
+    """The image as it is, upright, read as `decode_image` reads one of its size.
+
+    Args:
+        content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
+        shape: whose height and width it must have; of 2 or 4 channels transparency is kept.
+
+    Returns:
+        uint8, 0 to 255: (3, height, width), or (4, height, width), premultiplied.
+
+    Raises:
+        BadImage: as `opened` does, or it has another size.
+    """
+    channels = 4 if has_alpha(shape.channels) else 3
+    with opened(content) as image:
+        deep = _is_deep(image)
+        turn = UNDO_ORIENTATION.get(_orientation(image))
+        size = image.size[::-1] if turn in TURNED_SIDEWAYS else image.size
+        if size != (shape.width, shape.height):
+            raise BadImage(f"is {size[1]} x {size[0]}, the data set has {shape}")
+        flat = _flat_or_premultiplied(image, read_window(FULL_WINDOW), deep, channels)
+        return _to_array(flat, turn, channels)
+
+
+def _to_array(image: Image.Image, turn: Image.Transpose | None, channels: int) -> NDArray[np.uint8]:
+    """The image turned upright, uint8, (channels, H, W)."""
     if turn is not None:
-        square = square.transpose(turn)
+        image = image.transpose(turn)
     if has_alpha(channels):
-        *colours, alpha = square.split()
+        *colours, alpha = image.split()
         shown = Image.merge("RGB", colours).convert("L" if channels == 2 else "RGB")
-        levels = [np.asarray(band) for band in shown.split()]
         # Lanczos's filter overshoots, in each channel by itself.
-        levels = [np.minimum(level, np.asarray(alpha)) for level in levels]
-        pixels = np.stack([*levels, np.asarray(alpha)], axis=2)
-    else:
-        pixels = np.asarray(square.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1), deep  # (H, W, C) -> (C, H, W)
+        levels = [np.minimum(np.asarray(band), np.asarray(alpha)) for band in shown.split()]
+        return np.stack([*levels, np.asarray(alpha)])
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
 
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """A PNG, JPEG, WebP or BMP file's image, not decoded yet.
+    """A PNG, JPEG, WebP, BMP, GIF or TIFF file's image, not decoded yet.
 
     Raises:
-        BadImage: it is no such image, is damaged, which may show only when it is used within, or
-            has more than `MOST_PIXELS` pixels.
+        BadImage: it is not such an image, is damaged, which may show only when it is used within,
+            has more than `MOST_PIXELS` pixels, or is a TIFF of several pages.
     """
     try:
         _check_png(content)
         with _pillow_quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
+            if image.format == "TIFF":
+                _check_pages(image)
             yield image
+    except BadImage:
+        raise
     except UnidentifiedImageError:
-        raise BadImage("is no PNG, JPEG, WebP or BMP image") from None
+        raise BadImage(f"is not a {NAMES} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
-    except DAMAGED as error:
+    except ERRORS_OF_DAMAGED_FILES as error:
         raise BadImage(f"is damaged: {error or type(error).__name__}") from None
 
 
@@ -152,12 +211,12 @@ def _pillow_quiet() -> Iterator[None]:
 
 
 def _check_png(content: bytes) -> None:
-    """Compare the checksums of a PNG's critical chunks: Pillow takes changed pixels as they are.
+    """Compare the checksums of a PNG's critical chunks: Pillow accepts changed pixels.
 
     Raises:
-        ValueError: one is another. What is cut off is left to Pillow.
+        ValueError: a checksum is wrong. Pillow reports files that are cut off.
     """
-    place = len(PNG) if content.startswith(PNG) else len(content)
+    place = len(PNG_SIGNATURE) if content.startswith(PNG_SIGNATURE) else len(content)
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 8 + length
@@ -170,11 +229,42 @@ def _check_png(content: bytes) -> None:
         place = end + 4
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, 8 bits a channel, without transparency."""
+def _check_pages(image: Image.Image) -> None:
+    """Raise BadImage for a TIFF of several pages: which one counts is not known."""
+    try:
+        image.seek(1)
+    except EOFError:
+        image.seek(0)
+        return
+    raise BadImage("has several pages; save the one to be used as a file of its own")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the image, not decoded yet, has 16 bits a channel; in colour, Pillow keeps the upper
+    8 of them."""
+    if image.mode.startswith("I"):
+        return True
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, 1)
+        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+    tiles = image.tile if isinstance(image, PngImagePlugin.PngImageFile) else ()
+    return any("16" in str(tile.args) for tile in tiles)
+
+
+def _flatten(image: Image.Image, window: tuple[int, int], deep: bool) -> Image.Image:
+    """The image in mode L or RGB, 8 bits a channel, laid over white if it is transparent; values of
+    16-bit grey from one end of the window to the other become 0 to 255."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        values = np.asarray(image)
-        return Image.fromarray(LEVELS[values if values.itemsize == 2 else values.clip(0, 65535)])
+        if image.format == "TIFF" and not image.mode.startswith("I;16"):
+            raise BadImage("has 32 bits a channel; save it with 8 or 16")
+        low, high = window
+        eight_bits = np.rint((np.arange(65536) - low).clip(0, high - low) * (255 / (high - low)))
+        values = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return Image.fromarray(eight_bits.astype(np.uint8)[values])
+    if image.mode == "F":
+        raise BadImage("holds fractions; save it with 8 or 16 bits a channel")
+    if deep and window != read_window(FULL_WINDOW):
+        raise BadImage("has 16 bits a channel in colour, which no window is applied to")
     if image.has_transparency_data:
         # White, as on a page: drawings tend to have dark outlines, which black would swallow.
         page = Image.new("RGB", image.size, "white")
@@ -189,10 +279,15 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _premultiply(image: Image.Image) -> Image.Image:
-    """The image in mode RGBa, whose colours were multiplied by their alpha."""
-    if image.mode.startswith("I"):
-        image = _flatten(image)
+def _flat_or_premultiplied(
+    image: Image.Image, window: tuple[int, int], deep: bool, channels: int
+) -> Image.Image:
+    """The image in mode L or RGB; for 2 and 4 channels in mode RGBa, whose colours were multiplied
+    by their alpha."""
+    if not has_alpha(channels):
+        return _flatten(image, window, deep)
+    if not image.has_transparency_data:
+        image = _flatten(image, window, deep)
     page = Image.new("RGBa", image.size)
     for top in range(0, image.height, BAND_ROWS):
         box = (0, top, image.width, min(top + BAND_ROWS, image.height))
@@ -203,6 +298,6 @@ def _premultiply(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1, upright, if the metadata are damaged."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except DAMAGED:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except ERRORS_OF_DAMAGED_FILES:
         return 1

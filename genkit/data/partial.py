@@ -1,183 +1,192 @@
-"""What `genkit data prepare` has decoded so far, on disk: pull the plug, and it goes on from there.
+"""What `genkit data prepare` has decoded so far, in an SQLite database: it survives kills.
 
-Rows of pixels lie in one file, a line on each source file in another. A line counts if it is
-whole, fits the folder as it is now, and its row is there, unchanged.
+A file counts if it was committed, the folder still holds it unchanged, and its pixels are intact.
+`write_images` copies the pixels into the array.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
-from io import FileIO
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from genkit.data.datasets import fingerprint_header
-from genkit.data.prepared import ARRAY, CHUNK_BYTES, npy_header
+from genkit.data.prepared import PrepareOptions, SourceFile, npy_header
 from genkit.data.walk import ImageFile
+from genkit.data.workers import DecodedFile
 from genkit.errors import WriteError
 from genkit.io.files import sync_directory
 from genkit.io.progress import Reporter
 
-ROWS, ENTRIES = "rows.partial", "entries.partial"
+PARTIAL_FILE = "decoded.sqlite"
+PARTIAL_FILES = (
+    *(PARTIAL_FILE, f"{PARTIAL_FILE}-journal"),
+    *("entries.partial", "rows.partial"),  # of older versions, which are not read
+)
+COPIED_BYTES = 2**20  # of pixels at a time, from the database into the array
+SOURCE_FILE = TypeAdapter(SourceFile)
+# In NORMAL mode a power cut may lose the last commits; what it leaves is checked when it is read.
+SCHEMA = """
+PRAGMA page_size = 16384;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS options (json TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS files (
+    number INTEGER PRIMARY KEY, json TEXT NOT NULL, pixels BLOB NOT NULL, crc32 INTEGER NOT NULL
+);
+"""
 
 
-def write_all(file: FileIO, content: bytes | memoryview) -> None:
-    """Write all of it; a nearly full disk takes a part before it fails."""
-    rest = memoryview(content).cast("B")
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-class Draft:
-    """Entries on the first of some files, in their order, and a row of pixels for each that could
-    be used.
+class PartialResult:
+    """The first of some files, in their order, with the pixels of those that could be used.
 
     Args:
-        folder: where it lies; a draft that is there already goes on if its options are the same.
-        options: what the rows follow from, beside the files.
+        folder: where it lies; what is there already is continued if its options are the same.
+        options: what the pixels follow from, beside the files.
         images: the files, sorted by path.
-        row_bytes: of one decoded image.
 
     Raises:
         WriteError: it cannot be begun.
     """
 
-    def __init__(
-        self, folder: Path, options: dict[str, Any], images: Sequence[ImageFile], row_bytes: int
-    ) -> None:
+    def __init__(self, folder: Path, options: PrepareOptions, images: Sequence[ImageFile]) -> None:
         self.folder = folder
-        self.row_bytes = row_bytes
-        self.entries: list[dict[str, Any]] = []
-        self.rows = 0
-        with ExitStack() as opened:
+        self.files: list[SourceFile] = []
+        try:
             try:
-                self._entries = opened.enter_context(open(folder / ENTRIES, "a+b", buffering=0))
-                self._rows = opened.enter_context(open(folder / ROWS, "a+b", buffering=0))
-                self._take_up(_line(options), images)
-            except OSError as error:
-                raise WriteError(
-                    f"{folder} could not be written: {error.strerror or error}"
-                ) from None
-            self._files = opened.pop_all()  # all went well: they stay open
+                self._open(options, images)
+            except sqlite3.OperationalError:
+                raise
+            except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError):  # damaged
+                self.remove()  # begin again
+                self._open(options, images)
+        except sqlite3.Error as error:
+            self.close()
+            raise WriteError(f"{folder} could not be written: {error}") from None
 
-    def _take_up(self, header: bytes, images: Sequence[ImageFile]) -> None:
+    def _open(self, options: PrepareOptions, images: Sequence[ImageFile]) -> None:
         """Read what is there, as far as it is good, and drop the rest."""
-        for file in (self._entries, self._rows):
-            file.seek(0)
-        lines = self._entries.read().splitlines(keepends=True)
-        size = 0
-        if lines and lines[0] == header:
-            size = len(header)
-            for line, image in zip(lines[1:], images, strict=False):
-                entry = _parse(line)
-                if entry is None or not is_of(entry, image) or not self._has_row(entry):
-                    break
-                self.entries.append(entry)
-                self.rows += "crc32" in entry
-                size += len(line)
-        self._rows.truncate(self.rows * self.row_bytes)
-        self._entries.truncate(size)
-        if not size:
-            write_all(self._entries, header)
+        # The folder has a lock of its own, which works on file systems without SQLite's, too.
+        uri = f"{(self.folder / PARTIAL_FILE).absolute().as_uri()}?nolock=1"
+        self._database = sqlite3.connect(uri, uri=True)
+        self._database.executescript(SCHEMA)
+        self.files = []
+        header = (options.model_dump_json(),)
+        if self._database.execute("SELECT json FROM options").fetchall() == [header]:
+            found = self._database.execute("SELECT json, pixels, crc32 FROM files ORDER BY number")
+            with closing(found):
+                for image, (text, pixels, crc32) in zip(images, found, strict=False):
+                    file = SOURCE_FILE.validate_python(json.loads(text))
+                    if not file.is_of(image) or _checksum(text, pixels) != crc32:
+                        break
+                    self.files.append(file)
+        with self._database:
+            self._database.execute("DELETE FROM options")
+            self._database.execute("INSERT INTO options VALUES (?)", header)
+            self._database.execute("DELETE FROM files WHERE number >= ?", (len(self.files),))
 
-    def _has_row(self, entry: dict[str, Any]) -> bool:
-        """Whether the next row is the entry's, if it has one."""
-        if "crc32" not in entry:
-            return True
-        row = self._rows.read(self.row_bytes)
-        return len(row) == self.row_bytes and zlib.crc32(row) == entry["crc32"]
-
-    def append(self, decoded: Iterable[tuple[dict[str, Any], bytes]]) -> None:
-        """Add entries, each with its row, or none if it was left out.
+    def append(self, decoded: Iterable[DecodedFile]) -> None:
+        """Add files and their pixels.
 
         Raises:
             WriteError: the disk is full, for instance; what was there before stays good.
         """
-        pairs = list(decoded)
+        decoded = list(decoded)
+        rows = [
+            (number, text := json.dumps(file), pixels, _checksum(text, pixels))
+            for number, (file, pixels) in enumerate(decoded, len(self.files))
+        ]
         try:
-            write_all(self._rows, b"".join(row for _, row in pairs))
-            os.fsync(self._rows.fileno())  # a line must not outlive its row
-            write_all(self._entries, b"".join(_line(entry) for entry, _ in pairs))
-        except OSError as error:
+            with self._database:
+                self._database.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
             raise WriteError(
-                f"{self.folder} could not be written: {error.strerror or error}; "
-                f"{len(self.entries):,} files are done, the same command goes on from there"
+                f"{self.folder} could not be written: {error}; "
+                f"{len(self.files):,} files are done, the same command continues from there"
             ) from None
-        self.entries += [entry for entry, _ in pairs]
-        self.rows += sum(bool(row) for _, row in pairs)
+        self.files += [file for file, _ in decoded]
 
-    def read_rows(self, start: int, count: int) -> NDArray[np.uint8]:
-        """Rows of pixels, (count, row_bytes)."""
-        self._rows.seek(start * self.row_bytes)
-        content = bytearray(count * self.row_bytes)
-        self._rows.readinto(content)
-        return np.frombuffer(content, np.uint8).reshape(count, self.row_bytes)
+    def read_pixels(self, numbers: Sequence[int]) -> list[bytes]:
+        """The pixels of some files in ascending order, each the bytes of uint8 (C, size, size)."""
+        chosen = ",".join(map(str, numbers))
+        query = f"SELECT pixels FROM files WHERE number IN ({chosen}) ORDER BY number"
+        return [pixels for (pixels,) in self._database.execute(query)]
 
     def close(self) -> None:
-        self._files.close()
+        with suppress(AttributeError):
+            self._database.close()
 
     def remove(self) -> None:
-        """Delete it, lines first: rows without lines are nothing."""
+        """Close and delete it."""
         self.close()
-        for name in (ENTRIES, ROWS):
+        for name in PARTIAL_FILES:
             with suppress(OSError):
                 (self.folder / name).unlink()
 
 
-def write_array(
-    draft: Draft,
-    out: Path,
+def write_images(
+    partial: PartialResult,
+    path: Path,
     shape: tuple[int, int, int, int],
-    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    numbers: Sequence[int],
+    train_images: int,
     labels: NDArray[np.int64] | None,
     reporter: Reporter,
 ) -> tuple[str, str]:
-    """Copy the draft's rows, part after part, into the array; its SHA-256, and the fingerprint
-    of the data.
+    """Copy pixels into the array, uint8 of `shape` (N, C, H, W); the SHA-256 of the file, and the
+    fingerprint of the data.
+
+    Written as an ordinary file: a full disk is an error there, and a crash in mapped memory.
+
+    Args:
+        numbers: of the files whose pixels are the rows.
+        labels: int64, (N,), of the rows.
 
     Raises:
         WriteError: the disk is full, for instance; what was there before is there still.
     """
-    temporary = out / f".{ARRAY}.tmp"
+    temporary = path.with_name(f".{path.name}.tmp")
     digest, fingerprint = hashlib.sha256(), hashlib.sha256()
     count, written = reporter.counter("writing"), 0
-    chunk = max(1, CHUNK_BYTES // draft.row_bytes)
+    image_bytes = math.prod(shape[1:])
+    batch = max(1, COPIED_BYTES // image_bytes)
     try:
-        with open(temporary, "wb", buffering=0) as file:
+        with open(temporary, "wb") as file:
             header = npy_header(shape)
-            write_all(file, header)
+            file.write(header)
             digest.update(header)
-            for part in parts:
-                part_shape = (len(part), *shape[1:])
+            for part in (slice(train_images), slice(train_images, None)):
+                part_shape = (len(numbers[part]), *shape[1:])
                 fingerprint.update(fingerprint_header(part_shape, labels is not None))
-                chosen = np.zeros(draft.rows, dtype=bool)
-                chosen[part] = True
-                for start in range(0, draft.rows, chunk):
-                    rows = draft.read_rows(start, min(chunk, draft.rows - start))
+                chosen = numbers[part]
+                for start in range(0, len(chosen), batch):
+                    images = partial.read_pixels(chosen[start : start + batch])
                     # Of grey images all channels are alike: the first comes first.
-                    kept = rows[chosen[start : start + chunk], : np.prod(shape[1:])].tobytes()
-                    write_all(file, kept)
-                    digest.update(kept)
-                    fingerprint.update(kept)
-                    written += int(chosen[start : start + chunk].sum())
+                    pixels = b"".join(image[:image_bytes] for image in images)
+                    file.write(pixels)
+                    digest.update(pixels)
+                    fingerprint.update(pixels)
+                    written += len(images)
                     count(written, shape[0])
                 if labels is not None:
                     fingerprint.update(labels[part].astype("<i8").tobytes())
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, out / ARRAY)
-        sync_directory(out)
-    except OSError as error:
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except (OSError, sqlite3.Error) as error:
         raise WriteError(
-            f"{out / ARRAY} could not be written: {error.strerror or error}; all files are "
-            "decoded, the same command goes on from there"
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}; all files "
+            "are decoded, the same command continues from there"
         ) from None
     finally:
         with suppress(OSError):
@@ -185,27 +194,5 @@ def write_array(
     return digest.hexdigest(), fingerprint.hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_of(entry: dict[str, Any], image: ImageFile) -> bool:
-    """Whether an entry is on this file, unchanged by its size and time."""
-    found = (entry.get("path"), entry.get("size_bytes"), entry.get("modified_ns"))
-    return found == (str(image.path), image.size_bytes, image.modified_ns)
-
-
-def _line(content: dict[str, Any]) -> bytes:
-    """JSON behind its CRC-32, so that a damaged line is no line."""
-    text = json.dumps(content).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-        return None
-    entry: dict[str, Any] = json.loads(text)
-    return entry
+def _checksum(text: str, pixels: bytes) -> int:
+    return zlib.crc32(pixels, zlib.crc32(text.encode()))

@@ -1,41 +1,53 @@
 """`genkit data prepare`: a folder of images decoded once, into one array on disk and a manifest.
 
-Files are decoded in the order of their paths into a draft, which being killed cannot harm. From it
+Files are decoded in the order of their paths into a partial result, which no kill can harm. From it
 the array is made: training images first, test images behind them. Neither is ever in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
-import zlib
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from genkit.data.partial import ENTRIES, Draft, hash_file, is_of, write_array
+from genkit.data.datasets import Channels
+from genkit.data.decode import read_window
+from genkit.data.partial import PARTIAL_FILES, PartialResult, write_images
 from genkit.data.prepared import (
-    ARRAY,
-    CHUNK_BYTES,
-    MANIFEST,
+    IMAGES_FILE,
+    MANIFEST_FILE,
     Manifest,
+    PrepareOptions,
+    SourceFile,
     is_manifest,
-    is_passing,
     npy_header,
-    open_array,
+    open_images,
     read_manifest,
 )
-from genkit.data.walk import Found, ImageFile, find_images, hold_out, label, split_images
-from genkit.data.workers import Decoded, decoders
+from genkit.data.walk import (
+    FULL_WINDOW,
+    FolderListing,
+    ImageFile,
+    find_images,
+    hold_out,
+    label_by_folder,
+    split_by_folder,
+)
+from genkit.data.workers import DecodedFile, decoders
 from genkit.errors import UsageError, printable
 from genkit.io.files import write_atomic
 from genkit.io.locks import LOCK_FILES, locked
 from genkit.io.progress import Reporter
 
 FEWEST_SHARED_BYTES = 2**24  # below, starting processes takes longer than decoding
+BATCH_BYTES = 2**22  # of pixels that a process decodes before they are written
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,9 @@ def prepare(
     out: Path,
     *,
     size: int,
-    channels: Literal["auto", "1", "3"] = "auto",
+    channels: Channels = "auto",
+    window: str = FULL_WINDOW,
+    splits: Literal["auto", "none"] = "auto",
     workers: int = 1,
     reporter: Reporter | None = None,
 ) -> Prepared:
@@ -65,39 +79,41 @@ def prepare(
     Args:
         size: pixels a side.
         channels: "auto" takes 1 if all images are grey.
+        window: "LOW-HIGH", the values of 16-bit images that become 0 and 255.
+        splits: "none" takes all sub-folders for classes.
         workers: processes that decode, if there is enough to do.
 
     Raises:
-        UsageError: no image can be used, or `out` is no place for the result.
-        WriteError: the disk is full, say; the same call goes on where it stopped.
+        UsageError: no image can be used, or `out` cannot hold the result.
+        WriteError: the disk is full, say; the same call continues where it stopped.
     """
     reporter = reporter or Reporter()
     real = Path(os.path.realpath(folder))  # Path.resolve raises for a link to itself
     if Path(os.path.realpath(out)).is_relative_to(real):
         raise UsageError(f"--out {out} lies in {folder}, whose images are read; choose another")
-    found = find_images(folder)
-    options = {"size": size, "channels": channels}
+    listing = find_images(folder, splits == "auto")
+    read_window(window)  # an error now, not in another process
+    options = PrepareOptions(size=size, channels=channels, window=window, splits=splits)
     _make(out)
     with locked(out, "prepares"):
-        old = _read_old(out, options, reporter)
-        if old and old.manifest.is_of(found):
-            return Prepared(out, old.manifest, decoded=0, up_to_date=True)
-        row_channels = 1 if channels == "1" else 3
-        draft = Draft(out, options, found.images, row_channels * size**2)
+        previous = _read_previous(out, options, reporter)
+        if previous and previous.manifest.is_of(listing):
+            return Prepared(out, previous.manifest, decoded=0, up_to_date=True)
+        partial = PartialResult(out, options, listing.images)
         reporter.start(f"prepare {printable(real.name)}")
         try:
-            decoded = _fill(draft, found, old, size, row_channels, workers, reporter)
-            manifest = _finish(draft, found, options, out, reporter)
+            decoded = _decode(partial, listing, options, previous, workers, reporter)
+            manifest = _finish(partial, listing, options, out, reporter)
         except UsageError:  # the folder is of no use: leave nothing behind
-            draft.remove()
+            partial.remove()
             raise
         except (KeyboardInterrupt, SystemExit):
-            reporter.say("interrupted; all is saved, the same command goes on from here")
+            reporter.say("interrupted; all is saved, the same command continues from here")
             raise
         finally:
-            draft.close()
+            partial.close()
             reporter.stop()
-        draft.remove()
+        partial.remove()
     return Prepared(out, manifest, decoded)
 
 
@@ -108,89 +124,93 @@ def _make(out: Path) -> None:
         names = {path.name for path in out.iterdir()} - {*LOCK_FILES}
     except OSError as error:
         raise UsageError(f"--out {out} cannot be made: {error.strerror or error}") from None
-    ours = is_manifest(out / MANIFEST) or (ENTRIES in names and MANIFEST not in names)
-    if names and not ours:
-        raise UsageError(f"--out {out} is not empty and no prepared folder; choose another")
+    interrupted = MANIFEST_FILE not in names and not names.isdisjoint(PARTIAL_FILES)
+    if names and not interrupted and not is_manifest(out / MANIFEST_FILE):
+        raise UsageError(f"--out {out} is neither empty nor a prepared folder; choose another")
 
 
 @dataclass(frozen=True)
-class _Old:
-    """What was prepared before: entries and rows to be used again."""
+class _Previous:
+    """What was prepared before: its files and its array, to be used again."""
 
-    path: Path
+    array: Path
     manifest: Manifest
-    entries: dict[str, dict[str, Any]]
+    files: dict[str, SourceFile]
 
-    def take(self, image: ImageFile, channels: int) -> Decoded | None:
-        """Entry and row of a file, if it has not changed since."""
-        entry = self.entries.get(str(image.path))
-        if entry is None or not is_of(entry, image) or is_passing(entry.get("left_out", "")):
+    def take(self, image: ImageFile, channels: int) -> DecodedFile | None:
+        """The file as it was decoded before, if it has not changed since."""
+        file = self.files.get(str(image.path))
+        if file is None or not file.is_of(image) or file.is_worth_another_try():
             return None
-        if "left_out" in entry:
-            return entry, b""
+        if file.row is None:
+            return DecodedFile(file, b"")
         shape = self.manifest.shape
-        row_bytes = int(np.prod(shape[1:]))
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(len(npy_header(shape)) + entry["row"] * row_bytes)
-            row = file.read(row_bytes) * (channels // shape[1])
-        kept = {key: value for key, value in entry.items() if key != "row"}
-        return {**kept, "crc32": zlib.crc32(row)}, row
+        row_bytes = math.prod(shape[1:])
+        with open(self.array, "rb", buffering=0) as array:
+            array.seek(len(npy_header(shape)) + file.row * row_bytes)
+            pixels = array.read(row_bytes) * (channels // shape[1])
+        return DecodedFile(file._replace(row=None), pixels)
 
 
-def _read_old(out: Path, options: dict[str, Any], reporter: Reporter) -> _Old | None:
+def _read_previous(out: Path, options: PrepareOptions, reporter: Reporter) -> _Previous | None:
     """What was prepared before, if it is whole.
 
     Raises:
         UsageError: it was prepared with other options.
     """
-    if not (out / MANIFEST).exists():
+    if not (out / MANIFEST_FILE).exists():
         return None
     try:
         manifest = read_manifest(out)
-        open_array(out, manifest)
-        whole = hash_file(out / ARRAY) == manifest.sha256
+        open_images(out, manifest)
+        with open(out / IMAGES_FILE, "rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
     except (UsageError, OSError):
         whole = False
     if not whole:
-        if not (out / ENTRIES).exists():  # else it was killed while the old made way for the new
+        # With a partial result, it was killed while the new array replaced the old one.
+        if not any((out / name).exists() for name in PARTIAL_FILES):
             reporter.say(f"{out} was damaged or changed; its images are decoded again")
         return None
     if manifest.options != options:
-        was = " ".join(f"--{key} {value}" for key, value in manifest.options.items())
-        raise UsageError(f"--out {out} was prepared with {was}; choose another, or delete it")
-    return _Old(out / ARRAY, manifest, {file["path"]: file for file in manifest.files})
+        was = manifest.options
+        raise UsageError(
+            f"--out {out} was prepared with --size {was.size} --channels {was.channels} "
+            f"--window {was.window} --splits {was.splits}; choose another, or delete it"
+        )
+    return _Previous(out / IMAGES_FILE, manifest, {file.path: file for file in manifest.files})
 
 
-def _fill(
-    draft: Draft,
-    found: Found,
-    old: _Old | None,
-    size: int,
-    channels: int,
+def _decode(
+    partial: PartialResult,
+    listing: FolderListing,
+    options: PrepareOptions,
+    previous: _Previous | None,
     workers: int,
     reporter: Reporter,
 ) -> int:
-    """Bring the draft to the end of the files; how many of them were decoded."""
-    first, total, decoded = len(draft.entries), len(found.images), 0
+    """Complete the partial result; how many files were decoded for it."""
+    first, total, decoded = len(partial.files), len(listing.images), 0
     if first:
-        reporter.say(f"going on: {first:,} of {total:,} files were decoded before")
+        reporter.say(f"continuing: {first:,} of {total:,} files were decoded before")
     count = reporter.counter("decoding")
 
-    def write(known: list[Decoded | None], future: Future[list[Decoded]]) -> None:
+    def write(known: list[DecodedFile | None], future: Future[list[DecodedFile]]) -> None:
         fresh = iter(future.result())
-        draft.append([pair or next(fresh) for pair in known])
-        count(len(draft.entries) - first, total - first)
+        partial.append([file or next(fresh) for file in known])
+        count(len(partial.files) - first, total - first)
 
-    if sum(image.size_bytes for image in found.images[first:]) < FEWEST_SHARED_BYTES:
+    if sum(image.size_bytes for image in listing.images[first:]) < FEWEST_SHARED_BYTES:
         workers = 1
-    batch = max(8, min(256, CHUNK_BYTES // draft.row_bytes))
-    waiting: deque[tuple[list[Decoded | None], Future[list[Decoded]]]] = deque()
-    with decoders(workers) as submit:
+    channels = 1 if options.channels == "1" else 3
+    batch = max(8, min(256, BATCH_BYTES // (channels * options.size**2)))
+    waiting: deque[tuple[list[DecodedFile | None], Future[list[DecodedFile]]]] = deque()
+    with decoders(workers) as decode:
         for start in range(first, total, batch):
-            files = found.images[start : start + batch]
-            known = [old.take(image, channels) if old else None for image in files]
-            missing = [image for image, pair in zip(files, known, strict=True) if not pair]
-            waiting.append((known, submit(found.folder, missing, size, channels)))
+            files = listing.images[start : start + batch]
+            known = [previous.take(image, channels) if previous else None for image in files]
+            missing = [image for image, file in zip(files, known, strict=True) if not file]
+            waiting.append((known, decode(listing.folder, missing, options, channels)))
             decoded += len(missing)
             if len(waiting) > 2 * workers:
                 write(*waiting.popleft())
@@ -200,51 +220,52 @@ def _fill(
 
 
 def _finish(
-    draft: Draft,
-    found: Found,
-    options: dict[str, Any],
+    partial: PartialResult,
+    listing: FolderListing,
+    options: PrepareOptions,
     out: Path,
     reporter: Reporter,
 ) -> Manifest:
-    """Make array and manifest of a draft that is complete."""
-    usable = [entry for entry in draft.entries if "left_out" not in entry]
-    paths = [Path(entry["path"]) for entry in usable]
-    reasons = {Path(e["path"]): e["left_out"] for e in draft.entries if "left_out" in e}
-    parts = split_images(found, paths, {**found.left_out, **reasons})
-    if found.has_splits:
+    """Write array and manifest from a partial result that is complete."""
+    usable = {n: file for n, file in enumerate(partial.files) if file.left_out is None}
+    left_out = {Path(file.path): file.left_out for file in partial.files if file.left_out}
+    paths = [Path(file.path) for file in usable.values()]
+    parts = split_by_folder(listing, paths, {**listing.left_out, **left_out})
+    if listing.splits:
         every = np.arange(len(paths))
         train, test = every[parts["train"]], every[parts["test"]]
     else:
-        train, test = hold_out(len(paths), str(found.folder))
+        train, test = hold_out(len(paths), str(listing.folder))
     if len(train) < 2:
-        raise UsageError(f"{found.folder} holds a single training image; the fewest are 2")
-    classes, labels = label(found, paths)
-    grey = options["channels"] == "auto" and all(entry["grey"] for entry in usable)
-    channels = 1 if grey else draft.row_bytes // options["size"] ** 2
-    shape = (len(paths), channels, options["size"], options["size"])
-    sha256, fingerprint = write_array(draft, out, shape, (train, test), labels, reporter)
+        raise UsageError(f"{listing.folder} holds a single training image; the fewest are 2")
+    classes, labels = label_by_folder(listing, paths)
     order = np.concatenate([train, test])
-    row_of = {usable[index]["path"]: row for row, index in enumerate(order.tolist())}
+    numbers = np.array(list(usable))[order].tolist()  # of the files, in the order of the rows
+    row_of = {number: row for row, number in enumerate(numbers)}
+    if labels is not None:
+        labels = labels[order]
+    grey = options.channels == "1" or (
+        options.channels == "auto" and all(file.grey for file in usable.values())
+    )
+    shape = (len(paths), 1 if grey else 3, options.size, options.size)
+    sha256, fingerprint = write_images(
+        partial, out / IMAGES_FILE, shape, numbers, len(train), labels, reporter
+    )
     manifest = Manifest(
         options=options,
         shape=shape,
         train_images=len(train),
-        held_out=not found.has_splits,
-        classes=list(classes),
-        labels=None if labels is None else labels[order].tolist(),
+        held_out=not listing.splits,
+        classes=classes,
+        labels=None if labels is None else tuple(labels.tolist()),
         sha256=sha256,
         fingerprint=fingerprint,
-        files=[_describe(entry, row_of) for entry in draft.entries],
-        passed_over={str(path): reason for path, reason in sorted(found.left_out.items())},
-        other_files=dict(sorted(found.others.items())),
+        files=tuple(
+            file._replace(row=row_of.get(number)) for number, file in enumerate(partial.files)
+        ),
+        passed_over={str(path): reason for path, reason in sorted(listing.left_out.items())},
+        other_files=dict(sorted(listing.others.items())),
+        renamed_splits=listing.renamed_splits,
     )
-    write_atomic(out / MANIFEST, manifest.to_bytes())
+    write_atomic(out / MANIFEST_FILE, manifest.to_bytes())
     return manifest
-
-
-def _describe(entry: dict[str, Any], row_of: dict[str, int]) -> dict[str, Any]:
-    """A draft's entry as the manifest has it: with its row for good."""
-    if "left_out" in entry:
-        return entry
-    kept = {key: value for key, value in entry.items() if key != "crc32"}
-    return {**kept, "row": row_of[entry["path"]]}

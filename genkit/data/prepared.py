@@ -7,34 +7,87 @@ which file each came from and which were left out. It ends with the SHA-256 of i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
 
-from genkit.data import Split, Splits
-from genkit.data.walk import Found, describe_left_out
+from genkit.config.validation import explain
+from genkit.data.datasets import Channels, Split, Splits
+from genkit.data.walk import FULL_WINDOW, FolderListing, ImageFile, describe_left_out
 from genkit.errors import UsageError
 from genkit.io.files import parse_json, read_file
+from genkit.io.records import Record
 
-ARRAY, MANIFEST = "images.npy", "manifest.json"
+IMAGES_FILE, MANIFEST_FILE = "images.npy", "manifest.json"
 FORMAT = 1
 FIRST_LINE = b'{"genkit_prepared": '
-ENDING = b',\n"checksum": "'
-CHUNK_BYTES = 2**22
+CHECKSUM_LINE = b',\n"checksum": "'
 REMEDY = "prepare it again: genkit data prepare FOLDER --out"
 
+Positive = Annotated[int, Field(gt=0)]
+FromList = Field(strict=False)  # JSON has lists, not tuples
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
+
+class PrepareOptions(Record):
+    """What was asked for.
+
+    Args:
+        size: pixels a side.
+        channels: "auto" is 1 if all images are grey, else 3.
+        window: values of 16-bit images that become 0 and 255.
+        splits: "none" if all sub-folders are classes.
+    """
+
+    size: Positive
+    channels: Channels
+    window: str = FULL_WINDOW
+    splits: Literal["auto", "none"] = "auto"
+
+
+class SourceFile(NamedTuple):
+    """What became of a file that is an image by its name. There may be a million: hence a tuple.
+
+    Args:
+        path: relative to the folder.
+        size_bytes, modified_ns: as the file system gave them.
+        sha256: of the file's content.
+        grey: its channels are alike.
+        deep: it has 16 bits a channel.
+        row: of the array, once that is written.
+        left_out: why the file could not be used; then sha256, grey, deep and row are None.
+    """
+
+    path: str
+    size_bytes: int
+    modified_ns: int
+    sha256: str | None = None
+    grey: bool | None = None
+    deep: bool | None = None
+    row: int | None = None
+    left_out: str | None = None
+
+    def is_of(self, image: ImageFile) -> bool:
+        """Whether this is about that file, unchanged by its size and time."""
+        return (self.path, self.size_bytes, self.modified_ns) == (str(image.path), *image[1:])
+
+    def is_worth_another_try(self) -> bool:
+        """Whether the file could not be read, which may pass though the file stays as it is."""
+        return (self.left_out or "").startswith("cannot be read")
+
+
+class Manifest(Record):
     """What `manifest.json` holds.
 
     Args:
-        options: `size` and `channels`, as they were asked for.
+        options: what was asked for.
         shape: of the array, (N, C, H, W).
         train_images: how many of its rows are training images; test images follow.
         held_out: genkit chose the test images; else they come from a sub-folder test.
@@ -42,66 +95,86 @@ class Manifest:
         labels: a number for each row, or None.
         sha256: of `images.npy`.
         fingerprint: of the data, as in `genkit.data.ImageData`.
-        files: for each file that is an image by name, sorted by path, `path`, `size_bytes` and
-            `modified_ns`; then either `row`, `sha256` of its content, whether it is `grey` and
-            whether it is `deep` (16 bits a channel), or why it was `left_out`.
+        files: all that are images by name, sorted by path.
         passed_over: why other things, such as links, were left out, by path.
-        other_files: number of files of each extension that is no image's.
+        other_files: number of files of each extension that is not an image's.
+        renamed_splits: sub-folders of the splits, if they are not simply train and test.
     """
 
-    options: dict[str, Any]
-    shape: tuple[int, int, int, int]
-    train_images: int
+    options: PrepareOptions
+    shape: Annotated[tuple[Positive, Positive, Positive, Positive], FromList]
+    train_images: Positive
     held_out: bool
-    classes: list[str]
-    labels: list[int] | None
+    classes: Annotated[tuple[str, ...], FromList]
+    labels: Annotated[tuple[int, ...], FromList] | None
     sha256: str
     fingerprint: str
-    files: list[dict[str, Any]]
+    files: Annotated[tuple[SourceFile, ...], FromList]
     passed_over: dict[str, str]
     other_files: dict[str, int]
+    renamed_splits: dict[str, str] = Field({})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        count = self.shape[0]
+        if sorted(file.row for file in self.files if file.row is not None) != list(range(count)):
+            raise ValueError(f"the rows of its files are not 0 to {count - 1}")
+        if self.train_images >= count:
+            raise ValueError(f"train_images is {self.train_images}, of {count} images")
+        if self.labels is not None and len(self.labels) != count:
+            raise ValueError(f"there are {len(self.labels)} labels for {count} images")
+        return self
 
     @property
     def left_out(self) -> dict[str, str]:
         """Why files and other things were left out, by path."""
-        files = {file["path"]: file["left_out"] for file in self.files if "left_out" in file}
+        files = {file.path: file.left_out for file in self.files if file.left_out is not None}
         return files | self.passed_over
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the images, as of a folder's."""
+        """What a user should know of the images, in the same words as for a folder."""
         left_out = {Path(path): reason for path, reason in self.left_out.items()}
-        deep_count = sum(file.get("deep", False) for file in self.files)
-        return describe_left_out(left_out, Counter(self.other_files), deep_count)
+        deep_count = sum(bool(file.deep) for file in self.files)
+        return describe_left_out(
+            left_out,
+            Counter(self.other_files),
+            deep_count,
+            self.options.window,
+            self.renamed_splits,
+        )
 
-    def is_of(self, found: Found) -> bool:
+    def is_of(self, listing: FolderListing) -> bool:
         """Whether a folder still holds what was prepared: the same files, unchanged by their sizes
         and times, and none that could not be read."""
-        files = [(file["path"], file["size_bytes"], file["modified_ns"]) for file in self.files]
-        passed_over = {str(path): reason for path, reason in found.left_out.items()}
+        passed_over = {str(path): reason for path, reason in listing.left_out.items()}
         return (
-            files == [(str(path), size, time) for path, size, time in found.images]
-            and (passed_over, found.others) == (self.passed_over, Counter(self.other_files))
-            and self.held_out != found.has_splits
-            and not any(is_passing(file.get("left_out", "")) for file in self.files)
+            len(self.files) == len(listing.images)
+            and all(map(SourceFile.is_of, self.files, listing.images))
+            and (passed_over, listing.others) == (self.passed_over, Counter(self.other_files))
+            and self.held_out != bool(listing.splits)
+            and self.renamed_splits == listing.renamed_splits
+            and not any(file.is_worth_another_try() for file in self.files)
         )
 
     def to_bytes(self) -> bytes:
         """The file's content; a line for each file, so that people can read it, too."""
         lines = [FIRST_LINE + str(FORMAT).encode()]
-        for key, value in vars(self).items():
-            if key == "files":
-                rows = ",\n".join(json.dumps(file) for file in value)
-                lines.append(f'"{key}": [\n{rows}\n]'.encode())
-            else:
-                lines.append(f'"{key}": {json.dumps(value)}'.encode())
+        for key, value in self:
+            if key == "options":  # what older versions had no word for is left out if it is usual
+                value = self.options.model_dump(mode="json", exclude_defaults=True)
+            elif key == "renamed_splits" and not value:
+                continue
+            text = _to_lines(self.files) if key == "files" else json.dumps(value)
+            lines.append(f'"{key}": {text}'.encode())
         content = b",\n".join(lines)
-        return content + ENDING + hashlib.sha256(content).hexdigest().encode() + b'"}\n'
+        return content + CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b'"}\n'
 
 
-def is_passing(reason: str) -> bool:
-    """Whether a file may be readable the next time, though it stays as it is."""
-    return reason.startswith("cannot be read")
+def _to_lines(files: Sequence[SourceFile]) -> str:
+    """JSON, a line for each file, without what is None."""
+    known = ({k: v for k, v in file._asdict().items() if v is not None} for file in files)
+    return "[\n" + ",\n".join(map(json.dumps, known)) + "\n]"
 
 
 def is_manifest(path: Path) -> bool:
@@ -119,58 +192,60 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UsageError: there is none, it was changed, or a later genkit wrote it.
     """
-    path = folder / MANIFEST
+    path = folder / MANIFEST_FILE
     try:
         content = read_file(path)
     except OSError as error:
         problem = (
-            f"{folder} is no prepared folder ({path.name} {error.strerror or error})"
+            f"{folder} is not a prepared folder ({path.name} {error.strerror or error})"
             if folder.is_dir()
-            else f"{folder} is no folder"
+            else f"{folder} is not a folder"
         )
         raise UsageError(f"{problem}; {REMEDY} {folder}") from None
-    body, _, checksum = content.rpartition(ENDING)
+    body, _, checksum = content.rpartition(CHECKSUM_LINE)
     if not content.startswith(FIRST_LINE):
-        raise UsageError(f"{path} is no manifest of a prepared folder; {REMEDY} {folder}")
+        raise UsageError(f"{path} is not the manifest of a prepared folder; {REMEDY} {folder}")
     if checksum != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
         raise UsageError(f"{path} was changed since genkit wrote it; {REMEDY} {folder}")
     try:
         values = parse_json(body + b"}")
-        version = values.pop("genkit_prepared")
-        if version != FORMAT:
+        if (version := values["genkit_prepared"]) != FORMAT:
             raise UsageError(
                 f"{path} is of format {version}, this genkit reads {FORMAT}; {REMEDY} {folder}"
             )
-        return Manifest(**{**values, "shape": tuple(values["shape"])})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{path} cannot be used ({error}); {REMEDY} {folder}") from None
+        # Not from_json: names of files may hold what UTF-8 cannot, and pydantic's JSON refuses it.
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{explain(error, f'{path}, ')}; {REMEDY} {folder}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be used: {error}; {REMEDY} {folder}") from None
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """What stands before uint8 values of that shape in a .npy file (numpy's format 1.0)."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
-    text += " " * (-(10 + len(text) + 1) % 64) + "\n"  # so that the values begin at a multiple
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin1")
+    header = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, facts)
+    return header.getvalue()
 
 
-def open_array(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
-    """The images, (N, C, H, W), left on disk; what is written to them stays in memory.
+def open_images(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
+    """The images, uint8 (N, C, H, W), left on disk; what is written to them stays in memory.
 
     Raises:
-        UsageError: the file is not there, is longer or shorter, or begins otherwise.
+        UsageError: the file is not there, is longer or shorter, or has another header.
     """
-    path, header = folder / ARRAY, npy_header(manifest.shape)
+    path, header = folder / IMAGES_FILE, npy_header(manifest.shape)
+    expected = len(header) + math.prod(manifest.shape)
     try:
         with open(path, "rb") as file:
-            size, first = file.seek(0, 2), (file.seek(0), file.read(len(header)))[1]
-        expected = len(header) + int(np.prod(manifest.shape, dtype=np.int64))
-        if size != expected or first != header:
+            first, size = file.read(len(header)), file.seek(0, io.SEEK_END)
+        if size != expected:
             raise UsageError(
-                f"{path} is damaged: it has {size:,} bytes, those of its images are {expected:,}; "
-                f"{REMEDY} {folder}"
-                if size != expected
-                else f"{path} is damaged: it begins otherwise; {REMEDY} {folder}"
+                f"{path} is damaged: it has {size:,} bytes, not {expected:,}; {REMEDY} {folder}"
             )
+        if first != header:  # compared before numpy reads it: it may say anything
+            raise UsageError(f"{path} is damaged: wrong header; {REMEDY} {folder}")
         # Copy-on-write: torch wants writable arrays.
         return np.memmap(path, np.uint8, "c", len(header), manifest.shape)
     except (OSError, ValueError) as error:
@@ -178,25 +253,27 @@ def open_array(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
         raise UsageError(f"{path} cannot be read ({reason}); {REMEDY} {folder}") from None
 
 
-def read_splits(folder: Path) -> Splits:
-    """The prepared images as a data set, on disk; `open_data` checks their fingerprint.
+def read_prepared(folder: Path) -> Splits:
+    """What `genkit data prepare` left in `folder`: uint8, (N, C, H, W), 0 to 255, on disk.
+
+    The arrays are mapped into memory, and so may be more than fit there; what is written to them
+    is not kept. Whoever opens the data compares it with `Splits.fingerprint`.
 
     Raises:
-        UsageError: as `read_manifest` and `open_array` do.
+        UsageError: it is not a prepared folder, is damaged, or was changed.
     """
     manifest = read_manifest(folder)
-    images = open_array(folder, manifest)
-    try:
-        count, labels = manifest.train_images, None
-        if manifest.labels is not None:
-            labels = np.array(manifest.labels, dtype=np.int64)
-        train, test = (
-            Split(images[part], None if labels is None else labels[part])
-            for part in (slice(count), slice(count, None))
-        )
-        classes, notes = tuple(manifest.classes), tuple(manifest.notes)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise UsageError(
-            f"{folder / MANIFEST} cannot be used ({error}); {REMEDY} {folder}"
-        ) from None
-    return Splits(train, test, classes, notes, manifest.fingerprint, manifest.held_out)
+    images = open_images(folder, manifest)
+    labels = None if manifest.labels is None else np.array(manifest.labels, dtype=np.int64)
+    train, test = (
+        Split(images[part], None if labels is None else labels[part])
+        for part in (slice(manifest.train_images), slice(manifest.train_images, None))
+    )
+    return Splits(
+        train,
+        test,
+        manifest.classes,
+        tuple(manifest.notes),
+        manifest.fingerprint,
+        manifest.held_out,
+    )

@@ -1,149 +1,133 @@
-"""Image files decoded in other processes, for `data.prepare`; run as a module, it is such a one.
+"""Image files decoded in other processes, for `genkit.data.prepare`.
 
-They speak JSON lines and bytes through pipes: one that loses its parent reads an end, and ends.
+The processes hold the reading end of a pipe. It closes when the parent is done, is interrupted or
+is killed; then they exit, whatever they are doing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from threading import Thread
+from types import ModuleType
+from typing import NamedTuple
 
 from genkit.data.decode import BadImage, decode_image, read_content
+from genkit.data.prepared import PrepareOptions, SourceFile
 from genkit.data.walk import ImageFile
 from genkit.errors import GenkitError
 
-Decoded = tuple[dict[str, Any], bytes]  # what is known of a file, and its row of pixels
-Decode = Callable[[Path, Sequence[ImageFile], int, int], list[Decoded]]
-Submit = Callable[[Path, Sequence[ImageFile], int, int], "Future[list[Decoded]]"]
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+class DecodedFile(NamedTuple):
+    """What became of a file, and its pixels: the bytes of uint8 (C, size, size), or none if the
+    file was left out."""
+
+    file: SourceFile
+    pixels: bytes
+
+
+Decode = Callable[[Path, Sequence[ImageFile], PrepareOptions, int], "Future[list[DecodedFile]]"]
 
 
 @contextmanager
-def decoders(workers: int) -> Iterator[Submit]:
-    """A function that has `decode_files` done by one of that many processes; by this one, at once,
-    if one is enough."""
+def decoders(workers: int) -> Iterator[Decode]:
+    """A function that has `decode_files` run by one of that many processes; if one is enough, by
+    this process, at once.
+
+    Raises:
+        GenkitError: a process came to an end.
+    """
     if workers == 1:
         yield _decode_now
         return
-    processes: list[_Process] = []
-    idle: SimpleQueue[_Process] = SimpleQueue()
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    lifeline, held_open = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, initializer=_follow, initargs=(lifeline,))
 
-    def decode(folder: Path, files: Sequence[ImageFile], size: int, channels: int) -> list[Decoded]:
-        process = idle.get()
-        try:
-            return process.decode(folder, files, size, channels)
-        finally:
-            idle.put(process)
+    def decode(
+        folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+    ) -> Future[list[DecodedFile]]:
+        with _bare_start():
+            return pool.submit(decode_files, folder, files, options, channels)
 
-    threads = ThreadPoolExecutor(workers)
     try:
-        for _ in range(workers):
-            processes.append(_Process())
-            idle.put(processes[-1])
-        yield lambda *job: threads.submit(decode, *job)
+        yield decode
+    except BrokenProcessPool:
+        raise GenkitError(
+            "a process that decodes images was ended, perhaps for want of memory; the same "
+            "command with --workers 1 continues from there"
+        ) from None
     finally:
-        for process in processes:
-            process.end()
-        threads.shutdown(cancel_futures=True)
+        held_open.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
 
 
 def decode_files(
-    folder: Path, files: Sequence[ImageFile], size: int, channels: int
-) -> list[Decoded]:
-    """Entry and row of each file; of one that cannot be used, why, and no row."""
-    decoded: list[Decoded] = []
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+) -> list[DecodedFile]:
+    """Each file decoded to uint8 (channels, size, size), or the reason why it cannot be used."""
+    decoded = []
     for path, size_bytes, modified_ns in files:
-        entry = {"path": str(path), "size_bytes": size_bytes, "modified_ns": modified_ns}
+        source = partial(SourceFile, path=str(path), size_bytes=size_bytes, modified_ns=modified_ns)
         try:
             content = read_content(folder / path)
-            pixels, deep = decode_image(content, size, channels)
+            pixels, deep = decode_image(content, options.size, channels, options.window)
         except BadImage as error:
-            decoded.append(({**entry, "left_out": error.reason}, b""))
+            decoded.append(DecodedFile(source(left_out=error.reason), b""))
             continue
-        row = pixels.tobytes()
-        facts = {
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "grey": bool((pixels == pixels[:1]).all()),
-            "deep": deep,
-            "crc32": zlib.crc32(row),
-        }
-        decoded.append((entry | facts, row))
+        file = source(
+            sha256=hashlib.sha256(content).hexdigest(),
+            grey=bool((pixels == pixels[:1]).all()),
+            deep=deep,
+        )
+        decoded.append(DecodedFile(file, pixels.tobytes()))
     return decoded
 
 
 def _decode_now(
-    folder: Path, files: Sequence[ImageFile], size: int, channels: int
-) -> Future[list[Decoded]]:
-    future: Future[list[Decoded]] = Future()
-    future.set_result(decode_files(folder, files, size, channels))
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+) -> Future[list[DecodedFile]]:
+    future: Future[list[DecodedFile]] = Future()
+    future.set_result(decode_files(folder, files, options, channels))
     return future
 
 
-class _Process:
-    """A process that decodes what it is told to."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "genkit.data.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def decode(
-        self, folder: Path, files: Sequence[ImageFile], size: int, channels: int
-    ) -> list[Decoded]:
-        """What `decode_files` gives there.
-
-        Raises:
-            GenkitError: the process came to an end.
-        """
-        request, answer = self.process.stdin, self.process.stdout
-        assert request is not None and answer is not None
-        job = [str(folder), [(str(file.path), *file[1:]) for file in files], size, channels]
-        try:
-            request.write(json.dumps(job).encode() + b"\n")
-            request.flush()
-            entries = json.loads(answer.readline())
-            row_bytes = channels * size**2
-            rows = [answer.read(row_bytes if "crc32" in entry else 0) for entry in entries]
-        except (OSError, ValueError):
-            raise GenkitError(
-                "a process that decodes images was ended, perhaps for want of memory; the same "
-                "command with --workers 1 goes on from there"
-            ) from None
-        return list(zip(entries, rows, strict=True))
-
-    def end(self) -> None:
-        """End it, whatever it does; only reading and computing can be under way."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):  # a request that was not sent in full
-                pipe.close()  # type: ignore[union-attr]
+@contextmanager
+def _bare_start() -> Iterator[None]:
+    """A process that starts within does not import `__main__`, which may be a user's long script,
+    and leaves interrupts of the whole group to its parent from its first moment."""
+    main = sys.modules["__main__"]
+    can_hold = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS) if can_hold else None
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def main() -> None:
-    """Decode what stdin asks for until it ends. Signals to the whole group are the parent's."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def _follow(lifeline: Connection) -> None:
+    """Set up a process that decodes: it ends with its parent and takes no interrupts."""
+    for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
-    for line in sys.stdin.buffer:
-        folder, files, size, channels = json.loads(line)
-        images = [ImageFile(Path(path), *facts) for path, *facts in files]
-        decoded = decode_files(Path(folder), images, size, channels)
-        sys.stdout.buffer.write(json.dumps([entry for entry, _ in decoded]).encode() + b"\n")
-        sys.stdout.buffer.writelines(row for _, row in decoded)
-        sys.stdout.buffer.flush()
+    Thread(target=_exit_when_closed, args=(lifeline,), daemon=True).start()
 
 
-if __name__ == "__main__":
-    main()
+def _exit_when_closed(lifeline: Connection) -> None:
+    wait([lifeline])  # nothing is ever sent: it becomes readable when the other end closes
+    os._exit(1)

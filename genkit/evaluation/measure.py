@@ -1,28 +1,90 @@
-"""Calls one metric, and keeps its failure to its own columns."""
+"""Calls metrics; the failure of one costs its own columns only."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from genkit.errors import GenkitError, PluginError, one_line
 from genkit.features import ImageSet
+from genkit.io.machine import is_switched_on
+from genkit.io.progress import Reporter
+from genkit.io.run_records import ProgressState
 from genkit.metrics import Estimate, Reference
 from genkit.registry.catalogue import Entry
 from genkit.specs import MetricSpec
+
+SLOW_SECONDS = 30.0  # of a metric, which is then named
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All metrics' values for a set of images and their standard deviations, by column.
+
+    The columns of a metric that failed are left out; `problems` says why.
+    """
+
+    values: dict[str, float | None] = field(default_factory=dict)
+    deviations: dict[str, float | None] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def measure_all(
+    metrics: Mapping[str, Entry[MetricSpec]],
+    samples: ImageSet,
+    reference: Reference,
+    reporter: Reporter,
+    reported: set[str],
+) -> Scores:
+    """The scores of samples by some metrics.
+
+    Args:
+        metrics: by name.
+        reported: names of metrics whose first problem was reported; more are added.
+    """
+    values: dict[str, float | None] = {}
+    deviations: dict[str, float | None] = {}
+    problems: list[str] = []
+    for name, entry in metrics.items():
+        reporter.update(ProgressState(fraction=1.0, stage=name))
+        start = time.monotonic()
+        estimates, errors = measure(entry, samples, reference)
+        problems += report(name, errors, reporter, reported)
+        if (seconds := time.monotonic() - start) > SLOW_SECONDS:
+            reporter.say(f"metric {name!r} took {seconds:.0f} s")
+        for column, estimate in estimates.items():
+            values[column] = estimate.value
+            if estimate.deviation is not None:
+                deviations[column] = estimate.deviation
+    return Scores(values, deviations, tuple(problems))
+
+
+def report(
+    name: str, errors: Sequence[PluginError], reporter: Reporter, reported: set[str]
+) -> list[str]:
+    """Problems in one line each; the first of each name is reported, once for all rows."""
+    if errors and name not in reported:
+        reported.add(name)
+        reporter.say(str(errors[0]))
+        if errors[0].__cause__ and is_switched_on("GENKIT_TRACEBACK"):
+            reporter.say("".join(traceback.format_exception(errors[0].__cause__)))
+    return [str(error) for error in errors]
 
 
 def measure(
     entry: Entry[MetricSpec], samples: ImageSet, reference: Reference
 ) -> tuple[dict[str, Estimate], list[PluginError]]:
-    """What a metric says of samples, by column, and what went wrong, in one line each.
+    """A metric's estimates for samples, by column, and what went wrong, in one line each.
 
-    Whatever a metric raises or returns costs its own columns and nothing else: one that raises
-    loses all of them, a value that is not a finite number the column it is for.
+    A metric that raises an error loses all its columns, a value that is not a finite number costs
+    the column it is for; no other metric is affected.
 
     Raises:
-        GenkitError: what the metric says to its user, such as UsageError.
+        GenkitError: the metric raised it, for instance a UsageError for its user.
     """
     spec, plugin = entry.spec, entry.plugin
     what = f"metric {spec.name!r} of {plugin.distribution} {plugin.version}"
@@ -48,9 +110,9 @@ def measure(
         if estimate is not None:
             found[column] = estimate
             continue
-        why = "not a finite number" if column in columns else "which is none of its columns"
-        said = " ".join(f"{value!r:.60}".split())
-        problems.append(PluginError(f"{what} returned {column!r} = {said}, {why} ({spec.target})"))
+        why = "not a finite number" if column in columns else "which is not one of its columns"
+        shown = " ".join(f"{value!r:.60}".split())
+        problems.append(PluginError(f"{what} returned {column!r} = {shown}, {why} ({spec.target})"))
     return found, problems
 
 

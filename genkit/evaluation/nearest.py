@@ -1,6 +1,6 @@
-"""Memorisation: are samples closer to the images trained on than to images held out?
+"""Are samples closer to the images trained on than to images held out?
 
-Pixels or features in, nearest neighbours and one share out: it knows no images and no models.
+Takes pixels or features, returns nearest neighbours and one share; it knows no models.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS = 1024  # samples and
-COLUMNS = 2048  # references at a time: 8 MiB of distances
+ROWS = 1024  # samples at a time
+COLUMNS = 2048  # references at a time; 8 MiB of distances with ROWS
 CANDIDATES = 4  # nearest by float32 arithmetic, of which the nearest is found exactly
 
 
@@ -49,7 +49,7 @@ def closer_to_train(
     splits by its odds: share / (1 - share) = r / (1 - r) / (N / M). Its deviation is that of a
     binomial r, carried over to first order; r is kept half a sample from 0 and 1 there. As samples
     count the different images that are nearest to any: samples that all look alike have one image
-    nearest to them, be it of the training split or not, and tell no more than one of them.
+    nearest to them, of the training split or not, and count as one sample.
 
     The number is to be read beside that of real images. Splits may differ in themselves: MNIST's
     are of different writers, and its test images score 0.38 in pixels and 0.43 in features of
@@ -62,11 +62,11 @@ def closer_to_train(
     Samples, training and held-out images are the three samples of the test for data-copying of
     Meehan et al. 2020 (arXiv 2004.05675). That asks whether samples are closer to the training
     split than test images are, by a rank test in each cell of a partition. Here each sample's
-    distances to both splits are compared, so that its own surroundings are the yardstick and no
-    partition is needed; a sample far from both still counts for the split that it is closer to.
+    distances to both splits are compared, so that no partition is needed; a sample far from both
+    still counts for the split that it is closer to.
 
-    Candidates are ranked in float32; the distances of the best 4 are then computed anew in
-    float64, so that a copy has distance 0 and a tie is a tie.
+    Candidates are ranked in float32; the distances of the best 4 are then computed again
+    in float64, so that a copy has distance 0 and a tie is a tie.
 
     Args:
         samples: (n, D), float32 or uint8 as all three: features, or pixels one image a row.
@@ -90,7 +90,7 @@ def closer_to_train(
     signs = (test_distances - train_distances).sign()
     closer = float((1 + signs).mean() / 2)
     nearest = torch.where(signs >= 0, train_places, len(train) + nearest_tests)
-    different = len(nearest.unique())
+    different = len(torch.unique(nearest))
     share, deviation = _at_equal_sizes(closer, different, len(train), test_count)
     fresh = len(train) / (len(train) + test_count)
     surprise = (closer - fresh) / math.sqrt(fresh * (1 - fresh) / different)

@@ -1,4 +1,4 @@
-"""What can be found out before hours of training: which data, and whether it can be scored."""
+"""Checks before hours of training: which data, and whether it can be scored."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 
 from genkit.compute.device import choose_device, visible_devices
 from genkit.config.run import RunConfig
+from genkit.config.sampler import split_target
 from genkit.config.validation import validate
 from genkit.evaluation.reference import find_features, on_white
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
+from genkit.report.rows import DataFacts, ImageFactsRecord
 from genkit.runs.build import load_data
 from genkit.runs.run import read_values
 from genkit.sampling.grids import make_grid, save_png
@@ -24,12 +26,12 @@ GRID_IMAGES = 64
 def choose_data(target: str, chosen: Mapping[str, Any]) -> RunConfig:
     """The data options to score a target by: those chosen, beside the ones a run was trained on.
     Another data set than the run's takes none of the recorded one's options."""
-    directory = RunDir(Path(target))
+    directory = RunDir(Path(split_target(target)[0]))
     if not directory.config_path.is_file():
         return validate(RunConfig, chosen)
-    recorded = directory.config()["run"]
+    recorded = directory.record().run
     if "data" in chosen:
-        recorded = {**recorded, "data_option": ()}
+        recorded = {**recorded, "data_option": []}
     config: RunConfig = read_values(RunConfig, {**recorded, **chosen}, directory)
     return config
 
@@ -41,10 +43,11 @@ def inspect_data(
     weights: str | None,
     device: str,
     grid: Path | None,
-) -> dict[str, Any]:
-    """What a comparison has to know before it starts: UsageError if data or features fail it.
+) -> DataFacts:
+    """What a comparison has to know before it starts; writes test images to `grid`, if given.
 
-    Writes test images to `grid`, if given.
+    Raises:
+        UsageError: the data cannot be loaded, or the features cannot score it.
     """
     data = load_data(registry, validate(RunConfig, chosen))
     name = features or data.features
@@ -52,13 +55,14 @@ def inspect_data(
         target, config = find_features(registry, name, weights)
         target.check(config, on_white(data))
     if grid:
-        save_png(make_grid(torch.from_numpy(data.test.images[:GRID_IMAGES])), grid)
+        save_png(make_grid(torch.from_numpy(data.test.look(GRID_IMAGES))), grid)
     chosen_device = choose_device(device)
-    return {
-        "device": chosen_device.type,
-        "devices": visible_devices(chosen_device),
-        "shape": str(data.shape),
-        "train_images": len(data.train.images),
-        "features": name,
-        "notes": list(data.notes),
-    }
+    return DataFacts(
+        device=chosen_device.type,
+        devices=tuple(visible_devices(chosen_device)),
+        shape=str(data.shape),
+        train_images=len(data.train.images),
+        image_facts=ImageFactsRecord.of(data.facts),
+        features=name,
+        notes=tuple(data.notes),
+    )

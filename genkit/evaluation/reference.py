@@ -24,7 +24,7 @@ def find_features(
     values = {"weights": weights} if weights and "weights" in spec.config.model_fields else {}
     target = spec.load()
     if not (isinstance(target, type) and issubclass(target, FeatureExtractor)):
-        raise PluginError(f"{spec.target} is no FeatureExtractor")
+        raise PluginError(f"{spec.target} is not a FeatureExtractor")
     return target, spec.config(**values)
 
 
@@ -58,8 +58,8 @@ def on_white(data: ImageData) -> ImageData:
 def reference_for(
     data: ImageData, extractor: FeatureExtractor, reporter: Reporter | None = None
 ) -> Reference:
-    """What samples of a data set are compared with. Statistics are of the images that the
-    extractor ships them of, if these are this data set's reference; else of its training split."""
+    """What samples of a data set are compared with. Statistics are those that the extractor ships
+    of this data set's reference, if it does; else of the training split."""
 
     def split(part: str) -> ImageSet:
         return ImageSet(

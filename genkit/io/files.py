@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, bounded reads, strict JSON."""
+"""Files that are whole or not there: atomic writes, bounded reads, strict JSON, new folders."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import json
 import math
 import os
 import stat
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import GenkitError, WriteError
+from genkit.errors import GenkitError, UsageError, WriteError, reason_of
 from genkit.io.locks import NOT_OFFERED
 
 MOST_JSON_BYTES = 64 * 2**20
+
+
+def user_cache() -> Path:
+    """The user's cache folder for genkit. A user without a home, as in a container with an unknown
+    user id, has one among the temporary files."""
+    from platformdirs import user_cache_path  # for nothing else
+
+    try:
+        return user_cache_path("genkit", appauthor=False)
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"genkit-{os.getuid()}"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -32,7 +46,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_directory(path.parent)
     except OSError as error:
-        raise WriteError(f"{path} could not be written: {error.strerror or error}") from error
+        raise WriteError(f"{path} could not be written: {reason_of(error)}") from error
     finally:
         with suppress(OSError):  # it is gone already if all went well
             temporary.unlink()
@@ -49,6 +63,28 @@ def sync_directory(path: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+def saved(save: Callable[[BytesIO], object]) -> bytes:
+    """The bytes that `save` writes into the file it is given."""
+    buffer = BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder can be filled without touching anything: it is not there, or empty."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def check_free(folder: Path, option: str) -> None:
+    """Raise UsageError, which names the option, unless a folder is new or empty."""
+    try:
+        free = is_free(folder)
+    except OSError as error:
+        raise UsageError(f"{option} {folder} cannot be read: {reason_of(error)}") from None
+    if not free:
+        raise UsageError(f"{option} {folder} exists and is not empty; choose another folder")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -89,7 +125,7 @@ def parse_json(content: bytes | str) -> Any:
     def finite(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text:.20} is no number that can be used")
+            raise ValueError(f"{text:.20} is not a number that can be used")
         return value
 
     text = content if isinstance(content, str) else content.decode("utf-8")
@@ -104,5 +140,4 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(read_file(path, MOST_JSON_BYTES))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise GenkitError(f"{path} cannot be read: {reason}") from error
+        raise GenkitError(f"{path} cannot be read: {reason_of(error)}") from error

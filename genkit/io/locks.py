@@ -1,4 +1,4 @@
-"""One process at a time in a folder, by a lock that ends with the process that holds it."""
+"""One process at a time in a folder, by a lock that the system frees when its holder ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from genkit.errors import UsageError, WriteError
+from genkit.errors import UsageError, WriteError, reason_of
 
-NOT_OFFERED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # by this file system
+# What a file system answers that has no locks.
+NOT_OFFERED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 LOCK_FILES = (".lock", ".holder")
 
 
@@ -21,10 +22,10 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     """Keep other processes from doing the same in a folder.
 
     The system frees the lock when its process ends, whatever ends it; where the file system has no
-    locks, as on some clusters, a file names the process and is taken over once that has ended.
+    locks, as on some clusters, a file names the process, and others take over once it has ended.
 
     Raises:
-        UsageError: another process is "doing" it, such as "trains in".
+        UsageError: another process does it; `doing` says what, such as "trains in".
         WriteError: the folder cannot be written to.
     """
     lock_name, holder_name = LOCK_FILES
@@ -42,10 +43,10 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
                 lock.acquire()
     except Timeout:
         raise UsageError(
-            f"another process {doing} {folder} at this moment; wait for its end or stop it"
+            f"another process {doing} {folder} now; wait until it ends, or stop it"
         ) from None
     except OSError as error:
-        raise WriteError(f"{folder} cannot be locked: {error.strerror or error}") from error
+        raise WriteError(f"{folder} cannot be locked: {reason_of(error)}") from error
     try:
         yield
     finally:

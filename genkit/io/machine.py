@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its cores, its memory. Imports almost nothing."""
+"""The machine that a process runs on: cores, memory, environment. Imports almost nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_switched_on(variable: str) -> bool:
+    """Whether an environment variable is set to anything but 0."""
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 def keep_freed_memory() -> None:

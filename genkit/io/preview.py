@@ -1,4 +1,4 @@
-"""Samples on a terminal: two pixels a character, by its two halves. Light.
+"""Samples on a terminal: two pixels a character, one in each half of it. Imports no torch.
 
 Colours become those that the terminal has; where it has none, pixels are black or white.
 """
@@ -15,13 +15,13 @@ from rich.segment import Segment
 from rich.style import Style
 
 MOST_ACROSS, ROWS = 8, 2  # images
-READABLE = 14  # pixels across, below which fewer images are shown rather than smaller ones
+READABLE = 14  # pixels across; rather than smaller images, fewer are shown
 FEWEST_LINES = 4
 HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 
 
 class Preview:
-    """Some of the images, as large as width and half the height of a terminal allow.
+    """Some of the images, as large as the width and half the height of a terminal allow.
 
     Args:
         images: uint8, (n, C, H, W), C 1 or 3; the first 16 at most are shown.
@@ -78,7 +78,8 @@ def _style(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> Style:
 
 
 def _coloured(image: Image.Image) -> list[list[Segment]]:
-    """The lower half of a character is its background; neighbours alike are one segment."""
+    """Upper pixels in the colour of the text, lower ones in that of the background; equal
+    neighbours are one segment."""
     pixels = np.asarray(image).tolist()
     lines = []
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):

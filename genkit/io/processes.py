@@ -1,6 +1,6 @@
 """One command line as several processes that train together, on this machine.
 
-For several machines there is torchrun, whose environment variables these are, too.
+For several machines there is torchrun; the environment variables are the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO
 
+from genkit.io.signals import HANGUP, handled
+
 PATIENCE_SECONDS = 15.0  # for the others to end by themselves when one has failed
 
 
@@ -30,12 +32,11 @@ def is_launched() -> bool:
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run a genkit command line as `count` ranks, of which only the first is heard.
+    """Run a genkit command line as `count` ranks; only the first writes to the terminal.
 
-    Returns 0, or the exit code of the first that failed, whose words are then shown; the others
-    are ended if they do not notice. Signals to this process go to all of them.
+    Returns 0, or the exit code of the rank that failed first, whose last lines are then shown. The
+    others get some time to end, then they are killed. Signals to this process go to all of them.
     """
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,8 +66,11 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Until all have ended, for which the others get some time once one has failed; returns the one
-    that is the cause: killed from outside, or else the first that failed."""
+    """Wait until all have ended; once one has failed, the others get `PATIENCE_SECONDS`.
+
+    Returns the rank that caused the failure: one that was killed from outside, or else the first
+    that failed.
+    """
     first: int | None = None
     deadline = float("inf")
     try:
@@ -84,7 +88,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
     killed = [i for i, code in enumerate(codes) if code < 0]
     failed = [i for i, code in enumerate(codes) if code]
     if first is not None and codes[first] == codes[0]:
-        first = 0  # which has said why
+        first = 0  # its message is on the terminal already
     return next(iter([*killed, *([] if first is None else [first]), *failed]), None)
 
 
@@ -95,26 +99,20 @@ def _signals_passed_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[Non
             if process.poll() is None:
                 process.send_signal(number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
+    with handled(pass_on, signal.SIGINT, signal.SIGTERM, *HANGUP):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show(log: IO[bytes], rank: int) -> None:
-    """The last words of a rank that is not heard otherwise."""
+    """Print the last lines of a rank that does not write to the terminal."""
     log.seek(0)
     for line in log.read().decode(errors="replace").splitlines()[-20:]:
         print(f"rank {rank}: {line}", file=sys.stderr)
 
 
 def genkit_command(arguments: list[str]) -> list[str]:
-    """A genkit command as a process of this Python. What lies in the working directory is not
-    imported: a folder there may be called like one of the packages."""
+    """A genkit command as a process of this Python. Nothing is imported from the working directory:
+    a folder there may have the name of a package."""
     return [sys.executable, "-P", "-m", "genkit", *arguments]
 
 

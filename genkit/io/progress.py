@@ -1,11 +1,10 @@
-"""How long work reports on itself: a live bar on a terminal, plain lines or JSON lines elsewhere.
+"""Progress of long work: a live bar on a terminal, plain lines or JSON lines elsewhere.
 
 A reporter that cannot write falls silent; it never ends the work it reports on.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from rich.table import Column
 from rich.text import Text
 
 from genkit.errors import UsageError
+from genkit.io.run_records import Event, Message, ProgressState, Started, write_event
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def error_console() -> Console:
 
 
 class Field(ProgressColumn):
-    """What a task's field of that name says; the last one takes the room that is left."""
+    """Shows the field of that name of each task."""
 
     def __init__(self, name: str, **layout: Any) -> None:
         super().__init__(Column(no_wrap=True, overflow="ellipsis", **layout))
@@ -84,8 +84,8 @@ class Bars(Progress):
 
 
 def new_bars(console: Console, refreshes: float = 10) -> Bars:
-    """Progress bars with time left, rate, score and last values, redrawn so often a second. Where
-    room is short the bar shrinks first, then the end of the line is left out."""
+    """Progress bars with time left, rate, score and last values; `refreshes` are per second. On a
+    narrow terminal the bar shrinks first, then the end of the line is left out."""
     names = Column(no_wrap=True, overflow="ellipsis", max_width=max(console.width // 3, 8))
     return Bars(
         TextColumn("{task.description}", "bold", markup=False, table_column=names),
@@ -99,53 +99,53 @@ def new_bars(console: Console, refreshes: float = 10) -> Bars:
     )
 
 
-def describe(state: Mapping[str, Any]) -> str:
+def describe(state: ProgressState) -> str:
     """Rate, part of the work, last score and last values in a few words."""
     values = [
-        f"{key} {value:.4g}"
-        for key, value in state.get("values", {}).items()
-        if not key.endswith("gradient_norm")
+        f"{name} {value:.4g}"
+        for name, value in state.values.items()
+        if not name.endswith("gradient_norm")
     ]
-    words = [f"{state['images_per_second']:.0f} img/s"] if "images_per_second" in state else []
-    words += [state["stage"]] if "stage" in state else []
-    words += [f"{name} {value:.3g}" for name, value in state.get("score", {}).items()]
+    rate = state.images_per_second
+    words = [f"{rate:.0f} img/s"] if rate is not None else []
+    words += [state.stage] if state.stage else []
+    words += [f"{name} {value:.3g}" for name, value in state.score.items()]
     return "  ".join(words + values[:4])
 
 
-def in_a_line(state: Mapping[str, Any]) -> str:
-    """A state where there is no bar."""
-    left = state.get("seconds_left")
-    ending = f"  {left:.0f} s left" if left is not None else ""
-    return f"{min(state['fraction'], 1.0):.0%}  {describe(state)}{ending}"
+def in_a_line(state: ProgressState) -> str:
+    """A state in one line, where there is no bar."""
+    left = f"  {state.seconds_left:.0f} s left" if state.seconds_left is not None else ""
+    return f"{min(state.fraction, 1.0):.0%}  {describe(state)}{left}"
 
 
-def show_state(bars: Progress, task: TaskID, state: Mapping[str, Any], part: str = "") -> None:
-    """Move a bar to a state of this part of the work; one that falls back begins anew."""
-    share = min(state["fraction"], 1.0)
+def show_state(bars: Progress, task: TaskID, state: ProgressState, part: str = "") -> None:
+    """Move a bar to a state of this part of the work; a bar that falls back starts again."""
+    share = min(state.fraction, 1.0)
     if share < bars.tasks[bars.task_ids.index(task)].completed:
         bars.reset(task, total=1.0)
-    left = state.get("seconds_left")
+    left = state.seconds_left
     clock = "" if left is None or share >= 1 else f"{timedelta(seconds=round(left))}"
     note = "  ".join(filter(None, [part, describe(state)]))
     bars.update(task, completed=share, left=clock, note=note)
 
 
 class Reporter:
-    """Reports nothing; the base of the others.
+    """Reports nothing; the base of the others."""
 
-    `update` gets a mapping with "fraction" (0 to 1) and some of "step", "images",
-    "images_per_second", "seconds_left", "values" (name to float) and "stage".
-    """
-
-    last_score: Mapping[str, float] = {}  # of watched samples, by its name; goes with all updates
+    last_score: Mapping[str, float] = {}  # of watched samples, by its name; added to all updates
 
     def start(self, title: str) -> None: ...
 
-    def update(self, state: Mapping[str, Any]) -> None: ...
+    def update(self, state: ProgressState) -> None: ...
 
     def score(self, name: str, value: float) -> None:
         """Samples got this score; it is shown from the next update on."""
         self.last_score = {name: value}
+
+    def with_score(self, state: ProgressState) -> ProgressState:
+        """The state with the last score of samples."""
+        return state.model_copy(update={"score": dict(self.last_score)})
 
     def show(self, images: np.ndarray) -> None:
         """Samples were drawn: uint8, (n, C, H, W)."""
@@ -160,9 +160,15 @@ class Reporter:
 
         def count(done: int, total: int) -> None:
             rate = done / max(time.monotonic() - started, 1e-9)
-            left = {"seconds_left": (total - done) / rate} if done else {}
-            state = {"fraction": done / total, "stage": stage, "images": done}
-            self.update({**state, "images_per_second": rate, **left})
+            self.update(
+                ProgressState(
+                    fraction=done / total,
+                    stage=stage,
+                    images=done,
+                    images_per_second=rate,
+                    seconds_left=(total - done) / rate if done else None,
+                )
+            )
 
         return count
 
@@ -177,12 +183,11 @@ class Lines(Reporter):
     def start(self, title: str) -> None:
         self.title = title
 
-    def update(self, state: Mapping[str, Any]) -> None:
-        state = {**state, "score": self.last_score}
+    def update(self, state: ProgressState) -> None:
         now = time.monotonic()
         if now - self.last >= LINE_SECONDS:
             self.last = now
-            self.say(f"{self.title}: {in_a_line(state)}")
+            self.say(f"{self.title}: {in_a_line(self.with_score(state))}")
 
     def say(self, message: str) -> None:
         try:
@@ -192,26 +197,25 @@ class Lines(Reporter):
 
 
 class JSONLines(Reporter):
-    """One JSON object a line on stdout, for a parent process to read. When nobody reads any more,
-    the parent is gone, and this process ends as if it had been asked to by SIGTERM."""
+    """One JSON object a line on stdout, for a parent process to read. A broken pipe means that the
+    parent is gone; this process then ends as on SIGTERM."""
 
-    def _send(self, **event: Any) -> None:
+    def _send(self, event: Event) -> None:
         try:
-            print(json.dumps(event), flush=True)
+            print(write_event(event), flush=True)
         except BrokenPipeError:
             signal.raise_signal(signal.SIGTERM)
         except (OSError, ValueError):
             pass
 
     def start(self, title: str) -> None:
-        self._send(event="start", title=title)
+        self._send(Started(title=title))
 
-    def update(self, state: Mapping[str, Any]) -> None:
-        score = {"score": self.last_score} if self.last_score else {}
-        self._send(event="update", **{**state, **score})
+    def update(self, state: ProgressState) -> None:
+        self._send(self.with_score(state))
 
     def say(self, message: str) -> None:
-        self._send(event="message", message=message)
+        self._send(Message(message=message))
 
 
 class Bar(Reporter):
@@ -226,8 +230,8 @@ class Bar(Reporter):
         self.task = self.bars.add_task(title, total=1.0, note="")
         self.bars.start()
 
-    def update(self, state: Mapping[str, Any]) -> None:
-        show_state(self.bars, self.task, {**state, "score": self.last_score})
+    def update(self, state: ProgressState) -> None:
+        show_state(self.bars, self.task, self.with_score(state))
 
     def show(self, images: np.ndarray) -> None:
         if self.preview:
@@ -243,13 +247,13 @@ class Bar(Reporter):
 
 
 def new_reporter(kind: str, preview: bool = False) -> Reporter:
-    """The reporter of that kind; "auto" is a bar on a terminal and lines elsewhere. One that cannot
-    show a preview says so."""
+    """The reporter of that kind; "auto" is a bar on a terminal and lines elsewhere. A reporter that
+    cannot show a preview says so."""
     kinds = {"bar": Bar, "lines": Lines, "json": JSONLines, "none": Reporter}
     if kind == "auto":
         kind = "bar" if sys.stderr.isatty() else "lines"
     if kind not in kinds:
-        raise UsageError(f"there is no progress {kind!r}; choose auto, {', '.join(kinds)}")
+        raise UsageError(f"--progress {kind!r} is not known; choose auto, {', '.join(kinds)}")
     reporter = Bar(preview) if kind == "bar" else kinds[kind]()
     if preview and not (isinstance(reporter, Bar) and reporter.preview):
         reporter.say(

@@ -6,14 +6,17 @@ A record is written and read only through its class, so that its fields are its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genkit.errors import GenkitError, printable
 from genkit.io.files import read_json, write_json
+
+_LONE = re.compile("[\ud800-\udfff]")  # half a pair, for a byte of a file name that is not UTF-8
 
 
 class Record(BaseModel):
@@ -38,7 +41,9 @@ class Record(BaseModel):
         if not isinstance(content, Mapping):
             raise ValueError(f"it is not a table but {content!r:.80}")
         try:
-            return cls.model_validate_json(json.dumps(content))
+            text = json.dumps(content, ensure_ascii=False)
+            # pydantic reads no lone halves: they are kept as the escapes that people are shown.
+            return cls.model_validate_json(_LONE.sub(lambda half: rf"\\u{ord(half[0]):x}", text))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -58,8 +63,18 @@ class Record(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     def write(self, path: Path) -> None:
         """Write the record atomically; WriteError if that is not possible."""
         write_json(path, self.to_json())
+
+
+class BestPointer(Record):
+    """`checkpoints/best.json`: which weights scored best so far, and by what."""
+
+    step: int = Field(description="iterations done when these weights were drawn from")
+    file: str = Field(description="name of the file of weights beside it")
+    sha256: str = Field(description="of that file, in hex")
+    column: str = Field(description="name of the score")
+    value: float = Field(description="what it was")

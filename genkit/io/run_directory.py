@@ -1,6 +1,6 @@
 """Run directories: where a run keeps its config, metrics, samples, checkpoints and scores.
 
-Files appear whole or not at all. Knows no model and no tensor.
+Files appear whole or not at all. Knows neither models nor tensors.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from genkit.errors import GenkitError, UsageError, WriteError
-from genkit.io.files import parse_json, read_file, read_json, write_atomic
+from genkit.errors import GenkitError, UsageError, WriteError, reason_of
+from genkit.io.files import is_free, parse_json, read_file, write_atomic
 from genkit.io.locks import locked
+from genkit.io.run_records import RunRecord, Summary
 
-SCHEMA = 1  # of config.json
 MOST_METRICS_BYTES = 2**30
-CONFIG_TYPES: dict[str, type] = {
-    **{"model": str, "run": dict, "options": dict, "image_shape": dict, "schema": int},
-    **{"sources": dict, "data": dict, "precision": str, "device": str, "parameters": int},
-    **{"provenance": dict, "ranks": int},
-}
+MetricsRow = dict[str, Any]  # of metrics.jsonl: "step", an int, and what was measured then
 
 
 class RunDir:
@@ -42,17 +38,15 @@ class RunDir:
         """Make a new run directory; UsageError if something is there already."""
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            free = is_free(path)
             run = cls(path)
-            if not occupied:
+            if free:
                 run.samples.mkdir()
                 run.checkpoints.mkdir()
         except OSError as error:
-            raise UsageError(
-                f"run directory {path} cannot be made: {error.strerror or error}"
-            ) from None
-        if occupied:
-            hint = f", or go on with it: genkit resume {path}" if run.config_path.exists() else ""
+            raise UsageError(f"run directory {path} cannot be made: {reason_of(error)}") from None
+        if not free:
+            hint = f", or resume it: genkit resume {path}" if run.config_path.exists() else ""
             raise UsageError(
                 f"run directory {path} exists and is not empty; choose another --run-dir{hint}"
             )
@@ -60,10 +54,14 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """Open an existing run directory; UsageError if it is none."""
+        """Open an existing run directory; UsageError if there is none."""
         run = cls(path)
         if not run.config_path.is_file():
-            what = "is no run directory: no config.json" if path.exists() else "does not exist"
+            what = (
+                "is not a run directory: it has no config.json"
+                if path.exists()
+                else "does not exist"
+            )
             raise UsageError(f"{path} {what}; give the path of a run, such as runs/NAME")
         return run
 
@@ -84,8 +82,25 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def clock_path(self) -> Path:
+        return self.path / "clock.jsonl"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
+
+    def grid_path(self, step: int, kind: str = "step") -> Path:
+        """Where the grid of samples drawn after a step lies, or another picture of that step, such
+        as "reconstructions"."""
+        return self.samples / f"{kind}-{step:09d}.png"
+
+    def grids(self, kind: str = "step") -> list[tuple[int, Path]]:
+        """Steps and paths of all grids of a kind, in the order of the steps."""
+        found = []
+        for path in self.samples.glob(f"{kind}-*.png"):
+            if match := re.fullmatch(rf"{kind}-(\d{{1,18}})\.png", path.name):
+                found.append((int(match[1]), path))
+        return sorted(found)
 
     @property
     def checkpoints(self) -> Path:
@@ -96,29 +111,27 @@ class RunDir:
         return self.path / "model.safetensors"
 
     @property
+    def summary_path(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
     def evaluation_path(self) -> Path:
         return self.path / "evaluation.json"
 
-    def config(self) -> dict[str, Any]:
-        """The run's config.json; UsageError if it is damaged."""
+    def record(self) -> RunRecord:
+        """The run's config.json; UsageError, which names the field, if it is damaged."""
         try:
-            content = read_json(self.config_path)
+            return RunRecord.read(self.config_path)
         except GenkitError as error:
             raise UsageError(str(error)) from None
-        if not isinstance(content, dict):
-            raise UsageError(f"{self.config_path} is no run's config: it is no table")
-        for key, kind in CONFIG_TYPES.items():
-            value = content.get(key)
-            if key not in content and key in ("model", "run", "options", "image_shape"):
-                raise UsageError(f"{self.config_path} is no run's config: {key!r} is missing")
-            if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
-                raise UsageError(f"{self.config_path}: {key!r} cannot be {value!r:.80}")
-        if content.get("schema", SCHEMA) > SCHEMA:
-            raise UsageError(
-                f"{self.config_path} has schema {content['schema']!r:.80}: a newer genkit wrote "
-                f"it, this one knows schema {SCHEMA}; update genkit"
-            )
-        return dict(content)
+
+    def summary(self) -> Summary | None:
+        """How far the run has come; None before its first checkpoint, and for an exported run.
+
+        Raises:
+            GenkitError: summary.json is damaged.
+        """
+        return Summary.read(self.summary_path) if self.summary_path.exists() else None
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]], sync: bool = False) -> None:
         """Append lines to metrics.jsonl, all of them or none; WriteError if they do not fit. `sync`
@@ -136,20 +149,19 @@ class RunDir:
                 if sync:
                     os.fsync(file.fileno())
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise WriteError(f"{self.metrics_path} could not be written: {reason}") from error
+            raise WriteError(
+                f"{self.metrics_path} could not be written: {reason_of(error)}"
+            ) from error
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[MetricsRow]:
         """All whole lines of metrics.jsonl; one torn by a crash or damaged later is left out."""
-        rows = []
+        rows: list[MetricsRow] = []
         try:
             content = read_file(self.metrics_path, MOST_METRICS_BYTES)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise GenkitError(
-                f"{self.metrics_path} cannot be read: {error.strerror or error}"
-            ) from None
+            raise GenkitError(f"{self.metrics_path} cannot be read: {reason_of(error)}") from None
         for line in content.split(b"\n"):
             with suppress(ValueError):
                 row = parse_json(line)

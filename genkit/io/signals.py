@@ -1,4 +1,4 @@
-"""Signals that end a run: noted during a step, acted on after it. Handlers are put back."""
+"""Signals that end a run: noted during a step, acted on after it. Old handlers are restored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # the terminal wa
 def signals_noted() -> Iterator[list[int]]:
     """Note SIGINT, SIGTERM and a closed terminal instead of dying in the middle of a step.
 
-    A SIGINT after the first signal interrupts at once. The others never do: those who send them
-    often do it twice, for instance a shell and its terminal, and have SIGKILL for haste.
+    A SIGINT after the first signal interrupts at once. The others never do: they often come twice,
+    for instance from a shell and from its terminal. SIGKILL ends the process at once.
     """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -27,14 +27,14 @@ def signals_noted() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    with _handled(note, signal.SIGINT, signal.SIGTERM, *HANGUP):
+    with handled(note, signal.SIGINT, signal.SIGTERM, *HANGUP):
         yield noted
 
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """End by an exception on SIGTERM and when the terminal is closed, so that what is running can
-    be brought to its end."""
+    """Raise SystemExit on SIGTERM and when the terminal is closed, so that running work is cleaned
+    up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -42,12 +42,13 @@ def signals_raised() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    with _handled(leave, signal.SIGTERM, *HANGUP):
+    with handled(leave, signal.SIGTERM, *HANGUP):
         yield
 
 
 @contextmanager
-def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+def handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handle signals this way for a while; those that the process ignores stay ignored."""
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
     before = {number: signal.signal(number, handler) for number in heard}
     try:

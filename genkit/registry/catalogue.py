@@ -1,19 +1,22 @@
-"""From names to specs: who provides what, who may keep a contested name, "did you mean".
+"""Finds specs by name, and suggests the closest name for one that is not there.
 
-Built-in names always win; a name that two strangers claim belongs to nobody.
+Built-in names cannot be replaced. A name that two third-party plugins claim is contested: neither
+gets it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from genkit.config.options import check_trainer_options
 from genkit.config.validation import suggest
-from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.errors import ChangedFile, CheckpointError, PluginError, UsageError
+from genkit.io.machine import is_switched_on
+from genkit.io.run_records import RunRecord
 from genkit.registry.loader import Plugins, load_plugins
 from genkit.registry.plugin import Plugin
 from genkit.specs import Column, DatasetSpec, FeaturesSpec, MetricSpec, Spec, TrainerSpec
@@ -39,13 +42,14 @@ class Catalogue(dict[str, Entry[S]]):
         self.contested: dict[str, list[Plugin]] = {}
 
     def check(self, spec: S) -> None:
-        """Raise PluginError for a name that is built in."""
+        """Raise PluginError if the spec has a built-in name."""
         if spec.name in self and self[spec.name].plugin.built_in:
             raise PluginError(
                 f"{self.kind} {spec.name!r} is built into genkit and cannot be replaced"
             )
 
     def add(self, spec: S, plugin: Plugin) -> None:
+        """Add a spec; a name that is there already becomes contested, and is removed."""
         name = spec.name
         if name in self.contested:
             self.contested[name].append(plugin)
@@ -55,7 +59,7 @@ class Catalogue(dict[str, Entry[S]]):
             self[name] = Entry(spec, plugin)
 
     def claims(self, name: str) -> str:
-        """Who claims a contested name, and what to do."""
+        """A message: who claims a contested name, and what to do."""
         owners = " and ".join(f"{p.distribution} {p.version}" for p in self.contested[name])
         return (
             f"{self.kind} {name!r} comes from {owners}; "
@@ -95,11 +99,11 @@ class Registry:
         offers: dict[int, list[tuple[Catalogue[Any], Spec]]] = {}  # by the plugin
         for hook, (kind, catalogue) in hooks.items():
             for plugin, answer in plugins.call(hook):
-                with noting_faults(plugin):
+                with recording_problems(plugin):
                     specs = _checked(hook, kind, answer)
                     offers.setdefault(id(plugin), []).extend((catalogue, s) for s in specs)
         for plugin in plugins.plugins:  # all that a plugin offers, or nothing
-            with noting_faults(plugin):
+            with recording_problems(plugin):
                 offered = [] if plugin.problem else offers.get(id(plugin), [])
                 self._check_names(offered)
                 for catalogue, spec in offered:
@@ -109,14 +113,31 @@ class Registry:
                 for plugin in claimants:
                     plugin.note(catalogue.claims(name))
 
-    def trainer_of(self, config: Mapping[str, Any]) -> TrainerSpec:
+    @property
+    def default_data(self) -> str | None:
+        """The first data set that is marked as the default, None if there is none."""
+        return next((name for name, entry in self.datasets.items() if entry.spec.default), None)
+
+    def features_name(self, given: str | None) -> str:
+        """`given`, or the default feature extractor if it is None, or else "none"."""
+        defaults = (name for name, entry in self.features.items() if entry.spec.default)
+        return next(defaults, "none") if given is None else given
+
+    def data_name(self, given: str | None) -> str:
+        """`given`, or the default data set if it is None; UsageError if there is neither."""
+        name = self.default_data if given is None else given
+        if name is None:
+            raise UsageError("no installed plugin has a default data set; name one with --data")
+        return name
+
+    def trainer_of(self, record: RunRecord) -> TrainerSpec:
         """The trainer that a run's config.json names.
 
         Raises:
-            UsageError: it is not there; names the distribution and version that it came from.
-            PluginError: it is not there, since its plugin fails, or two plugins claim its name.
+            UsageError: it is not installed; the message names its distribution and version.
+            PluginError: its plugin fails, or two plugins claim its name.
         """
-        name, made_with = config["model"], str(config.get("provenance", {}).get("plugin", ""))
+        name, made_with = record.model, record.provenance.plugin or ""
         distribution, _, version = made_with.rpartition(" ")
         if name in self.trainers or name in self.trainers.contested or not distribution:
             return self.trainers.find(name)
@@ -133,21 +154,30 @@ class Registry:
         )
 
     @contextmanager
-    def as_made(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Errors about a run that its trainer's plugin made in another version say so."""
+    def as_made(self, record: RunRecord) -> Iterator[None]:
+        """Add the plugin's versions to errors about a run, if another version made the run. Warn of
+        a file that is not the one that the run was trained with."""
+        then, plugin = record.provenance, self.trainers[record.model].plugin
+        if then.plugin_hash and plugin.file_hash not in (None, then.plugin_hash):
+            warnings.warn(
+                f"{plugin.distribution} is not the file that the run was trained with: its SHA-256 "
+                f"is {str(plugin.file_hash)[:12]}, recorded is {then.plugin_hash[:12]}",
+                ChangedFile,
+                stacklevel=3,
+            )
         try:
             yield
         except (UsageError, CheckpointError) as error:
-            then = config.get("provenance", {}).get("plugin")
-            plugin = self.trainers[config["model"]].plugin
             now = f"{plugin.distribution} {plugin.version}"
-            if then in (None, now):
+            if then.plugin in (None, now):
                 raise
-            raise type(error)(f"{error}; it was made with {then}, and {now} is here") from error
+            raise type(error)(
+                f"{error}; it was made with {then.plugin}, and {now} is here"
+            ) from error
 
     def _check_names(self, offered: list[tuple[Catalogue[Any], Spec]]) -> None:
-        """Raise PluginError for a name that is built in or offered twice, and for a column that is
-        there already: it would hide another metric's."""
+        """Raise PluginError for a name that is built in or provided twice, and for a score column
+        that another metric has."""
         names = [(catalogue.kind, spec.name) for catalogue, spec in offered]
         for (catalogue, spec), name in zip(offered, names, strict=True):
             catalogue.check(spec)
@@ -167,8 +197,8 @@ class Registry:
 
 
 @contextmanager
-def noting_faults(plugin: Plugin) -> Iterator[None]:
-    """Whatever goes wrong with what a plugin offers is that plugin's problem."""
+def recording_problems(plugin: Plugin) -> Iterator[None]:
+    """Record what goes wrong with a plugin's specs as that plugin's problem."""
     try:
         with plugin.contained():
             yield
@@ -179,7 +209,7 @@ def noting_faults(plugin: Plugin) -> Iterator[None]:
 
 
 def _checked(hook: str, kind: type[Spec], answer: Any) -> list[Spec]:
-    """The specs that a hook returned, or PluginError for what are none."""
+    """The specs that a hook returned; PluginError if it returned anything else."""
     if not isinstance(answer, Iterable):
         raise PluginError(f"{hook}() returned {answer!r}, not a list of specs")
     specs = list(answer)
@@ -209,7 +239,7 @@ def load_registry(strict: bool | None = None) -> Registry:
     """
     registry = Registry(load_plugins())
     if strict is None:
-        strict = os.environ.get("GENKIT_STRICT_PLUGINS", "") not in ("", "0")
+        strict = is_switched_on("GENKIT_STRICT_PLUGINS")
     for plugin in registry.plugins.failed if strict else []:
         raise PluginError(
             f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}: {plugin.problem}"

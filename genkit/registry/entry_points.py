@@ -1,5 +1,5 @@
-"""Entry points of plugins: their groups, whose they are, and in which order they count. Imports
-next to nothing: `genkit --help` looks for commands here."""
+"""Entry points of plugins: their groups, distributions and order. Imports almost nothing, since
+`genkit --help` looks for commands here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISTRIBUTION = "torch-genkit"
 
 
 def origin(entry: EntryPoint) -> tuple[str, str]:
-    """An entry point's distribution and version; what a broken removal left behind has neither."""
+    """An entry point's distribution and version; "unknown" where an uninstallation left parts."""
     if entry.dist is None:
         return "unknown", "unknown"
     data = entry.dist.metadata

@@ -1,7 +1,7 @@
-"""Plugins: found by entry point, loaded one by one, called one at a time.
+"""Loads plugins from their entry points, and calls their hooks.
 
-A plugin that fails is reported with its reason and hurts nothing else. Never imports torch
-itself; a well-made plugin's entry module does not either.
+Each plugin is isolated: if it fails, the reason is recorded and the others work. This module does
+not import torch, and an entry module should not.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from genkit.registry.entry_points import (
 )
 from genkit.registry.plugin import Plugin
 
-SLOW_SECONDS = 1.0  # of an import, beyond which each command suffers
+SLOW_SECONDS = 1.0  # an import that takes longer is noted, as each command waits for it
 
 
 class Plugins:
-    """The loaded plugins. Hooks are called on one plugin after the other, each on its own."""
+    """The loaded plugins. A hook is called on one plugin after the other, each isolated."""
 
     def __init__(self) -> None:
         self.manager = pluggy.PluginManager("genkit")
@@ -45,7 +45,7 @@ class Plugins:
         self._muted: set[str] = set()
 
     def register(self, module: Any, record: Plugin) -> None:
-        """Add a plugin; one whose hooks do not fit is recorded as failed and left out."""
+        """Add a plugin; one whose hooks do not fit the hook specs is recorded as failed."""
         self.plugins.append(record)
         name = f"{record.distribution}:{record.name}"
         try:
@@ -73,7 +73,7 @@ class Plugins:
         return sorted(found, key=lambda one: list(self._records).index(one.plugin_name))
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
-        """Each plugin's answer to a hook. One that raises is recorded and skipped."""
+        """What each plugin returns from a hook. One that raises is recorded as failed."""
         for implementation in self._implementations(hook):
             record = self._records[implementation.plugin_name]
             try:
@@ -88,8 +88,8 @@ class Plugins:
             yield record, answer
 
     def notify(self, event: str, **arguments: Any) -> list[str]:
-        """Tell listeners of a run event. One that raises is muted from then on; returns a line
-        for each listener muted now."""
+        """Call the listeners of a run event. One that raises is muted from then on; returns a line
+        for each listener that was muted now."""
         muted = []
         for implementation in self._implementations(event):
             name = implementation.plugin_name
@@ -148,12 +148,13 @@ def load_plugins() -> Plugins:
 
 
 def plugin_files() -> list[Path]:
-    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH."""
-    return [Path(p) for p in os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep) if p]
+    """The single-file plugins that GENKIT_PLUGINS names, separated as in PATH; each once."""
+    named = dict.fromkeys(os.environ.get("GENKIT_PLUGINS", "").split(os.pathsep))
+    return [Path(name) for name in named if name]
 
 
 def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
-    """Import and register one plugin; a failure is noted in its record."""
+    """Import and register one plugin; a failure is recorded."""
     start, had_torch, module = time.perf_counter(), "torch" in sys.modules, None
     try:
         with record.contained():
@@ -173,7 +174,11 @@ def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """A Python file as a module called like it, which targets such as "mine:Model" can name."""
+    """Import a Python file as a module of the same name, so that a target can be "mine:Model".
+
+    It can import the files beside it: its folder is added to sys.path, behind all that is
+    installed.
+    """
     name = path.stem
     if not name.isidentifier():
         raise PluginError(f"{path.name} cannot be imported: name it with letters, digits and _")
@@ -185,7 +190,9 @@ def _import_file(path: Path) -> ModuleType:
         raise PluginError(f"a module {name!r} exists already: give {path.name} another name")
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is no Python file")
+        raise PluginError(f"{path} is not a Python file")
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -1,7 +1,8 @@
-"""One plugin: what it provides, what went wrong, and its code kept from changing the process."""
+"""One plugin: where it comes from, what went wrong, and the isolation of its code."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -10,19 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from genkit.errors import PluginError, printable
-from genkit.registry.entry_points import (
-    DISTRIBUTION,
-)
+from genkit.registry.entry_points import DISTRIBUTION
 
 
 @dataclass
 class Plugin:
     """One plugin and how its loading went. `problem` is one line, None if all is well; `notes` are
-    lines on what it had better not do."""
+    lines on what it should not do, such as a slow import."""
 
     name: str
     distribution: str
@@ -37,24 +37,33 @@ class Plugin:
     def built_in(self) -> bool:
         return self.distribution == DISTRIBUTION
 
+    @property
+    def file_hash(self) -> str | None:
+        """The SHA-256 of the file that it consists of; None for an installed package."""
+        if self.version != "file":
+            return None
+        with suppress(OSError):
+            return hashlib.sha256(Path(self.distribution).read_bytes()).hexdigest()
+        return None
+
     def fail(self, error: BaseException) -> None:
         """Record what went wrong; the first reason stays."""
         if self.problem is None:
             words = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
-            with suppress(Exception):  # an exception of a stranger's own may have no words
+            with suppress(Exception):  # str() of a plugin's own exception may fail
                 words += str(error)
             self.problem = printable(" ".join(words.split()))
             self.error = error
 
     def note(self, line: str) -> None:
-        """Record what is no failure; once."""
+        """Record something that is not a failure; the same line only once."""
         if line not in self.notes:
             self.notes.append(line)
 
     @contextmanager
     def contained(self) -> Iterator[None]:
-        """Run this plugin's code: what it prints goes to stderr, so that it does not mix with
-        results; what it changes of the process as a whole is put back and noted."""
+        """Run this plugin's code. What it prints goes to stderr, so that it does not mix with
+        results. What it changes of the whole process is put back and noted."""
         before, threads = _process_state(), threading.active_count()
         try:
             with redirect_stdout(sys.stderr):
@@ -75,7 +84,8 @@ FRESH_TORCH = {"torch's default type": "torch.float32", "torch's gradients": Tru
 
 
 def _process_state() -> dict[str, tuple[Any, Callable[[Any], object]]]:
-    """What belongs to the process and not to a plugin: its value now, and what puts it back."""
+    """What a plugin must not change in the process: each value now, and the function that puts it
+    back."""
     state: dict[str, tuple[Any, Callable[[Any], object]]] = {
         "sys.argv": (list(sys.argv), partial(setattr, sys, "argv")),
         "the working directory": ("", os.chdir),

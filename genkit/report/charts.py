@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 MOST_POINTS = 300  # of a line
 SMALL = (320, 190)  # of a chart, in view box units
 LARGE = (760, 360)
-LEFT, TOP, BOTTOM, ABOVE = 46, 12, 26, 0.06  # margins; ABOVE: room round the values
+LEFT, TOP, BOTTOM, ABOVE = 46, 12, 26, 0.06  # margins; ABOVE: room around the values, a share
 Point = tuple[float, float | None]  # None: not finite, or never written
 
 
@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All that a template needs to draw a chart, with a text for who cannot see it."""
+    """All that a template needs to draw a chart, with a description for those who cannot see it."""
 
     title: str
     x_label: str
@@ -78,8 +78,8 @@ def number(value: float) -> str:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` of the points, with the first and the last, and of each stretch between them
-    the least and the greatest value; a gap stays one."""
+    """At most `most` of the points: the first, the last, and of each stretch between them the least
+    and the greatest value and one gap."""
     if len(points) <= most:
         return list(points)
     stretches = max((most - 2) // 3, 1)
@@ -107,8 +107,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between two positive numbers, and the less far these are apart, the more
-    multiples of them."""
+    """Powers of ten between two positive numbers; also multiples of them if these are close."""
     factors = (1,) if high / low > 100 else (1, 2, 5) if high / low > 8 else (1, 2, 3, 4, 6, 8)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found = [factor * 10.0**power for power in powers for factor in factors]
@@ -142,7 +141,7 @@ def chart(
     right = 120.0 if labelled else 12.0
     places = [x for one in series for x, _ in one.points]
     places += [one.final[0] for one in series if one.final]
-    # A few values start where training does; very many may go on from elsewhere.
+    # The axis starts at 0, where training does.
     least, greatest = min(0.0, *places), max(places)
     low, high = _room(min(values), max(values), log)
 
@@ -181,7 +180,7 @@ def _values(series: Sequence[Series]) -> Iterator[float]:
 
 
 def _room(low: float, high: float, log: bool) -> tuple[float, float]:
-    """Bounds with some room round the values."""
+    """Bounds with some room around the values."""
     if log:
         factor = (high / low) ** ABOVE
         return low / factor, high * factor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +11,7 @@ from genkit.data.decode import BadImage, opened, read_content
 from genkit.errors import UsageError
 from genkit.io.files import write_atomic
 from genkit.io.run_directory import RunDir
+from genkit.report.thumbnails import double_small
 
 TITLE = 32  # pixels above each grid
 BAR = 4  # pixels of them that show how far the training is
@@ -29,18 +29,14 @@ def check_film(path: Path) -> None:
 
 
 def make_film(directory: RunDir, path: Path) -> int:
-    """Write the film of a run's grids, in the order of their steps, which stand above them; the
+    """Write the film of a run's grids in the order of their steps, each under its step; the
     last is shown longest. Returns the number of frames.
 
     Raises:
         UsageError: there are fewer than two grids, one is damaged or of another size.
     """
     check_film(path)
-    grids = sorted(
-        (int(match[1]), source)
-        for source in directory.samples.glob("step-*.png")
-        if (match := re.fullmatch(r"step-(\d+)\.png", source.name))
-    )
+    grids = directory.grids()
     if len(grids) < 2:
         raise UsageError(
             f"--film: {directory.samples} holds {len(grids) or 'no'} "
@@ -76,11 +72,9 @@ def _frame(source: Path, step: int, last: int) -> Image.Image:
     size."""
     try:
         with opened(read_content(source)) as image:
-            grid = image.convert("RGB")
+            grid = double_small(image.convert("RGB"))
     except BadImage as error:
         raise BadImage(error.reason, str(source)) from None
-    if grid.width < 600:
-        grid = grid.resize((2 * grid.width, 2 * grid.height), Image.Resampling.NEAREST)
     size = (grid.width, grid.height + TITLE)
     if max(size) > MOST_SIDE:
         raise UsageError(

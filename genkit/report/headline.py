@@ -1,37 +1,30 @@
-"""What a ranking says in plain words and in error bars: who won, by how much. Light."""
+"""The outcome of a ranking as a headline, in words about its columns and in error bars. Light."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from genkit.registry.catalogue import Registry
-from genkit.report.ranking import CALIBRATION, Ranking, Row, tie
+from genkit.report.ranking import Ranking, tie
+from genkit.report.rows import ScoreRow
 from genkit.report.tables import Field, score_cell
 from genkit.specs import Column
 
 HUGE = 1e150  # what is greater is not drawn
 BETTER = {"lower": "Lower is better.", "higher": "Higher is better."}
-# What newcomers want to know of a column, by its name or, where it is no score, its heading. Other
-# columns are explained by their metric's summary.
-GLOSSARY = {
-    "fid": "Fréchet distance between the features of samples and of real images: how far apart the "
-    "two clouds are as a whole. It counts what looks wrong and what is missing alike.",
-    "kid": "Kernel distance between the features of samples and of real images, free of bias where "
-    "samples are few; about 0 for real images.",
-    "precision": "Share of samples that lie among real images: do they look real?",
-    "recall": "Share of real images that lie among samples: is everything shown?",
-    "density": "How closely real images surround each sample; about 1 for real images.",
-    "coverage": "Share of real images with a sample nearby; like recall, less fooled by outliers.",
-    "class_coverage": "How evenly the classes of the data are shown; 1 if as often as in the data.",
-    "confident": "Share of samples that a classifier is sure of.",
-    "is": "Inception Score: sure and varied answers of a classifier. Blind to much; never ranks.",
+# What the columns beside the scores mean, by heading; plugins explain scores (`Column.help`).
+MEANINGS = {
     "NLL nats": "Negative log-likelihood of test images: how surprising they are to the model. "
     "Lower is better; ≤ marks an upper bound.",
     "bits /dim": "The same for each pixel and channel, in bits.",
+    "own NLL": "Negative log-likelihood of the model's own samples. A model that finds them far "
+    "less likely than test images (!) sees in the test images what it must predict.",
     "near train": "Share of samples that are closer to a training image than to an unseen one: 0.5 "
     "for fresh images, 1 for copies.",
+    "copied at least": "Samples that certainly are copies of training images: they lie closer to "
+    "one than all but half a percent of unseen real images do, in pixels, in features, or shifted "
+    "by a pixel or mirrored.",
     "parameters": "Numbers that training adjusts.",
     "images seen": "Images that training took in, repetitions counted.",
     "train s": "Seconds of training.",
@@ -50,13 +43,23 @@ class Bar:
     beyond: int
 
 
+@dataclass(frozen=True)
+class Bars:
+    """The error bars of a table, None for a row without one; `floor` is where real images lie."""
+
+    title: str
+    rows: list[Bar | None]
+    floor: float | None
+
+
 def plain(heading: str) -> str:
     """A heading on one line."""
     return heading.replace("-\n", "").replace("\n", " ")
 
 
-def meanings(fields: Sequence[Field], registry: Registry) -> list[tuple[str, str]]:
-    """Each column's heading and what it says, in a sentence or two."""
+def explain_columns(fields: Sequence[Field], registry: Registry) -> list[tuple[str, str]]:
+    """Each column's heading and what it says, in a sentence or two: what the plugin says of a
+    score, or else its metric's summary."""
     summaries = {
         column.name: entry.spec.summary
         for entry in registry.metrics.values()
@@ -65,23 +68,21 @@ def meanings(fields: Sequence[Field], registry: Registry) -> list[tuple[str, str
     found: dict[str, str] = {}
     for field in fields:
         heading = plain(field.heading)
-        if field.column:
-            name = field.column.name
-            text = GLOSSARY.get(name) or f"{summaries.get(name, name).rstrip('.')}."
-            text = f"{text} {BETTER.get(field.column.better or '', '')}".strip()
+        if column := field.column:
+            text = column.help or f"{summaries.get(column.name, column.name).rstrip('.')}."
+            text = f"{text} {BETTER.get(column.better or '', '')}".strip()
         else:
             heading = "near train" if heading.startswith("near train") else heading
-            text = GLOSSARY.get(heading, "")
+            text = MEANINGS.get(heading, "")
         if text:
             found[heading] = text
     return list(found.items())
 
 
-def verdict(ranking: Ranking) -> tuple[str, str]:
+def make_headline(ranking: Ranking) -> tuple[str, str]:
     """The outcome as a headline, and what it rests on in a sentence or two."""
-    models = [row for row in ranking.rows if row["name"] not in CALIBRATION]
-    ranked = [row for row in models if row.get("rank")]
-    column = ranking.column
+    models, column = ranking.models, ranking.column
+    ranked = [row for row in models if row.rank]
     if ranking.refusals:
         return (
             "These models cannot be ranked",
@@ -89,43 +90,48 @@ def verdict(ranking: Ranking) -> tuple[str, str]:
         )
     if not models:
         return "No model here", "Only real images and noise were scored."
-    if all(row.get("error") for row in models):
-        return "No model came through", "The warnings below say why."
+    if all(row.error for row in models):
+        return "All models failed", "The warnings below say why."
     if not ranked or column is None:
         return _unscored(models)
     leader, title = ranked[0], plain(column.title)
     if len(ranked) == 1:
-        return f"{leader['name']}: {title} {score_cell(leader, column)}", _frame(ranking, column)
+        return f"{leader.name}: {title} {score_cell(leader, column)}", _frame(ranking, column)
     rivals = [row for row in ranked[1:] if tie(leader, row, column)]
     if rivals:
         group = [leader, *rivals]
-        scores = ", ".join(f"{score_cell(row, column)} ({row['name']})" for row in group)
+        scores = ", ".join(f"{score_cell(row, column)} ({row.name})" for row in group)
+        words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
         return (
-            f"{listed([str(row['name']) for row in group])} cannot be told apart",
-            f"{title} {scores}: the differences lie within the error bars, or are too small to "
-            f"outlast another training. {BETTER.get(column.better or '', '')} "
-            f"{_frame(ranking, column)}".strip(),
+            f"{listed([row.name for row in group])} cannot be told apart",
+            f"{title} {scores}: the differences may be chance. {words}",
         )
     second = ranked[1]
+    lead = _lead(leader, second, column)
+    scores = f"{title} {score_cell(leader, column)} against {score_cell(second, column)}"
+    words = f"{BETTER.get(column.better or '', '')} {_frame(ranking, column)}".strip()
+    if min(leader.trainings, second.trainings) > 1:
+        why = f"means of {leader.trainings} trainings, apart by Welch's t at 95%"
+        return f"{leader.name} made the best samples, {lead}", f"{scores}: {why}. {words}"
     return (
-        f"{leader['name']} made the best samples, {_lead(leader, second, column)}",
-        f"{title} {score_cell(leader, column)} against {score_cell(second, column)}: a difference "
-        f"beyond the error bars. {BETTER.get(column.better or '', '')} {_frame(ranking, column)}",
+        f"These weights of {leader.name} made the best samples, {lead}",
+        f"{scores}: more than other samples of the same weights would change, but another training "
+        f"may rank differently (compare --seeds 3). {words}",
     )
 
 
-def _unscored(models: Sequence[Row]) -> tuple[str, str]:
-    names = listed([str(row["name"]) for row in models])
-    if any(row.get("likelihood") for row in models):
+def _unscored(models: Sequence[ScoreRow]) -> tuple[str, str]:
+    names = listed([row.name for row in models])
+    if any(row.likelihood for row in models):
         return f"{names}: likelihoods, no samples scored", "Nothing here ranks samples."
-    runs = " ".join(str(row["run"]) for row in models if row.get("run") and not row.get("error"))
+    runs = " ".join(row.run for row in models if row.run and not row.error)
     return f"{names}: not scored yet", f"To score: genkit evaluate {runs}"
 
 
-def _lead(leader: Row, second: Row, column: Column) -> str:
-    """How far ahead the leader is, in words."""
-    a, b = leader["scores"][column.name], second["scores"][column.name]
-    what, rival = plain(column.title).partition(" ")[0], second["name"]
+def _lead(leader: ScoreRow, second: ScoreRow, column: Column) -> str:
+    """How far ahead the leader is, in words; both have a score."""
+    a, b = leader.scores[column.name] or 0.0, second.scores[column.name] or 0.0
+    what, rival = plain(column.title).partition(" ")[0], second.name
     if a > 0 and b > 0 and column.better == "lower":
         return f"with {what} {1 - a / b:.0%} lower than {rival}"
     if a > 0 and b > 0:
@@ -134,11 +140,11 @@ def _lead(leader: Row, second: Row, column: Column) -> str:
 
 
 def _frame(ranking: Ranking, column: Column) -> str:
-    """What the best and the worst score would be."""
+    """A sentence with the scores of real images and of noise, if both are known."""
     known = {
-        row["name"]: score_cell(row, column)
+        row.name: score_cell(row, column)
         for row in ranking.rows
-        if row["name"] in ("real", "noise") and score_cell(row, column) != "-"
+        if row.name in ("real", "noise") and score_cell(row, column) != "-"
     }
     if len(known) < 2:
         return ""
@@ -150,16 +156,16 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def bars(ranking: Ranking) -> dict[str, Any] | None:
-    """The ranking score of each row, drawn: places in a cell 240 wide. Rows of calibration may lie
+def draw_bars(ranking: Ranking) -> Bars | None:
+    """The ranking score of each row, drawn: places in a cell 240 wide. Calibration rows may lie
     beyond it. None if nothing ranks."""
     column = None if ranking.refusals else ranking.column
     scored = {place: interval(row, column) for place, row in enumerate(ranking.rows) if column}
     known = {place: found for place, found in scored.items() if found}
-    models = [p for p in known if ranking.rows[p]["name"] not in CALIBRATION]
+    models = [p for p in known if not ranking.rows[p].is_calibration]
     if not models or column is None:
         return None
-    real = next((known[p] for p in known if ranking.rows[p]["name"] == "real"), None)
+    real = next((known[p] for p in known if ranking.rows[p].name == "real"), None)
     framed = [known[p] for p in models] + ([real] if real else [])
     low, high = min(f[1] for f in framed), max(f[2] for f in framed)
 
@@ -173,15 +179,15 @@ def bars(ranking: Ranking) -> dict[str, Any] | None:
         value, least, most = found or (0.0, 0.0, 0.0)
         bar = Bar(across(value), across(least), across(most), (value > high) - (value < low))
         rows.append(bar if found else None)
-    return {"title": "with error bars", "rows": rows, "floor": across(real[0]) if real else None}
+    return Bars("with error bars", rows, across(real[0]) if real else None)
 
 
-def interval(row: Row, column: Column | None) -> tuple[float, float, float] | None:
-    """A row's score, and two standard deviations below and above it, as tables scale them."""
-    value = (row.get("scores") or {}).get(column.name) if column else None
+def interval(row: ScoreRow, column: Column | None) -> tuple[float, float, float] | None:
+    """A row's score, and the ends of its error bar, as tables scale them."""
+    value = row.scores.get(column.name) if column else None
     if value is None or column is None:
         return None
-    spread = 2 * ((row.get("deviations") or {}).get(column.name) or 0.0)
+    spread = row.half_width(column.name) or 0.0
     scale = column.scale
     if max(abs(value), abs(spread)) > HUGE:
         return None

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genkit.errors import GenkitError, one_line, printable
-from genkit.io.files import read_json, write_atomic
-from genkit.report.headline import bars, meanings, verdict
-from genkit.report.ranking import CALIBRATION, Ranking, Row, footnotes, rank, score_columns
-from genkit.report.run_view import gather, views
-from genkit.report.sections import Part, build, command_line, quality
-from genkit.report.tables import Field, fields, split_cards
-from genkit.report.thumbnails import embed
+from genkit.io.files import write_atomic
+from genkit.report.charts import Chart
+from genkit.report.footnotes import footnotes
+from genkit.report.headline import draw_bars, explain_columns, make_headline
+from genkit.report.protocol_card import card_lines
+from genkit.report.ranking import Ranking, rank, score_columns
+from genkit.report.rows import ScoreRow, features_name, read_comparison
+from genkit.report.run_view import gather_rows, view_runs
+from genkit.report.sections import ModelSection, build_sections, chart_quality, command_line
+from genkit.report.tables import Field, card_texts, fields, split_cards
+from genkit.report.thumbnails import Picture, embed
 from genkit.specs import Column
 from genkit.version import __version__
 
@@ -41,26 +45,37 @@ class Table:
     fields: Sequence[Field]
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a table's line needs of a row beside its cells; `at` is the row's number."""
+
+    at: int
+    name: str
+    place: str
+    calibration: bool
+    winner: bool
+
+
 def write_page(
     sources: Sequence[Path], path: Path, registry: Registry, rank_by: str | None = None
 ) -> None:
     """Write the page of runs and of folders of comparisons.
 
     Raises:
-        UsageError: a source is none, or `rank_by` is no score that ranks.
+        UsageError: a source is neither a run nor a comparison, or `rank_by` cannot rank.
         GenkitError: stored scores are damaged, or the file cannot be written.
     """
     write_atomic(path, render(sources, registry, rank_by).encode())
 
 
 def refresh_page(folder: Path, registry: Registry) -> None:
-    """Write the page of a run or a comparison into its own folder. What goes wrong costs no more
-    than the page: it is said in one line."""
+    """Write the page of a run or a comparison into its own folder. A failure is a warning of one
+    line, and costs the page only."""
     try:
         write_page([folder], folder / REPORT, registry)
     except GenkitError as error:
         print(f"Warning: no {REPORT}: {printable(error)}", file=sys.stderr)
-    except Exception as error:  # a page is no reason for a training to fail
+    except Exception as error:  # a training must not fail for its page
         print(f"Warning: no {REPORT}: {printable(one_line(error))}", file=sys.stderr)
 
 
@@ -70,7 +85,7 @@ def render(sources: Sequence[Path], registry: Registry, rank_by: str | None = No
     from markupsafe import Markup
 
     def shown(value: Any) -> Any:
-        """Text without what a reader would obey instead of seeing: line breaks stay."""
+        """Text with escapes for what a browser would obey instead of showing; line breaks stay."""
         if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
             return value
         return "\n".join(map(printable, value.split("\n")))
@@ -102,55 +117,68 @@ def policy_hash(text: str) -> str:
 
 def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) -> dict[str, Any]:
     """All that the template shows."""
-    ranking = rank(gather(sources), score_columns(registry), rank_by)
-    models = [row for row in ranking.rows if row["name"] not in CALIBRATION]
-    parts = build(models, list(views(ranking.rows, sources)), ranking.columns)
-    features = next((r["card"]["features"] for r in ranking.rows if r.get("card")), None)
-    heading = str(features).rpartition("-")[0] or None
-    groups = fields(ranking, heading)
+    ranking = rank(gather_rows(sources), score_columns(registry), rank_by)
+    models = build_sections(
+        ranking.models, list(view_runs(ranking.models, sources)), ranking.columns
+    )
+    features = features_name(ranking.rows)
+    groups = fields(ranking, features)
     tables = [Table(title, group) for title, group in zip(TITLES, groups, strict=True) if group]
     columns = [field for group in groups for field in group]
-    quick = bool(heading in registry.features and registry.features[str(heading)].spec.quick)
-    data = {part.view.table("data").get("fingerprint") for part in parts} - {None}
-    plotted = None  # one chart would compare what must not be compared
-    if not ranking.refusals and len(data) < 2:
-        plotted = quality(parts, ranking.rows, ranking.column, quick)
-    headline, deck = verdict(ranking)
-    comparisons = [content for source in sources if (content := _comparison(source))]
-    result: dict[str, Any] = {
+    headline, deck = make_headline(ranking)
+    quality = _chart_quality(models, ranking, _is_quick(features, registry))
+    comparisons = [found for source in sources if (found := read_comparison(source))]
+    content: dict[str, Any] = {
         "headline": headline,
         "deck": deck,
-        "facts": facts(parts, ranking),
+        "facts": facts(models, ranking),
         "tables": tables,
-        "rows": [_row(row, place, ranking) for place, row in enumerate(ranking.rows)],
-        "bars": bars(ranking),
+        "rows": [_line(row, place) for place, row in enumerate(ranking.rows)],
+        "bars": draw_bars(ranking),
         "notes": [line.strip() for line in footnotes(ranking)],
-        "glossary": meanings(columns, registry),
-        "parts": parts,
-        "real": _real(sources, parts),
-        "quality": plotted,
-        "quality_words": _quality_words(plotted, ranking.column),
-        "cards": split_cards(ranking.rows),
-        "commands": [command_line(c["command"]) for c in comparisons if c.get("command")],
-        "versions": _versions(parts),
+        "glossary": explain_columns(columns, registry),
+        "models": models,
+        "real": _real(sources, models),
+        "quality": quality,
+        "quality_words": _quality_words(quality, ranking.column),
+        "cards": split_cards(card_texts(ranking.rows)),
+        "commands": [command_line(found.command) for found in comparisons if found.command],
+        "versions": _versions(models),
     }
-    return {**result, "sections": _sections(result)}
+    return {**content, "sections": _sections(content)}
+
+
+def _is_quick(features: str | None, registry: Registry) -> bool:
+    """Whether samples are scored by these features while a model trains."""
+    if features is None or features not in registry.features:
+        return False
+    return registry.features[features].spec.quick
+
+
+def _chart_quality(models: Sequence[ModelSection], ranking: Ranking, quick: bool) -> Chart | None:
+    """The chart of quality against time, None if it would compare what must not be compared."""
+    data = {model.view.table("data").get("fingerprint") for model in models} - {None}
+    if ranking.refusals or len(data) > 1:
+        return None
+    return chart_quality(models, ranking.rows, ranking.column, quick)
 
 
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Keys and titles of the sections that have something to show, in their order."""
-    parts: list[Part] = content["parts"]
+    models: list[ModelSection] = content["models"]
     there = {
         "scores": bool(content["tables"]),
         "quality": content["quality"] is not None,
-        "warnings": bool(parts),
+        "warnings": bool(models),
         "protocol": bool(content["cards"]),
-        "repeat": bool(content["commands"] or content["versions"] or any(p.options for p in parts)),
+        "repeat": bool(
+            content["commands"] or content["versions"] or any(model.options for model in models)
+        ),
     }
     for key, name in (("samples", "sample"), ("growth", "frames"), ("curves", "charts")):
-        there[key] = any(getattr(part, name) for part in parts)
-    for key in ("interpolation", "reconstructions", "completion", "neighbours"):
-        there[key] = any(getattr(part, key) for part in parts)
+        there[key] = any(getattr(model, name) for model in models)
+    for key in ("interpolation", "reconstructions", "completion", "classes", "neighbours"):
+        there[key] = any(getattr(model, key) for model in models)
     titles = {
         "scores": "Scores",
         "samples": "Samples",
@@ -160,6 +188,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "interpolation": "Between two latents",
         "reconstructions": "Reconstructions",
         "completion": "Completions",
+        "classes": "Samples by class",
         "neighbours": "Nearest training images",
         "warnings": "Warnings",
         "protocol": "Protocol",
@@ -168,51 +197,38 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, title) for key, title in titles.items() if there[key]]
 
 
-def _row(row: Row, place: int, ranking: Ranking) -> dict[str, Any]:
-    """What a table's lines need of a row beside its cells."""
-    first = row.get("rank") == 1 and row is ranking.rows[0]
-    return {
-        "at": place,
-        "name": str(row["name"]),
-        "place": ranking.place(row),
-        "calibration": row["name"] in CALIBRATION,
-        "winner": first and not row.get("tied"),
-    }
+def _line(row: ScoreRow, at: int) -> Line:
+    winner = at == 0 and row.rank == 1 and not row.tied
+    return Line(at, row.name, row.place, row.is_calibration, winner)
 
 
-def facts(parts: Sequence[Part], ranking: Ranking) -> dict[str, str]:
-    """What was compared, in a few words each; what differs among the models is left out."""
+def facts(models: Sequence[ModelSection], ranking: Ranking) -> dict[str, str]:
+    """What was compared, in a few words each; without what differs among the models."""
 
     def shared(values: Sequence[Any]) -> str | None:
         different = {str(value) for value in values if value is not None}
         return different.pop() if len(different) == 1 else None
 
-    runs = [part.view.table("run") for part in parts]
-    cards = [row["card"] for row in ranking.rows if row.get("card")]
-    trainings = [int(row["trainings"]) for row in ranking.rows if row.get("trainings")]
-    days = [part.view.table("provenance").get("started") for part in parts]
+    runs = [model.view.table("run") for model in models]
+    cards = [row.card for row in ranking.rows if row.card]
+    trainings = max((row.trainings for row in ranking.rows), default=1)
+    days = [model.view.table("provenance").get("started") for model in models]
     last = max((str(day)[:10] for day in days if day), default=None)
     found = {
         "Data": shared([run.get("data") for run in runs]),
-        "Models": str(len(parts)) if len(parts) > 1 else None,
+        "Models": str(len(models)) if len(models) > 1 else None,
         "Budget each": shared([run.get("budget") for run in runs]),
-        "Trainings each": str(max(trainings)) if trainings else None,
-        "Device": shared([part.view.config.get("device") for part in parts]),
-        "Samples scored": shared([f"{card['samples']:,}" for card in cards]),
+        "Trainings each": str(trainings) if trainings > 1 else None,
+        "Device": shared([model.view.config.get("device") for model in models]),
+        "Samples scored": shared([f"{card.samples:,}" for card in cards]),
         "Trained": last,
     }
     return {key: text for key, text in found.items() if text}
 
 
-def _comparison(source: Path) -> dict[str, Any] | None:
-    path = source / "compare.json"
-    content = read_json(path) if path.is_file() else None
-    return content if isinstance(content, dict) else None
-
-
-def _real(sources: Sequence[Path], parts: Sequence[Part]) -> Any:
+def _real(sources: Sequence[Path], models: Sequence[ModelSection]) -> Picture | None:
     """Real images of a comparison, as its folder has them."""
-    first = next((part for part in parts if part.sample), None)
+    first = next((model for model in models if model.sample), None)
     tile, most = (first.view.tile, first.side("sample", max)) if first else (None, None)
     for source in sources:
         if (path := source / "real.png").is_file():
@@ -223,28 +239,27 @@ def _real(sources: Sequence[Path], parts: Sequence[Part]) -> Any:
     return None
 
 
-def _quality_words(chart: Any, column: Column | None) -> str:
+def _quality_words(chart: Chart | None, column: Column | None) -> str:
     """What the chart of quality against time shows."""
     if chart is None:
         return ""
-    parts = ["Lines are scores of the few samples that were looked at while training"]
+    words = ["Lines are scores of the few samples that were looked at while training"]
     if any(line.mark for line in chart.lines):
-        parts.append("the mark is the final score with two standard deviations")
+        words.append("the mark is the final score with its error bar")
     way = f"{column.better} is better" if column and column.better else ""
     scale = "the scale is logarithmic" if chart.logarithmic else ""
-    return "; ".join(filter(None, [*parts, way, scale])) + "."
+    return "; ".join(filter(None, [*words, way, scale])) + "."
 
 
-def _versions(parts: Sequence[Part]) -> dict[str, dict[str, str]]:
+def _versions(models: Sequence[ModelSection]) -> dict[str, dict[str, str]]:
     """Versions and machine of each run, what is shared first."""
-    rows = []
-    for part in parts:
-        config = part.view.config
-        table = part.view.table("provenance")
+    cards = {}
+    for model in models:
+        config, table = model.view.config, model.view.table("provenance")
         made = {key: value for key, value in table.items() if key not in ("command", "started")}
         for key in ("precision", "device", "ranks"):
             if config.get(key) is not None:
                 made[key] = config[key]
         if made:
-            rows.append({"name": part.name, "card": made})
-    return split_cards(rows)
+            cards[model.name] = card_lines(made)
+    return split_cards(cards)

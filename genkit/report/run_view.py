@@ -1,13 +1,12 @@
-"""What is read from run directories and comparisons for a page: everything there, nothing assumed.
+"""What run directories and comparisons hold for a page. Any file may be missing or damaged.
 
-A file that is missing or damaged is left out; a damaged one is named among the problems.
+A damaged one is named among the problems.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +17,14 @@ from genkit.io.files import read_json
 from genkit.io.run_directory import RunDir
 from genkit.report.charts import Point
 from genkit.report.headline import HUGE
-from genkit.report.ranking import CALIBRATION
-from genkit.report.rows import read_rows
+from genkit.report.rows import CALIBRATION, COMPARISON, ScoreRow, read_rows
 
-COUNTS = {"step", "images", "seconds", "images_per_second"}  # of a log's line; no curves
+NO_CURVES = {"step", "images", "seconds", "images_per_second"}  # counts in a line of the log
 DIVERSITY = "diversity"
 
 
 @dataclass(frozen=True)
-class View:
+class RunView:
     """What a run directory holds, as far as it can be read."""
 
     name: str
@@ -37,7 +35,7 @@ class View:
     problems: list[str] = field(default_factory=list)
 
     def table(self, key: str) -> dict[str, Any]:
-        """A table in the run's config; an empty one if there is none of that name."""
+        """A table in the run's config; empty if it is missing."""
         found = self.config.get(key)
         return found if isinstance(found, dict) else {}
 
@@ -63,11 +61,7 @@ class View:
         """Step and path of each grid of samples, or of another kind such as "reconstructions"."""
         if self.path is None:
             return []
-        found = []
-        for path in (self.path / "samples").glob(f"{kind}-*.png"):
-            if match := re.fullmatch(rf"{kind}-(\d{{1,18}})\.png", path.name):
-                found.append((int(match[1]), path))
-        return sorted(found)
+        return RunDir(self.path).grids(kind)
 
     def picture(self, name: str) -> Path | None:
         """A file of the run, if it is there."""
@@ -76,12 +70,12 @@ class View:
 
     def warnings(self) -> list[str]:
         """What the training warned of, with its step."""
-        told = [
+        warnings = (
             f"step {row.get('step', 0):,}: {row['warning']}"
             for row in self.metrics
             if isinstance(row.get("warning"), str)
-        ]
-        return list(dict.fromkeys(told))
+        )
+        return list(dict.fromkeys(warnings))
 
     @cached_property
     def curves(self) -> dict[str, list[Point]]:
@@ -90,7 +84,7 @@ class View:
         found: dict[str, list[Point]] = {}
         for row in self.metrics:
             for name, value in row.items():
-                if name in COUNTS or not (value is None or _is_number(value)):
+                if name in NO_CURVES or not (value is None or _is_number(value)):
                     continue
                 if not _is_number(step := row.get("step", 0)):
                     continue
@@ -123,8 +117,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
 
 
-def look(path: Path, name: str) -> View:
-    """What there is in a run directory; what cannot be read is among the problems."""
+def read_run(path: Path, name: str) -> RunView:
+    """The view of a run directory; what cannot be read is among the problems."""
     run, problems = RunDir(path), list[str]()
 
     def table(file: Path) -> dict[str, Any]:
@@ -142,7 +136,8 @@ def look(path: Path, name: str) -> View:
     except GenkitError as error:
         problems.append(str(error))
         metrics = []
-    return View(name, path, table(run.config_path), table(path / "summary.json"), metrics, problems)
+    config, summary = table(run.config_path), table(path / "summary.json")
+    return RunView(name, path, config, summary, metrics, problems)
 
 
 def unscored(sources: Sequence[Path]) -> list[Path]:
@@ -154,7 +149,7 @@ def unscored(sources: Sequence[Path]) -> list[Path]:
     found = []
     for source in sources:
         run = RunDir(source)
-        if (source / "compare.json").is_file() or run.evaluation_path.is_file():
+        if (source / COMPARISON).is_file() or run.evaluation_path.is_file():
             continue
         if not run.config_path.is_file():
             raise UsageError(f"{source} is neither a run nor a folder of a comparison")
@@ -162,7 +157,7 @@ def unscored(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-def gather(sources: Sequence[Path]) -> list[dict[str, Any]]:
+def gather_rows(sources: Sequence[Path]) -> list[ScoreRow]:
     """Rows of runs and comparisons as `read_rows` makes them, and a row with what is known for
     each run that was not scored.
 
@@ -174,25 +169,30 @@ def gather(sources: Sequence[Path]) -> list[dict[str, Any]]:
     scored = [source for source in sources if source not in waiting]
     rows = read_rows(scored)
     for source in waiting:
-        view = look(source, "")
+        view = read_run(source, "")
         name = view.config.get("model")
         name = name if isinstance(name, str) else RunDir(source).name
-        if name in CALIBRATION or any(row["name"] == name for row in rows):
+        if name in CALIBRATION or any(row.name == name for row in rows):
             name = str(source)
-        numbers = {"parameters": view.config.get("parameters")}
-        numbers |= {key: view.summary.get(key) for key in ("images", "seconds")}
-        numbers["train_rate"] = view.summary.get("images_per_second")
-        known = {key: value for key, value in numbers.items() if _is_number(value)}
-        rows.append({"name": name, "run": str(source), **known})
+        rows.append(_unscored_row(view, name, str(source)))
     return rows
 
 
-def views(rows: Sequence[Mapping[str, Any]], sources: Sequence[Path]) -> Iterator[View]:
+def _unscored_row(view: RunView, name: str, run: str) -> ScoreRow:
+    """The row of a run without scores; a damaged number is named among the problems."""
+    known = {"parameters": view.config.get("parameters")}
+    known |= {key: view.summary.get(key) for key in ("images", "seconds")}
+    known["train_rate"] = view.summary.get("images_per_second")
+    try:
+        return ScoreRow.from_json({"name": name, "run": run, **known})
+    except ValueError as error:
+        return ScoreRow(name=name, run=run, problems=(f"{run}: {error}",))
+
+
+def view_runs(models: Sequence[ScoreRow], sources: Sequence[Path]) -> Iterator[RunView]:
     """A view of each model's run. A comparison that was moved has its runs in its own folder."""
-    for row in rows:
-        if row["name"] in CALIBRATION:
-            continue
-        run = row.get("run")
+    for row in models:
+        run = row.run
         places = [Path(run), *(source / Path(run).name for source in sources)] if run else []
         path = next((place for place in places if RunDir(place).config_path.is_file()), None)
-        yield look(path, row["name"]) if path else View(row["name"])
+        yield read_run(path, row.name) if path else RunView(row.name)

@@ -1,4 +1,4 @@
-"""What a report page shows of each model: its pictures, curves, warnings and how it was made."""
+"""A report page's section of each model: pictures, curves, warnings and how it was made."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from genkit.report.charts import LARGE, MOST_POINTS, Chart, Point, Series, chart, number
 from genkit.report.headline import interval, plain
-from genkit.report.ranking import Row
-from genkit.report.run_view import DIVERSITY, View
+from genkit.report.rows import ScoreRow
+from genkit.report.run_view import DIVERSITY, RunView
 from genkit.report.tables import shorten
 from genkit.report.thumbnails import Picture, embed
 from genkit.specs import Column
@@ -20,7 +20,7 @@ FRAMES = 12  # moments of growth
 SIDE = 4  # images a side that are seen to grow
 CHARTS = 12  # of a model, at most
 LINES = 8  # of the log, as a table
-FEW = 3  # models whose pictures may be as large as the numbers below; of more each has less room
+FEW = 3  # models whose pictures may have the bytes below; more models share these
 SAMPLE_BYTES, GROWTH_BYTES, OTHER_BYTES = 160_000, 250_000, 100_000
 LEAST_BYTES = 12_000
 WIDE, NARROW = 560, 320  # pixels across that pictures have at most where they stand alone
@@ -44,11 +44,11 @@ class Log:
 
 
 @dataclass
-class Part:
+class ModelSection:
     """One model on the page."""
 
     name: str
-    view: View
+    view: RunView
     sample: Picture | None = None
     sample_label: str = ""
     frames: list[Frame] = field(default_factory=list)
@@ -57,13 +57,14 @@ class Part:
     interpolation: Picture | None = None
     reconstructions: Picture | None = None
     completion: Picture | None = None
+    classes: Picture | None = None
     neighbours: Picture | None = None
     warnings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     options: list[tuple[str, str, str]] = field(default_factory=list)
 
     def load(self, path: Path | None, most_bytes: float, **how: Any) -> Picture | None:
-        """Embed a picture, if there is one; what cannot be read is a warning and no more."""
+        """Embed a picture, None without one; a picture that cannot be read is a warning."""
         try:
             most = max(round(most_bytes), LEAST_BYTES)
             return embed(path, self.view.tile, most_bytes=most, **how) if path else None
@@ -78,62 +79,66 @@ class Part:
         return choose((p.columns for p in pictures if p and p.columns), default=0)
 
 
-def build(rows: Sequence[Row], found: Sequence[View], columns: Sequence[Column]) -> list[Part]:
+def build_sections(
+    rows: Sequence[ScoreRow], views: Sequence[RunView], columns: Sequence[Column]
+) -> list[ModelSection]:
     """What there is to show of the models; of samples as many images of each.
 
     Args:
         columns: of the scores; those that were watched in training are named and scaled by them.
     """
     room = min(1.0, FEW / max(len(rows), 1))
-    parts = [_build(row, view, columns, room) for row, view in zip(rows, found, strict=True)]
+    sections = [_build(row, view, columns, room) for row, view in zip(rows, views, strict=True)]
     for kind in ("sample", "frames"):
-        least = min((least for part in parts if (least := part.side(kind, min))), default=0)
-        for part in parts:
-            if part.side(kind, max) > least:
-                _add_samples(part, room, kind, least)
-    return parts
+        sides = [side for section in sections if (side := section.side(kind, min))]
+        least = min(sides, default=0)
+        for section in sections:
+            if section.side(kind, max) > least:
+                _add_samples(section, room, kind, least)
+    return sections
 
 
-def _build(row: Row, view: View, columns: Sequence[Column], room: float) -> Part:
-    part = Part(str(row["name"]), view)
-    _add_samples(part, room, "sample")
-    _add_samples(part, room, "frames", SIDE)
+def _build(row: ScoreRow, view: RunView, columns: Sequence[Column], room: float) -> ModelSection:
+    section = ModelSection(row.name, view)
+    _add_samples(section, room, "sample")
+    _add_samples(section, room, "frames", SIDE)
     reconstructions = view.grids("reconstructions")[-1:]
     others = {
         "reconstructions": reconstructions[0][1] if reconstructions else None,
         "interpolation": view.picture("samples/interpolation.png"),
         "completion": view.picture("samples/completion.png"),
+        "classes": view.picture("samples/classes.png"),
         "neighbours": view.picture("neighbours.png"),
     }
     for name, path in others.items():
         across = NARROW if name == "completion" else WIDE
-        setattr(part, name, part.load(path, OTHER_BYTES * room, across=across))
-    part.charts = charts(view, columns, round(MOST_POINTS * max(room, 0.4)))
-    part.log = log(view)
-    told = [f"failed: {row['error']}"] if row.get("error") else []
-    told += [str(row["warning"])] if row.get("warning") else []
-    told += [*view.warnings(), *map(str, row.get("problems") or []), *view.problems]
-    part.warnings = list(dict.fromkeys([*told, *part.warnings]))
-    part.commands = commands(view)
-    part.options = options(view)
-    return part
+        setattr(section, name, section.load(path, OTHER_BYTES * room, across=across))
+    section.charts = charts(view, columns, round(MOST_POINTS * max(room, 0.4)))
+    section.log = log(view)
+    warnings = [f"failed: {row.error}"] if row.error else []
+    warnings += [row.warning] if row.warning else []
+    warnings += [*view.warnings(), *row.problems, *view.problems]
+    section.warnings = list(dict.fromkeys([*warnings, *section.warnings]))
+    section.commands = commands(view)
+    section.options = options(view)
+    return section
 
 
-def _add_samples(part: Part, room: float, kind: str, most: int | None = None) -> None:
+def _add_samples(section: ModelSection, room: float, kind: str, most: int | None = None) -> None:
     """Embed the newest samples, or those of moments that show how they grew."""
-    view, grids = part.view, part.view.grids()
+    view, grids = section.view, section.view.grids()
     how = {"square": True, "most_images": most}
     if kind == "sample":
         for step, path in reversed(grids):
-            if found := part.load(path, SAMPLE_BYTES * room, **how):
-                part.sample, part.sample_label = found, moment(view, step)
+            if found := section.load(path, SAMPLE_BYTES * room, **how):
+                section.sample, section.sample_label = found, moment(view, step)
                 break
         return
-    part.frames = []
+    section.frames = []
     for step, path in spread(grids, FRAMES) if len(grids) > 1 else []:
-        if found := part.load(path, GROWTH_BYTES / FRAMES * room, **how):
+        if found := section.load(path, GROWTH_BYTES / FRAMES * room, **how):
             share = round(100 * step / max(view.steps, 1), 1)
-            part.frames.append(Frame(share, moment(view, step), found))
+            section.frames.append(Frame(share, moment(view, step), found))
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
@@ -143,13 +148,13 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def moment(view: View, step: int) -> str:
+def moment(view: RunView, step: int) -> str:
     """A step in words, with how long training had taken."""
     seconds = view.seconds_at(step)
     return f"step {step:,}" + (f", {shorten(seconds)} s" if seconds else "")
 
 
-def charts(view: View, columns: Sequence[Column], most: int) -> list[Chart]:
+def charts(view: RunView, columns: Sequence[Column], most: int) -> list[Chart]:
     """Small charts over steps: all losses in one, scores of samples, then each other value."""
     curves = view.curves
     losses = [name for name in curves if name.endswith("/loss")]
@@ -180,7 +185,7 @@ def scored(
     return plain(column.title), [(x, None if y is None else y * column.scale) for x, y in points]
 
 
-def log(view: View) -> Log:
+def log(view: RunView) -> Log:
     """A few lines of the log as a table."""
     lines = [row for row in view.metrics if any("/" in name for name in row)]
     names = [name for name in view.curves if "/" in name]
@@ -194,12 +199,15 @@ def log(view: View) -> Log:
     return Log(["step", *(name.replace("/", ":\n").replace("_", " ") for name in names)], rows)
 
 
-def quality(
-    parts: Sequence[Part], rows: Sequence[Row], ranking: Column | None, quick: bool
+def chart_quality(
+    sections: Sequence[ModelSection], rows: Sequence[ScoreRow], ranking: Column | None, quick: bool
 ) -> Chart | None:
-    """The score that was watched in training against seconds of it, for all models in one chart;
-    with the last score and its error bar if that is one of the same features (`quick`)."""
-    watched = [name for part in parts for name in part.view.curves if "/" not in name]
+    """The score that was watched in training over seconds of it, for all models in one chart.
+
+    Args:
+        quick: the last scores are of the features that were watched: they are marked, too.
+    """
+    watched = [name for section in sections for name in section.view.curves if "/" not in name]
     names = [name for name in watched if name != DIVERSITY]
     if ranking and (ranking.name in names or not names):
         name = ranking.name
@@ -209,16 +217,16 @@ def quality(
         return None
     column = ranking if ranking and ranking.name == name else None
     columns, series = [column] if column else [], []
-    by_name = {str(row["name"]): row for row in rows}
-    for place, part in enumerate(parts):
-        _, points = scored(name, part.view.curves.get(name, []), columns)
-        timed = [(part.view.seconds_at(step), value) for step, value in points]
-        row, final = by_name.get(part.name, {}), None
+    by_name = {row.name: row for row in rows}
+    for place, section in enumerate(sections):
+        view, row, final = section.view, by_name[section.name], None
+        _, points = scored(name, view.curves.get(name, []), columns)
+        timed = [(view.seconds_at(step), value) for step, value in points]
         score = interval(row, column)
-        if score and row.get("seconds") and (quick or not names):
-            final = (float(row["seconds"]), score[0], (score[2] - score[0]) / 2)
-        series.append(Series(part.name, timed, place, final))
-    real = interval(by_name.get("real", {}), column)
+        if score and row.seconds and (quick or not names):
+            final = (row.seconds, score[0], (score[2] - score[0]) / 2)
+        series.append(Series(section.name, timed, place, final))
+    real = interval(by_name["real"], column) if "real" in by_name else None
     floor = real[0] if real else None
     title = plain(column.title) if column else name.replace("_", " ")
     found = chart(title, series, "seconds", size=LARGE, log=True, labelled=True)
@@ -227,7 +235,7 @@ def quality(
     return found
 
 
-def commands(view: View) -> list[str]:
+def commands(view: RunView) -> list[str]:
     """The command that trained a run, and the one that repeats it from its config."""
     given = view.table("provenance").get("command")
     found = [command_line(given)] if given else []
@@ -239,7 +247,7 @@ def commands(view: View) -> list[str]:
 
 
 def command_line(words: Any) -> str:
-    """A command as one types it, from what Python has as its arguments."""
+    """A command as one types it, from its words as in `sys.argv`."""
     if not isinstance(words, Sequence) or isinstance(words, str) or not words:
         return str(words)
     first, *rest = map(str, words)
@@ -248,7 +256,7 @@ def command_line(words: Any) -> str:
     return shlex.join(["python", first, *rest])
 
 
-def options(view: View) -> list[tuple[str, str, str]]:
+def options(view: RunView) -> list[tuple[str, str, str]]:
     """All options of a run with their values and where each comes from."""
     sources, found = view.table("sources"), []
     for group in ("run", "options"):

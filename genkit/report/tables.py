@@ -1,10 +1,10 @@
-"""Score tables: rows to rich tables, Markdown or JSON, ranked where that is honest. Light."""
+"""Score tables: ranked rows as rich tables, as Markdown and as JSON. Light."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.errors import GenkitError, printable
-from genkit.report.protocol_card import FLAGGED, entries
-from genkit.report.ranking import CALIBRATION, Ranking, Row
+from genkit.report.intervals import half_width
+from genkit.report.protocol_card import FLAGGED
+from genkit.report.ranking import Ranking
+from genkit.report.rows import NearestShares, ScoreRow
 from genkit.specs import Column
 
-_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as more than text
+_MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as markup
 RANK = 3  # characters
 Cell = str
 
@@ -52,48 +54,67 @@ def shorten(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else f"{round(value, 2):.2g}"
 
 
-def estimate(
-    value: float | None, deviation: float | None, decimals: int = 2, prefix: str = ""
-) -> Cell:
-    """A value and two of its standard deviations: "2.91 ±.12"."""
+def estimate(value: float | None, half: float | None, decimals: int = 2, prefix: str = "") -> Cell:
+    """A value and half the width of its error bar: "2.91 ±.12"."""
     if value is None:
         return "-"
     text = f"{prefix}{value:.{decimals}f}" if abs(value) < 1000 else f"{prefix}{shorten(value)}"
-    if deviation is None:
+    if half is None:
         return text
-    bar = f"{2 * deviation:.{decimals}f}" if 2 * deviation < 1000 else shorten(2 * deviation)
+    bar = f"{half:.{decimals}f}" if half < 1000 else shorten(half)
     return f"{text} ±{bar.removeprefix('0') or '0'}"
 
 
-def score_cell(row: Row, column: Column) -> Cell:
+def score_cell(row: ScoreRow, column: Column) -> Cell:
     """A row's score and its error bar as tables show them."""
-    value = (row.get("scores") or {}).get(column.name)
-    deviation = (row.get("deviations") or {}).get(column.name)
+    value, half = row.scores.get(column.name), row.half_width(column.name)
     return estimate(
         None if value is None else value * column.scale,
-        None if deviation is None else deviation * column.scale,
+        None if half is None else half * column.scale,
         column.decimals,
     )
 
 
-def _likelihood(row: Row) -> tuple[Cell, Cell]:
-    found = row.get("likelihood")
+def _likelihood(row: ScoreRow) -> tuple[Cell, Cell]:
+    found = row.likelihood
     if not found:  # a model without one says so; calibration rows have no model
-        return ("none", "none") if row.get("parameters") else ("-", "-")
-    sign = "" if found["kind"] == "exact" else "≤"  # a bound on log p from below
-    nats = estimate(-found["nats"], found.get("deviation"), 1, sign)
-    return nats, f"{sign}{found['bits_per_dimension']:.3f}"
+        return ("none", "none") if row.parameters else ("-", "-")
+    sign = "" if found.kind == "exact" else "≤"  # a bound on log p from below
+    half = half_width(found.deviation, row.trainings)
+    return estimate(-found.nats, half, 1, sign), f"{sign}{found.bits_per_dimension:.3f}"
 
 
-def _share(row: Row, space: str) -> Cell:
-    found = row.get("memorisation") or {}
-    text = estimate(found.get(space), found.get(f"{space}_deviation"))
-    return f"{text}!" if found.get("flagged") and (found.get(space) or 0) > FLAGGED else text
+def _own(row: ScoreRow) -> Cell:
+    found = row.likelihood
+    if not found or found.own is None:
+        return "-"
+    return f"{'' if found.kind == 'exact' else '≤'}{-found.own:.1f}{'!' * found.leaks}"
+
+
+def _shares(row: ScoreRow) -> tuple[Cell, Cell]:
+    """Shares of samples near training images, in pixels and in features."""
+    found = row.memorisation or NearestShares()
+
+    def cell(share: float | None, deviation: float | None) -> Cell:
+        marked = found.flagged and share is not None and share > FLAGGED
+        return f"{estimate(share, half_width(deviation, 1))}{'!' * marked}"
+
+    return (
+        cell(found.pixels, found.pixels_deviation),
+        cell(found.features, found.features_deviation),
+    )
+
+
+def _copies(row: ScoreRow) -> Cell:
+    found = row.memorisation
+    if not found or found.copies is None:
+        return "-"
+    return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
-    """The columns of all tables: distances and likelihood, then what else samples are scored by,
-    the Inception Score last, then neighbours and costs. Columns without a value are left out."""
+    """The columns of all tables: scores that rank and likelihoods, then the other scores,
+    then neighbours and costs. Columns without a value are left out."""
     rows = ranking.rows
 
     def scores(columns: Sequence[Column]) -> Iterator[Field]:
@@ -112,22 +133,33 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     distances = [*scores([c for c in ranking.columns if c.ranks])]
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])
+    distances += known("own\nNLL", [_own(row) for row in rows])
+    followed = [row.agreement for row in rows]
+    distances += known(
+        "labels\nfollowed", [estimate(a.share, a.deviation) if a else "-" for a in followed]
+    )
     others = [*scores([c for c in ranking.columns if not c.ranks])]
-    costs = known("near train\n(pixels)", [_share(row, "pixels") for row in rows])
-    costs += known(f"near train\n({features})", [_share(row, "features") for row in rows])
-    for heading, key in (
-        ("para-\nmeters", "parameters"),
-        ("images\nseen", "images"),
-        ("train\ns", "seconds"),
-        ("train\nimg/s", "train_rate"),
-        ("sample\nimg/s", "sample_rate"),
+    shares = [_shares(row) for row in rows]
+    costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
+    costs += known(f"near train\n({features})", [other for _, other in shares])
+    costs += known("copied\nat least", [_copies(row) for row in rows])
+    for heading, values in (
+        ("para-\nmeters", [row.parameters for row in rows]),
+        ("images\nseen", [row.images for row in rows]),
+        ("train\ns", [row.seconds for row in rows]),
+        ("train\nimg/s", [row.train_rate for row in rows]),
+        ("sample\nimg/s", [row.sample_rate for row in rows]),
     ):
-        costs += known(heading, [shorten(row.get(key)) for row in rows])
+        costs += known(heading, [shorten(value) for value in values])
     return [distances, others, costs]
 
 
 def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
-    """The groups, those that are too wide in several parts. The first has ranks beside it."""
+    """The groups, those that are too wide split. The first has ranks beside it.
+
+    Args:
+        room: for columns, in characters.
+    """
     packed: list[list[Field]] = []
     for group in groups:
         left = 0
@@ -143,7 +175,7 @@ def pack(groups: Sequence[Sequence[Field]], room: int) -> list[list[Field]]:
 def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[Table]:
     """Rich tables of ranked rows, none wider than `width` unless a single column is."""
     tables = []
-    names = max((len(printable(row["name"])) for row in ranking.rows), default=0)
+    names = max((len(printable(row.name)) for row in ranking.rows), default=0)
     groups = pack(fields(ranking, features), width - names)
     for number, group in enumerate(groups):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -153,17 +185,17 @@ def to_tables(ranking: Ranking, features: str | None, width: int = 80) -> list[T
         for field in group:
             table.add_column(field.heading, justify="right")
         for place, row in enumerate(ranking.rows):
-            cells = [printable(row["name"]), *(field.cells[place] for field in group)]
+            cells = [printable(row.name), *(field.cells[place] for field in group)]
             if number == 0:
-                cells = [ranking.place(row), *cells]
-            style = "dim" if row["name"] in CALIBRATION else None
+                cells = [row.place, *cells]
+            style = "dim" if row.is_calibration else None
             table.add_row(*map(Text, cells), style=style)
         tables.append(table)
     return tables
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table; where the output is no terminal, as wide as it needs to be."""
+    """Print a table; where the output is not a terminal, as wide as it needs to be."""
     if not console.is_terminal:
         wanted = Measurement.get(console, console.options.update_width(10_000), table).maximum
         console.width = max(console.width, wanted)
@@ -184,34 +216,60 @@ def print_ranking(
         )
 
 
-def split_cards(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """What the rows' protocol cards have in common, under "All rows", and then, by name, what each
-    has of its own: titles to texts."""
-    cards = {printable(row["name"]): dict(entries(row["card"])) for row in rows if row.get("card")}
+def class_table(row: ScoreRow, columns: Sequence[Column]) -> Table:
+    """The scores of each class of a row, and how many samples follow their label."""
+    shown = [
+        c for c in columns if any(each.scores.get(c.name) is not None for each in row.by_class)
+    ]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{row.name}, class by class", title_justify="left")
+    headings = ["class", "samples", "labels\nfollowed", *(column.title for column in shown)]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
+    for each in row.by_class:
+        agreement = each.agreement
+        cells = [each.name, f"{each.samples:,}"]
+        cells.append(estimate(agreement.share, agreement.deviation) if agreement else "-")
+        like = ScoreRow(name=each.name, scores=each.scores, deviations=each.deviations)
+        cells += [score_cell(like, column) for column in shown]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def split_cards(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """What cards have in common, under "All rows", and then, by name, what each has of its own.
+
+    Args:
+        cards: by the name of their row, titles to texts.
+    """
     shared = set.intersection(*(set(card.items()) for card in cards.values())) if cards else set()
-    first: dict[str, str] = next(iter(cards.values()), {})
-    parts = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
+    first: Mapping[str, str] = next(iter(cards.values()), {})
+    found = {"All rows": {k: text for k, text in first.items() if (k, text) in shared}}
     for name, card in cards.items():
-        parts[name] = {k: text for k, text in card.items() if (k, text) not in shared}
-    return {name: part for name, part in parts.items() if part}
+        found[printable(name)] = {k: text for k, text in card.items() if (k, text) not in shared}
+    return {name: card for name, card in found.items() if card}
 
 
-def print_cards(rows: Sequence[Row], console: Console | None = None) -> None:
+def card_texts(rows: Sequence[ScoreRow]) -> dict[str, dict[str, str]]:
+    """The rows' protocol cards by name, titles to texts."""
+    return {row.name: row.card.lines() for row in rows if row.card}
+
+
+def print_cards(rows: Sequence[ScoreRow], console: Console | None = None) -> None:
     """Print what the rows' protocol cards have in common, and then what each has of its own."""
     console = console or Console()
-    for name, part in split_cards(rows).items():
+    for name, card in split_cards(card_texts(rows)).items():
         console.print(f"\n{name}", markup=False, highlight=False)
-        for title, text in part.items():
+        for title, text in card.items():
             console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def to_markdown(ranking: Ranking, features: str | None) -> str:
-    """The same as one table of Markdown."""
+    """Ranked rows as one table of Markdown."""
     columns = [field for group in fields(ranking, features) for field in group]
     headings = ["", "model", *(c.heading.replace("-\n", "").replace("\n", " ") for c in columns)]
     lines = [headings, ["---"] * len(headings)]
     for place, row in enumerate(ranking.rows):
-        cells = [ranking.place(row), printable(row["name"]), *(c.cells[place] for c in columns)]
+        cells = [row.place, printable(row.name), *(c.cells[place] for c in columns)]
         lines.append([_MARKUP.sub(r"\\\1", cell) for cell in cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from genkit.data.decode import BadImage, opened, read_content
 
+SMALL = 600  # pixels; narrower pictures are shown at twice their size
 GAP = 2  # pixels between the images of a grid
 SHOWN = 280  # pixels across that a grid has at most where it stands beside others
 WORST = 80  # WebP quality of what would be too large without loss
@@ -38,7 +39,7 @@ class Picture:
 
     @property
     def size(self) -> int:
-        """What it adds to a page, in bytes."""
+        """Bytes that it adds to a page."""
         return len(self.source)
 
 
@@ -64,7 +65,7 @@ def embed(
         most_images: a side, of a square grid.
 
     Raises:
-        OSError: it is no image file that can be read, or a huge one.
+        OSError: the file is not an image that can be read, or is a huge one.
     """
     image = _open(path)
     columns = rows = 0
@@ -72,7 +73,7 @@ def embed(
         width, height = tile[0] + GAP, tile[1] + GAP
         columns, rows = (image.width - GAP) // width, (image.height - GAP) // height
         if columns * width + GAP != image.width or rows * height + GAP != image.height:
-            columns = rows = 0  # it is something else
+            columns = rows = 0  # not a grid of such images
 
     def cut(columns: int, rows: int) -> Image.Image:
         return image.crop((0, 0, columns * width + GAP, rows * height + GAP))
@@ -101,8 +102,15 @@ def embed(
     return Picture(source, *image.size, shown_width, shown_height, columns, rows)
 
 
+def double_small(image: Image.Image) -> Image.Image:
+    """The image, at twice its size if it is less than 600 pixels wide."""
+    if image.width >= SMALL:
+        return image
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+
+
 def _open(path: Path) -> Image.Image:
-    """An image file's pixels, grey or RGB; OSError for all that may be wrong with it."""
+    """An image file's pixels, grey or RGB; OSError whatever is wrong with the file."""
     try:
         with opened(read_content(path)) as image:
             return image.convert("L" if image.mode in ("L", "1") else "RGB")
@@ -115,7 +123,7 @@ def _fitting(most: int, width: Callable[[int], int], room: int) -> int:
 
 
 def _encode(image: Image.Image) -> tuple[bytes, str]:
-    """The smaller one of lossless WebP and PNG, and which it is."""
+    """The image as lossless WebP or PNG, whichever is smaller, and which it is."""
     webp = _save(image, "WEBP", lossless=True, method=1)
     if image.width * image.height > 20_000:  # PNG wins for the smallest pictures only
         return webp, "webp"

@@ -1,4 +1,4 @@
-"""Saving and loading: training states for resuming, safetensors for weights to sample from.
+"""Saving and loading: training states to resume from, weights to sample from, both safetensors.
 
 A state is hashed; a damaged one is passed over and the one before it is used.
 """
@@ -6,71 +6,53 @@ A state is hashed; a damaged one is passed over and the one before it is used.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from genkit.errors import CheckpointError, GenkitError, PluginError, printable
-from genkit.io.files import parse_json, read_file, read_json, write_atomic, write_json
-from genkit.runs.state_file import compare_shapes, compare_types, read_state
+from genkit.errors import CheckpointError, GenkitError, plugin_code, printable
+from genkit.io.files import read_file, read_json, write_atomic, write_json
+from genkit.io.records import BestPointer
+from genkit.runs.state_file import compare_shapes, compare_types
+from genkit.runs.tree import MALFORMED, MOST_HEADER_BYTES, pack, parse_header, unpack
 
-# What `load_state` reads again.
-PLAIN = (int, float, complex, bool, str, NoneType, torch.Size, torch.dtype, torch.device)
-LEAVES: tuple[type, ...] = (Tensor, nn.Parameter, *PLAIN)
 KEEP = 2  # the newest, and one before it in case the newest is damaged
-MOST_HEADER_BYTES = 16 * 2**20
-MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
 def save_state(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write the training state of a step, point `last.json` at it, drop all but the newest two.
 
-    The pointer holds the file's SHA-256: torch reads a file with a flipped bit without a word.
+    The pointer holds the file's SHA-256, since safetensors does not notice a flipped bit.
+
+    Raises:
+        PluginError: the state holds more than tensors, numbers and text.
+        WriteError: it could not be written.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    content = buffer.getvalue()
-    path = directory / f"step-{step:09d}.pt"
+    with plugin_code("saving the training state"):
+        content = pack(dict(state))
+    path = directory / f"step-{step:09d}.safetensors"
     write_atomic(path, content)
     pointer = {"step": step, "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_json(path.with_suffix(".json"), pointer)
     write_json(directory / "last.json", pointer)
-    states = [p for p in directory.glob("step-*.pt") if re.fullmatch(r"step-\d{9}", p.stem)]
+    states = [
+        p for p in directory.glob("step-*.safetensors") if re.fullmatch(r"step-\d{9}", p.stem)
+    ]
     whole = sorted(p for p in states if p.with_suffix(".json").exists() and p <= path)
-    for old in {*states} - {*whole[-KEEP:]}:  # also later ones: damaged, or they would be this one
-        old.with_suffix(".json").unlink(missing_ok=True)  # first: it is nothing without the state
+    for old in {*states} - {*whole[-KEEP:]}:  # also later ones, which are damaged
+        old.with_suffix(".json").unlink(
+            missing_ok=True
+        )  # first, since it is useless without the state
         old.unlink(missing_ok=True)
     for torn in directory.glob(".step-*.tmp"):  # of a run that was killed while it wrote
         torn.unlink(missing_ok=True)
     return path
-
-
-def check_plain(value: Any, where: str = "it") -> None:
-    """Raise PluginError unless a training state holds plain tensors, numbers and text only, in
-    dicts, lists, tuples and sets: `load_state` would refuse objects."""
-    if type(value) in (dict, OrderedDict):
-        for key, item in value.items():
-            check_plain(key, where)
-            check_plain(item, f"{where}.{key}")
-    elif type(value) in (list, tuple, set):
-        for place, item in enumerate(value):
-            check_plain(item, f"{where}.{place}")
-    elif type(value) not in LEAVES or (isinstance(value, Tensor) and value.is_sparse):
-        raise PluginError(
-            f"the training state cannot be saved: {where.removeprefix('it.')} is a "
-            f"{type(value).__name__}; a model's and an optimizer's state_dict may hold tensors, "
-            "numbers and text"
-        )
 
 
 def load_state(
@@ -82,27 +64,35 @@ def load_state(
     whole but belongs to something else, as `check_state` does; it is passed over, too.
     """
     notes: list[str] = []
-    for path in sorted(directory.glob("step-*.pt"), reverse=True):
+    for path in sorted(directory.glob("step-*.safetensors"), reverse=True):
         try:
             content = read_file(path)
             expected = read_json(path.with_suffix(".json"))["sha256"]
             if hashlib.sha256(content).hexdigest() != expected:
                 raise CheckpointError("its SHA-256 is not the one recorded")
-            state = read_state(content)
+            state = unpack(content)
+            if not isinstance(state, dict):
+                raise CheckpointError(f"it holds a {type(state).__name__}, not a training state")
             if fits:
                 fits(state)
             return state, notes
-        except Exception as error:  # whatever a damaged file makes torch raise
+        except Exception as error:  # whatever a damaged file makes its readers raise
             reason = printable(str(error).split("\n")[0] or type(error).__name__)[:300]
             notes.append(f"checkpoint {path.name} is damaged and was passed over: {reason}")
+    if not notes and (old := sorted(directory.glob("step-*.pt"))):
+        raise CheckpointError(
+            f"{old[-1]} was written by an older genkit, whose training states are not read any "
+            "more: train again; the run's model.safetensors still samples"
+        )
     raise CheckpointError(
         f"{directory} holds no whole checkpoint to resume from. " + " ".join(notes)
     )
 
 
 def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> str:
-    """Write a model's parameters and buffers as safetensors, which takes no views and no sharing:
-    each tensor is a copy, and tied weights are written twice. Returns the file's SHA-256.
+    """Write a model's parameters and buffers as safetensors; returns the file's SHA-256, in hex.
+
+    Each tensor is written by itself, tied weights twice, since safetensors takes no views.
 
     The card, of JSON's types, goes into the file as metadata "genkit": safetensors writes several
     keys in random order, and then equal weights would not make equal files.
@@ -117,28 +107,28 @@ def save_weights(path: Path, model: nn.Module, card: Mapping[str, Any]) -> str:
 
 
 def save_best(
-    directory: Path, model: nn.Module, card: Mapping[str, Any], score: Mapping[str, Any]
+    directory: Path, model: nn.Module, card: Mapping[str, Any], column: str, value: float
 ) -> None:
-    """Write the weights that scored best so far, point `best.json` at them, drop those before."""
-    path = directory / f"best-{card['step']:09d}.safetensors"
+    """Write the weights that scored best so far, point `best.json` at them, drop those before.
+
+    `column` is the score's name, `value` what it was.
+    """
+    step = int(card["step"])
+    path = directory / f"best-{step:09d}.safetensors"
     digest = save_weights(path, model, card)
-    pointer = {"step": card["step"], "file": path.name, "sha256": digest, **score}
-    write_json(directory / "best.json", pointer)
+    pointer = BestPointer(step=step, file=path.name, sha256=digest, column=column, value=value)
+    pointer.write(directory / "best.json")
     for old in directory.glob("best-*.safetensors"):
         if old != path:
             old.unlink(missing_ok=True)
 
 
-def read_best(directory: Path) -> dict[str, Any] | None:
-    """What `best.json` says: "step", "file", "sha256", "column" and "value"; None if there is no
-    whole one."""
+def read_best(directory: Path) -> BestPointer | None:
+    """What `best.json` says; None if there is no whole one."""
     try:
-        pointer = read_json(directory / "best.json")
-        step, name, digest = int(pointer["step"]), str(pointer["file"]), str(pointer["sha256"])
-        column, value = str(pointer["column"]), float(pointer["value"])
-    except (GenkitError, KeyError, TypeError, ValueError, OverflowError):
+        return BestPointer.read(directory / "best.json")
+    except GenkitError:
         return None
-    return {"step": step, "file": name, "sha256": digest, "column": column, "value": value}
 
 
 def best_weights(directory: Path) -> Path:
@@ -148,18 +138,18 @@ def best_weights(directory: Path) -> Path:
         raise CheckpointError(
             f"{directory} holds no best weights: the run was not watched, or has just begun"
         )
-    path = directory / Path(pointer["file"]).name
+    path = directory / Path(pointer.file).name
     try:
         digest = hashlib.sha256(read_file(path)).hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    if digest != pointer["sha256"]:
+    if digest != pointer.sha256:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in best.json")
     return path
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy weights from a safetensors file into a model, once all of them are what they must be."""
+    """Copy weights from a safetensors file into a model, after all of them were checked."""
     copy_weights(read_weights(path, model), model)
 
 
@@ -181,16 +171,13 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     room = 8 * sum(tensor.numel() for tensor in own.values())  # no type has more than 8 bytes
     try:
         content = read_file(path, room + MOST_HEADER_BYTES)
-        size = int.from_bytes(content[:8], "little")
-        if size > min(MOST_HEADER_BYTES, len(content) - 8):
-            raise ValueError(f"its header would have {size:,} bytes")
-        header = parse_json(content[8 : 8 + size])
+        header = parse_header(content)
         header.pop("__metadata__", None)
         compare_shapes({name: each["shape"] for name, each in header.items()}, own, path)
         loaded = load(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: the run has saved no weights yet") from None
-    except (SafetensorError, *MALFORMED) as error:
+    except MALFORMED as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path} cannot be read as safetensors: {reason}") from None
     compare_types(loaded, own, path)

@@ -1,6 +1,6 @@
 """A run's model as a folder for others: weights, config, model card, samples, ONNX.
 
-What is written says nothing of the machine it was trained on: no path, no user, no command.
+The files tell nothing about the machine of the training: no path, no user, no command.
 """
 
 from __future__ import annotations
@@ -13,35 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.files import write_atomic
-from genkit.io.run_directory import SCHEMA, RunDir
+from genkit.io.files import check_free, write_atomic
+from genkit.io.run_directory import RunDir
+from genkit.io.run_records import SCHEMA
 from genkit.registry.catalogue import Registry
 from genkit.report.model_card import model_card
-from genkit.report.ranking import CALIBRATION, Ranking, rank, score_columns
-from genkit.report.rows import read_rows
+from genkit.report.ranking import Ranking, rank, score_columns
+from genkit.report.rows import ScoreRow, read_rows
 from genkit.runs import checkpoint
 from genkit.runs.build import count_parameters
 from genkit.runs.onnx import export_network
 from genkit.runs.run import Run
+from genkit.sampling.draw import draw_classes
 
-# What follows an absolute path in a text: with a home, a drive, or neither before it.
+# An absolute path in a text, and all that follows it: below a home, on a drive, or neither.
 _PATH = re.compile(r"(^|[\s:=,;'\"(\[])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?![/\s]).*", re.DOTALL)
-ORIGIN = ("genkit", "plugin", "torch", "python")  # of a run's provenance
-TRAINING = ("step", "images", "seconds", "images_per_second")  # of a run's summary
+ORIGIN = ("genkit", "plugin", "torch", "python")  # what is kept of a run's provenance
+TRAINING = ("step", "images", "seconds", "images_per_second")  # what is kept of a run's summary
 
 
 def check_target(to: Path) -> None:
     """Raise UsageError unless the folder is new or empty."""
-    try:
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise UsageError(f"--to {to} exists and is not empty; choose another folder")
-    except OSError as error:
-        raise UsageError(f"--to {to} cannot be read: {error.strerror or error}") from None
+    check_free(to, "--to")
 
 
 def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     """Write model.safetensors, config.json, README.md and samples.png, and with `onnx`
-    model.onnx, into a new or empty folder; all of them or none.
+    model.onnx, into a new or empty folder; all of the files or none.
 
     Returns: "path", "files" (bytes by name), "scores" (None if these weights have none) and "onnx"
     (how it was checked, or None).
@@ -54,7 +52,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     """
     check_target(to)
     trainers = run.registry.trainers
-    spec, plugin = trainers.find(run.config["model"]), trainers[run.config["model"]].plugin
+    spec, plugin = trainers.find(run.record.model), trainers[run.record.model].plugin
     picture = io.BytesIO()
     run.grid(64).save(picture, "PNG")
     network = export_network(run.model.cpu()) if onnx else None
@@ -67,6 +65,7 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
         ranking,
         features,
         network.facts() if network else None,
+        follows_labels=_follows_labels(run),
     )
     files = {"samples.png": picture.getvalue()}
     if network:
@@ -79,9 +78,18 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
     return {
         "path": str(to),
         "files": {path.name: path.stat().st_size for path in sorted(to.iterdir())},
-        "scores": ranking.rows[0]["scores"] if ranking else None,
+        "scores": ranking.rows[0].scores if ranking else None,
         "onnx": network.facts() if network else None,
     }
+
+
+def _follows_labels(run: Run) -> bool:
+    """Whether samples can be drawn of a class."""
+    try:
+        draw_classes(run.model, [0], 1)
+    except UsageError:
+        return False
+    return True
 
 
 def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
@@ -101,7 +109,8 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
 def public_config(run: Run) -> dict[str, Any]:
     """A run's config.json for others: all that loading needs, and where it came from, without
     paths. "training" holds what is known of the training."""
-    config, summary = run.config, run.summary
+    config = run.record.to_json()
+    summary = run.summary.to_json() if run.summary else {}
     data, options = dict(config.get("data", {})), dict(config["run"])
     origin = {key: value for key, value in config.get("provenance", {}).items() if key in ORIGIN}
     plugin, _, version = str(origin.get("plugin", "")).rpartition(" ")
@@ -119,9 +128,7 @@ def public_config(run: Run) -> dict[str, Any]:
         training = dict(config["training"])
         training.setdefault("weights", "unknown")
     if run.best and (best := checkpoint.read_best(run.directory.checkpoints)):
-        training["weights"] = (
-            f"{average}, of step {best['step']}: best {best['column']} in training"
-        )
+        training["weights"] = f"{average}, of step {best.step}: best {best.column} in training"
     public: dict[str, Any] = without_paths(
         {
             "schema": SCHEMA,
@@ -150,7 +157,7 @@ def public_data(name: str, registry: Registry) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """The same value of JSON's types with "PATH" for each absolute path and what follows it."""
+    """A JSON value with "PATH" in place of each absolute path and of what follows it."""
     if isinstance(value, str):
         return _PATH.sub(r"\1PATH", value)
     if isinstance(value, Mapping):
@@ -159,22 +166,27 @@ def without_paths(value: Any) -> Any:
 
 
 def _scores(run: Run) -> tuple[Ranking | None, str | None]:
-    """Stored scores of these very weights, with the calibration rows, and their features' name."""
+    """Stored scores of exactly these weights, with the calibration rows, and the features' name."""
     try:
         own, *others = read_rows([run.path])
     except UsageError:
         return None, None
-    card = own.get("card") or {}
-    best = str(card.get("weights", "")).endswith("best in training")
-    if best != run.best or own.get("images") != run.summary.get("images") or not card:
-        return None, None  # of other weights, or of an earlier moment
-    rows = []
-    for row in (own, *(row for row in others if row["name"] in CALIBRATION)):
-        told = dict(row.get("card") or {})
-        for key in ("data", "trained_on"):
-            if isinstance(told.get(key), str):
-                told[key] = public_data(told[key], run.registry)
-        rows.append({**without_paths(row), "card": without_paths(told) or None, "run": None})
-    rows[0]["name"] = run.config["model"]
-    features = str(card["features"]).rpartition("-")[0] or None
-    return rank(rows, score_columns(run.registry)), features
+    if own.card is None or own.images != (run.summary.images if run.summary else None):
+        return None, None  # of an earlier moment
+    if (own.card.weights or "").endswith("best in training") != run.best:
+        return None, None  # of other weights
+    rows = [
+        _public_row(own.model_copy(update={"name": run.record.model}), run.registry),
+        *(_public_row(row, run.registry) for row in others if row.is_calibration),
+    ]
+    return rank(rows, score_columns(run.registry)), own.card.features_name
+
+
+def _public_row(row: ScoreRow, registry: Registry) -> ScoreRow:
+    """A row without paths on this machine."""
+    content = {**row.to_json(), "run": None}
+    card = content.get("card") or {}
+    for key in ("data", "trained_on"):
+        if card.get(key) is not None:
+            card[key] = public_data(card[key], registry)
+    return ScoreRow.from_json(without_paths(content))

@@ -1,6 +1,6 @@
 """A model's network as ONNX: exported, stripped of this machine's paths, compared with PyTorch.
 
-Needs the packages of the extra "onnx"; they are imported here only when they are used.
+The packages of the extra "onnx" are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from genkit.errors import GenkitError, UsageError, one_line
 from genkit.model import GenerativeModel
+from genkit.sampling.draw import evaluating
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra
 TRACED = 2  # images a batch while the network is traced; the exported one takes any number
-BATCHES = (1, 5)  # at which both are compared
-TOLERANCE = 1e-4
-Inputs = dict[str, Tensor]
+BATCHES = (1, 5)  # sizes at which ONNX and PyTorch are compared
+TOLERANCE = 1e-4  # largest absolute difference between the two
+Inputs = dict[str, Tensor]  # by name, each (N, ...)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Network:
     opset: int
 
     def facts(self) -> dict[str, Any]:
-        """All but the content, as JSON types."""
+        """All fields but `content`, as JSON types."""
         return {name: value for name, value in asdict(self).items() if name != "content"}
 
 
@@ -59,8 +60,10 @@ class _Decoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.decode_latents(latents)
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents, (N, ...), and labels, int64 (N,), of a conditional model to images in [-1, 1],
+        (N, C, H, W)."""
+        return self.model.decode_latents(latents, labels)
 
 
 def check_packages() -> None:
@@ -80,29 +83,31 @@ def export_network(model: GenerativeModel) -> Network:
         GenkitError: onnxruntime and PyTorch differ by more than `TOLERANCE`.
     """
     check_packages()
-    name, training = type(model).__name__, model.training
+    name = type(model).__name__
     try:
-        module, examples, kind = _choose(model.eval())
-        with torch.no_grad(), _quiet():
+        with evaluating(model), torch.no_grad(), _quiet():
+            module, examples, kind = _choose(model)
             content, opset = _export(module, _take(examples, TRACED), kind)
             return _compare(name, content, opset, module, examples, kind)
     except GenkitError:
         raise
     except Exception as error:  # of the exporter's many kinds, about a model's code
-        reason = one_line(error.__cause__ or error)[:300]  # its own words are about PyTorch
+        reason = one_line(error.__cause__ or error)[:300]  # the cause is about the model
         raise UsageError(
             f"the network of {name} cannot be exported to ONNX: {reason}; export it without --onnx"
         ) from error
-    finally:
-        model.train(training)
 
 
 def _choose(model: GenerativeModel) -> tuple[nn.Module, Inputs, str]:
-    """What is exported, examples of its inputs, and its kind."""
+    """The module to export, examples of its inputs, (6, ...) each, and its kind."""
     generator = torch.Generator(model.device).manual_seed(0)
     latents = model.draw_latents(sum(BATCHES), generator=generator)
     if latents is not None:
-        return _Decoder(model), {"latents": latents}, "decoder"
+        inputs = {"latents": latents}
+        if model.conditional:
+            inputs["labels"] = torch.arange(sum(BATCHES), device=model.device)
+            inputs["labels"] %= model.image_shape.classes
+        return _Decoder(model), inputs, "decoder"
     offered = model.network_to_export()
     if offered is None:
         raise UsageError(
@@ -113,13 +118,13 @@ def _choose(model: GenerativeModel) -> tuple[nn.Module, Inputs, str]:
 
 
 def _take(examples: Mapping[str, Tensor], n: int) -> Inputs:
-    """n of the examples, over and over if there are fewer."""
+    """n examples of each input, (n, ...); they repeat if there are fewer."""
     return {name: x[torch.arange(n, device=x.device) % x.shape[0]] for name, x in examples.items()}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own warnings and notes, which are about its inside."""
+    """Silence the exporter's warnings and log, which are about its internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -155,7 +160,7 @@ def _export(module: nn.Module, inputs: Inputs, kind: str) -> tuple[bytes, int]:
 
 
 def _strip(message: Any) -> None:
-    """Drop what the exporter notes of source files: stack traces with this machine's paths."""
+    """Remove the stack traces that the exporter stores; they hold paths of this machine."""
     for field, value in list(message.ListFields()):
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
@@ -172,7 +177,7 @@ def _compare(
     examples: Inputs,
     kind: str,
 ) -> Network:
-    """The network, once it has done at two batch sizes what PyTorch does."""
+    """The network, after a comparison with PyTorch at two batch sizes."""
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
@@ -184,7 +189,7 @@ def _compare(
         if isinstance(shape[0], int):
             raise UsageError(
                 f"the network of {name} takes batches of {shape[0]} only once it is exported: its "
-                "code asks for len(x) where x.shape[0] would do"
+                "code uses len(x) where x.shape[0] is needed"
             )
     difference = 0.0
     for size in BATCHES:

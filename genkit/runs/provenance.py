@@ -1,4 +1,4 @@
-"""What a run records of its origin: data, versions, command and commit. Reads, never writes."""
+"""What a run records of its origin: data, versions, command and commit. Writes nothing."""
 
 from __future__ import annotations
 
@@ -7,52 +7,64 @@ import platform
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 
 from genkit.data import ImageData
+from genkit.io.run_records import DataRecord, Provenance, Tf32
 from genkit.registry.catalogue import Registry
+from genkit.specs import Spec
 from genkit.version import __version__
 
 
-def describe_data(data: ImageData) -> dict[str, Any]:
+def describe_data(data: ImageData) -> DataRecord:
     """What a run records of its data."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "train_images": len(data.train.images),
-        "test_images": len(data.test.images),
-        "classes": list(data.classes),
-    }
+    return DataRecord(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        train_images=len(data.train.images),
+        test_images=len(data.test.images),
+        classes=tuple(data.classes),
+        class_shares=data.shape.class_shares,
+        mean=data.model_shape.mean,
+        deviation=data.model_shape.deviation,
+    )
 
 
-def describe_origin(registry: Registry, model: str) -> dict[str, Any]:
+def describe_origin(registry: Registry, model: str) -> Provenance:
     """Versions, command and commit: what is needed to repeat a run."""
     plugin = registry.trainers[model].plugin
-    return {
-        "genkit": __version__,
-        "plugin": f"{plugin.distribution} {plugin.version}",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "torch-fidelity": importlib.metadata.version("torch-fidelity"),
-        **_gpu(),
-        "command": sys.argv,
-        "commit": _commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _gpu() -> dict[str, Any]:
-    """The GPU, and whether its convolutions and matrix products in fp32 may take TF32, which has 10
-    bits of mantissa."""
+    specs = [registry.trainers[model].spec, *(e.spec for e in registry.metrics.values())]
+    found = Provenance(
+        genkit=__version__,
+        plugin=f"{plugin.distribution} {plugin.version}",
+        plugin_hash=plugin.file_hash,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        versions=recorded_versions(specs),
+        command=tuple(sys.argv),
+        commit=_commit(),
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
     if not torch.cuda.is_available():
-        return {}
-    matrices = torch.backends.cuda.matmul.allow_tf32
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrices": matrices},
-    }
+        return found
+    tf32 = Tf32(
+        convolutions=torch.backends.cudnn.allow_tf32,
+        matrices=torch.backends.cuda.matmul.allow_tf32,
+    )
+    return found.model_copy(update={"gpu": torch.cuda.get_device_name(), "tf32": tf32})
+
+
+def recorded_versions(specs: Iterable[Spec], *others: str) -> dict[str, str]:
+    """Versions of `others` and of the distributions that the specs ask to have recorded, by name;
+    without those that are not installed."""
+    versions = {}
+    for name in dict.fromkeys([*others, *(name for spec in specs for name in spec.records)]):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _commit() -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,62 +11,99 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import choose_device, place
-from genkit.config.validation import quoted, validate
-from genkit.errors import PluginError, UsageError, printable
-from genkit.io.files import read_json
+from genkit.config.sampler import sampler_of
+from genkit.config.validation import validate
+from genkit.errors import PluginError, UsageError
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import RunRecord, Summary
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs import checkpoint
 from genkit.runs.build import build_model
-from genkit.sampling import draw as sampling
 from genkit.sampling.completion import complete
+from genkit.sampling.draw import draw
 from genkit.sampling.grids import make_grid
 from genkit.sampling.latents import interpolate
-from genkit.specs import Config, ImageShape
+from genkit.specs import Config, SamplerConfig
 
 if TYPE_CHECKING:
     from PIL import Image
 
 C = TypeVar("C", bound=Config)
-MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
-MOST_CLASSES = 1_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A run loaded for use: its directory, its config and its model with averaged weights."""
+    """A run loaded for use: its directory, its config.json and its model with averaged weights."""
 
     directory: RunDir
-    config: dict[str, Any]
+    record: RunRecord
     model: GenerativeModel
     registry: Registry
     best: bool = False  # rather than the last weights
+    sampling: SamplerConfig = field(default_factory=SamplerConfig)
 
     @property
     def path(self) -> Path:
         return self.directory.path
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
-        """n samples as uint8, (n, C, H, W). Image i of a seed is the same whatever n is."""
-        return sampling.draw(self.model, n, seed)
+    def sample(
+        self, n: int, seed: int = 0, *, labels: str | int | Sequence[str | int] | None = None
+    ) -> Tensor:
+        """n samples as uint8, (n, C, H, W). Image i of a seed is the same whatever n is.
+
+        Args:
+            labels: of models that follow them: a class for all, by name or number, or one for each;
+                "balanced" for all classes in turn. By default they are drawn from the classes'
+                shares of the training images.
+        """
+        return draw(self.model, n, seed, labels=self.numbers_of(labels))
+
+    def numbers_of(
+        self, labels: str | int | Sequence[str | int] | None
+    ) -> str | int | list[int] | None:
+        """Labels with numbers of classes in place of names; UsageError for an unknown name."""
+        names = self.record.data.classes
+
+        def number(label: str | int) -> int:
+            if not isinstance(label, str):
+                return label
+            if label not in names:
+                raise UsageError(
+                    f"there is no class {label!r}; classes are {', '.join(names) or 'not named'}"
+                )
+            return names.index(label)
+
+        if labels is None or labels == "balanced":
+            return labels
+        return number(labels) if isinstance(labels, (str, int)) else [number(x) for x in labels]
 
     def grid(self, n: int = 64, seed: int = 0) -> Image.Image:
         """n samples side by side."""
         return make_grid(self.sample(n, seed))
 
-    def interpolate(self, rows: int = 8, steps: int = 9, seed: int = 0) -> Tensor:
+    def interpolate(
+        self, rows: int = 8, steps: int = 9, seed: int = 0, *, labels: Sequence[int] | None = None
+    ) -> Tensor:
         """Ways from sample 2j of a seed to 2j + 1, a row each: uint8, (rows, steps, C, H, W);
         UsageError for models without latents."""
-        images = interpolate(self.model, rows, steps, seed)
+        images = interpolate(self.model, rows, steps, seed, labels)
         if images is None:
             raise UsageError(
-                f"{self.config['model']} has no latents to interpolate between; models that make "
+                f"{self.record.model} has no latents to interpolate between; models that make "
                 "an image of noise in one go have them, such as GANs, VAEs and flows"
             )
         return images
 
-    def complete(self, images: Tensor, known: Tensor, n: int = 6, seed: int = 0) -> Tensor:
+    def complete(
+        self,
+        images: Tensor,
+        known: Tensor,
+        n: int = 6,
+        seed: int = 0,
+        *,
+        labels: Sequence[int] | None = None,
+    ) -> Tensor:
         """n completions of each image: uint8, (N, n, C, H, W); UsageError for models that cannot.
 
         Completion k depends on the run, the seed, the image, what of it is known and k alone.
@@ -74,43 +111,64 @@ class Run:
         Args:
             images: uint8, (N, C, H, W).
             known: bool, (1, H, W); pixels that are not known are drawn given those that are.
+            labels: a class for each image, for models that follow labels.
         """
         rows = []
-        for image in images:
-            row = complete(self.model, image.expand(n, *image.shape), known, seed)
+        for i, image in enumerate(images):
+            label = None if labels is None else labels[i]
+            row = complete(self.model, image.expand(n, *image.shape), known, seed, label)
             if row is None:
                 raise UsageError(
-                    f"{self.config['model']} cannot complete images; models that draw pixel by "
-                    "pixel can, such as PixelCNN"
+                    f"{self.record.model} cannot complete images; models that draw pixel by "
+                    "pixel can"
                 )
             rows.append(row)
         return torch.stack(rows)
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """Steps, images and seconds of training so far."""
-        path = self.path / "summary.json"
-        return dict(read_json(path)) if path.exists() else {}
+    def sampler(self) -> dict[str, Any]:
+        """The options of the sampler that are not at their defaults, by name."""
+        return self.sampling.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def name(self) -> str:
+        """The model's name, with the options of the sampler that are not at their defaults."""
+        options = ",".join(f"{key}={value}" for key, value in self.sampler.items())
+        return f"{self.record.model}@{options}" if options else self.record.model
+
+    @property
+    def summary(self) -> Summary | None:
+        """Steps, images and seconds of training so far; None for an exported run."""
+        return self.directory.summary()
 
 
 def load_run(
-    path: Path | str, registry: Registry, device: str = "auto", *, best: bool = False
+    path: Path | str,
+    registry: Registry,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    sampler: Mapping[str, Any] | None = None,
 ) -> Run:
     """Load a run for sampling. Needs its plugin, but neither its data set nor its checkpoints.
 
-    `best` takes the weights whose samples scored best while it trained, not the last ones.
+    Args:
+        best: take the weights whose samples scored best in training, not the last ones.
+        sampler: options of the model's sampler that are not to be at their defaults, by name.
 
-    Raises UsageError for a path that is no run or whose plugin is missing, CheckpointError for
-    weights that are missing, damaged or of another model.
+    Raises:
+        UsageError: the path is not a run, or its plugin is missing.
+        CheckpointError: the weights are missing, damaged or of another model.
     """
     directory = RunDir.open(Path(path))
-    config = directory.config()
-    spec = registry.trainer_of(config)
-    with registry.as_made(config):
-        options = read_values(spec.config, config["options"], directory)
-        shape = read_shape(config, directory)
+    record = directory.record()
+    spec = registry.trainer_of(record)
+    sampling = sampler_of(spec, sampler or {})
+    with registry.as_made(record):
+        options = read_values(spec.config, record.options, directory)
+        shape = record.model_shape()
         weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
-        try:  # config.json may ask for a model that fills any memory: first of all a plan of it
+        try:  # config.json may ask for a model that fills any memory: first build it without any
             with torch.device("meta"):
                 plan = build_model(spec, options, shape, seed=0)
         except PluginError:  # not every model can be built without memory
@@ -119,25 +177,11 @@ def load_run(
         model = build_model(spec, options, shape, seed=0)
         place(model, choose_device(device))
         checkpoint.copy_weights(tensors, model)
-    return Run(directory, config, model.eval(), registry, best)
+    if spec.sampler.model_fields:
+        model.sampler = sampling
+    return Run(directory, record, model.eval(), registry, best, sampling)
 
 
 def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> C:
     """A config out of a run's config.json; UsageError names file and field."""
     return validate(kind, values, f"{directory.config_path}: ", strict=True)
-
-
-def read_shape(config: Mapping[str, Any], directory: RunDir) -> ImageShape:
-    """The image shape out of a run's config.json."""
-    values = config["image_shape"]
-    most = {"channels": 4, "height": MOST_PIXELS, "width": MOST_PIXELS, "classes": MOST_CLASSES}
-    for key in most | values:
-        value, least, where = values.get(key, 0), int(key != "classes"), directory.config_path
-        if key not in most:
-            raise UsageError(f"{where}: image_shape has no {printable(key)!r:.80}")
-        if type(value) is not int or not least <= value <= most[key]:
-            raise UsageError(
-                f"{where}: image_shape.{key} must be a whole number from {least} to "
-                f"{most[key]:,}, not {quoted(value)}"
-            )
-    return ImageShape(**values)

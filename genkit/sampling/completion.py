@@ -1,10 +1,8 @@
-"""What only some models can show: the way from one sample to another, images completed, classes.
-
-All is uint8 and follows from a seed, as samples do; `sampling` makes files of it.
-"""
+"""Completions: images of which a part is drawn again, given the rest. They follow from a seed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,22 +12,37 @@ from torch.nn import functional as F
 from genkit.compute.seeds import derive_seed
 from genkit.errors import UsageError, plugin_code
 from genkit.model import GenerativeModel, to_bytes, to_unit_range
-from genkit.sampling.draw import CHUNK, check_images, chunk_generator, evaluating
+from genkit.sampling.draw import (
+    CHUNK,
+    check_images,
+    chunk_generator,
+    evaluating,
+    label_chunks,
+)
+from genkit.sampling.labels import choose_labels
 from genkit.specs import ImageShape
 
 Side = Literal["top", "bottom", "left", "right"]
-GREY = 128  # what is hidden looks like
+GREY = 128  # of hidden pixels
 
 
 @torch.no_grad()
-def complete(model: GenerativeModel, images: Tensor, known: Tensor, seed: int = 0) -> Tensor | None:
-    """Images with the pixels that are not known drawn anew; None for models that cannot do that.
+def complete(
+    model: GenerativeModel,
+    images: Tensor,
+    known: Tensor,
+    seed: int = 0,
+    labels: Tensor | Sequence[int] | int | None = None,
+) -> Tensor | None:
+    """Images with the unknown pixels drawn again; None for models that cannot do that.
 
-    Completion i depends on the model, the seed, image i, its known pixels and i alone.
+    Completion i depends on the model, the seed, image i, its known pixels, its label and i alone.
 
     Args:
         images: uint8, (N, C, H, W), of the model's shape.
         known: bool, (N, 1, H, W) or what expands to it.
+        labels: classes of the images, one for each or one for all; drawn for a conditional model
+            if they are not given.
 
     Returns: uint8, (N, C, H, W), on the CPU. Known pixels may be rounded to the model's levels.
     """
@@ -41,12 +54,15 @@ def complete(model: GenerativeModel, images: Tensor, known: Tensor, seed: int = 
     parts = torch.split(F.pad(to_unit_range(images), left_over), CHUNK)
     masks = torch.split(F.pad(known, left_over, value=True), CHUNK)
     found = []
+    parts_of = label_chunks(model, choose_labels(model, count, seed, labels))
     with evaluating(model):
         for chunk, (part, mask) in enumerate(zip(parts, masks, strict=True)):
             generator = chunk_generator(model, derive_seed(seed, "complete"), chunk)
             with plugin_code(f"{type(model).__name__}.complete()"):
                 part, mask = part.to(model.device), mask.to(model.device)
-                answer = model.complete(part, mask, generator=generator)
+                label = parts_of(chunk)
+                given = (part, mask) if label is None else (part, mask, label)
+                answer = model.complete(*given, generator=generator)
                 if answer is None:
                     return None
                 check_images(model, answer, "complete")
@@ -71,7 +87,7 @@ def known_half(shape: ImageShape, hide: Side = "bottom") -> Tensor:
 
 
 def completion_rows(images: Tensor, known: Tensor, completions: Tensor) -> Tensor:
-    """A row for each image: it with its hidden pixels in grey, its completions, itself.
+    """A row for each image: the image with its hidden pixels in grey, completions, the image.
 
     Args:
         images: uint8, (N, C, H, W).

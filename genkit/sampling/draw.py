@@ -1,4 +1,4 @@
-"""Samples from a trained model: n images from a seed, as bytes; grids and files of them."""
+"""Samples from a trained model: n images from a seed, as bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed
 from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel, to_bytes
+from genkit.sampling.labels import choose_labels
 
 CHUNK = 64  # images drawn at a time, each chunk with a generator of its own
 
@@ -25,18 +27,19 @@ def draw(
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
     ranks: Ranks = ALONE,
-    label: int | None = None,
+    labels: Tensor | Sequence[int] | int | str | None = None,
 ) -> Tensor:
-    """Draw n samples: uint8, (n, C, H, W), on the CPU; of the class `label` if one is given.
+    """Draw n samples: uint8, (n, C, H, W), on the CPU, of the classes that `choose_labels` makes of
+    `labels`.
 
-    Image i depends on the model, the seed and i alone, not on n: images are always drawn in whole
-    chunks of 64, chunk j with a generator seeded by (seed, j), and what is too many is dropped.
+    Image i depends on the model, the seed, its label and i alone, not on n: images are always drawn
+    in whole chunks of 64, chunk j with a generator seeded by (seed, j), and the rest is dropped.
     Several ranks share the chunks, and each gets all images.
     """
     if n < 1:
         raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
     shape = model.image_shape
-    labels = None if label is None else torch.full((CHUNK,), label, device=model.device)
+    parts_of = label_chunks(model, choose_labels(model, n, seed, labels))
     chunks = [range(rank, math.ceil(n / CHUNK), ranks.count) for rank in range(ranks.count)]
     images = torch.empty(0, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     parts = [images]
@@ -44,20 +47,20 @@ def draw(
         for done, chunk in enumerate(chunks[ranks.rank], 1):
             generator = chunk_generator(model, seed, chunk)
             with plugin_code(f"{type(model).__name__}.sample()"):
-                images = model.sample(CHUNK, labels, generator=generator)
+                images = model.sample(CHUNK, parts_of(chunk), generator=generator)
                 check_images(model, images, "sample")
                 parts.append(to_bytes(images).cpu())
             if on_progress:
                 on_progress(min(done * ranks.count * CHUNK, n), n)
     found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
-    order = [each.split(CHUNK) for each in found]  # by the rank that drew them
+    order = [torch.split(each, CHUNK) for each in found]  # by the rank that drew them
     chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
     return torch.cat(chunked)[:n].contiguous()
 
 
 @contextmanager
 def evaluating(model: GenerativeModel) -> Iterator[None]:
-    """A model in evaluation mode; at the end it is in the mode that it was in."""
+    """Put a model into evaluation mode; afterwards it is in the mode it was in before."""
     training = model.training
     try:
         model.eval()
@@ -72,8 +75,17 @@ def chunk_generator(model: GenerativeModel, seed: int, chunk: int) -> torch.Gene
     return generator.manual_seed(derive_seed(seed, "sample", chunk))
 
 
+def label_chunks(model: GenerativeModel, labels: Tensor | None) -> Callable[[int], Tensor | None]:
+    """The labels, int64 (CHUNK,), on the model's device, of a chunk by its number; the last one is
+    filled up with class 0. None if there are no labels."""
+    if labels is None:
+        return lambda chunk: None
+    filled = F.pad(labels, (0, -len(labels) % CHUNK)).to(model.device)
+    return lambda chunk: filled[chunk * CHUNK :][:CHUNK]
+
+
 def check_images(model: GenerativeModel, images: Tensor, method: str, count: int = CHUNK) -> None:
-    """Raise PluginError if what a method of a model returned is not so many images."""
+    """Raise PluginError unless a model's method returned finite images: float, (count, C, H, W)."""
     shape, call = model.image_shape, f"{type(model).__name__}.{method}"
     expected = (count, shape.channels, shape.height, shape.width)
     found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -92,10 +104,11 @@ def timed_draw(
     n: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
+    labels: Tensor | Sequence[int] | int | str | None = None,
 ) -> tuple[Tensor, float]:
-    """`draw`, and the images per second it reached."""
+    """`draw`: uint8, (n, C, H, W), and the images per second it reached."""
     start = time.perf_counter()
-    images = draw(model, n, seed, on_progress)
+    images = draw(model, n, seed, on_progress, labels=labels)
     return images, n / (time.perf_counter() - start)
 
 
@@ -106,7 +119,7 @@ def draw_classes(model: GenerativeModel, labels: Sequence[int], n: int, seed: in
     classes comes from the same noise.
 
     Raises:
-        UsageError: the model knows no such class, or its samples do not follow labels.
+        UsageError: the model has no such class, or its samples do not follow labels.
     """
     name, classes = type(model).__name__, model.image_shape.classes
     if not classes:
@@ -114,12 +127,12 @@ def draw_classes(model: GenerativeModel, labels: Sequence[int], n: int, seed: in
     for label in labels:
         if not 0 <= label < classes:
             raise UsageError(f"there is no class {label}; classes are 0 to {classes - 1}")
-    if not _follows_labels(model, classes):
+    if not model.conditional and not _follows_labels(model, classes):
         raise UsageError(
             f"{name} is not class-conditional: its samples are the same whatever the label; draw "
             "without --labels"
         )
-    return torch.stack([draw(model, n, seed, label=label) for label in labels])
+    return torch.stack([draw(model, n, seed, labels=label) for label in labels])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a model promises of more than samples, one function each: latents, completions."""
+"""The contracts of what a model can do beside sampling: latents, completions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 import torch
 from torch import Tensor
 
+from genkit.contracts.contract import Violations, difference, drawn_from, random_states, seed_random
+from genkit.contracts.images import REMEDIES, REMEDY, SLACK, image_violations
 from genkit.sampling.completion import known_half
-from genkit.testing.contract import Faults, difference, drawn_from, random_states, seed_random
-from genkit.testing.samples import REMEDIES, REMEDY, SLACK, image_faults
-from genkit.testing.trial import Trial
+from genkit.testing.fixture import ModelFixture
 
 __tracebackhide__ = True
 
 
-def samples_are_decoded_latents(trial: Trial) -> Faults:
+def samples_are_decoded_latents(fixture: ModelFixture) -> Violations:
     """Where there are latents, they must be standard normal, (n, ...), and what decode_latents()
     makes of them the same generator's samples, bit for bit, whatever the global generators do.
     """
-    model, n = trial.trained.average.eval(), 256
+    model, n = fixture.trained.average.eval(), 256
     with torch.no_grad():
         latents = model.draw_latents(n, generator=torch.Generator().manual_seed(0))
         if latents is None:
@@ -37,18 +37,18 @@ def samples_are_decoded_latents(trial: Trial) -> Faults:
         if whose := drawn_from(before):
             yield f"decode_latents() drew from {whose}'s global generator"
         samples = model.sample(n, generator=torch.Generator().manual_seed(0))
-    yield from image_faults(images, n, trial, "decode_latents()")
-    if fault := difference(images, samples, "an image"):
-        yield f"{fault} from the sample"
+    yield from image_violations(images, n, fixture.shape, "decode_latents()")
+    if differs := difference(images, samples, "an image"):
+        yield f"{differs} from the sample"
 
 
-def completions_keep_what_is_known(trial: Trial) -> Faults:
+def completions_keep_what_is_known(fixture: ModelFixture) -> Violations:
     """What complete() gives must be images whose known pixels are as they were if these are black
     or white, and follow from the generator and from what is known alone.
     """
-    model = trial.trained.average.eval()
-    images = torch.where(trial.images(5) > 0, 1.0, -1.0)
-    known = known_half(trial.shape).expand(5, -1, -1, -1)
+    model = fixture.trained.average.eval()
+    images = torch.where(fixture.images(5) > 0, 1.0, -1.0)
+    known = known_half(fixture.shape).expand(5, -1, -1, -1)
     hidden = [torch.where(known, images, filling) for filling in (0.0, 1.0)]
     answers: list[Tensor] = []
     for given in hidden:
@@ -61,14 +61,14 @@ def completions_keep_what_is_known(trial: Trial) -> Faults:
         if whose := drawn_from(before):
             yield f"it drew from {whose}'s global generator{REMEDIES.get(whose, REMEDY)}"
         answers.append(answer)
-    yield from image_faults(answers[0], 5, trial, "complete()")
+    yield from image_violations(answers[0], 5, fixture.shape, "complete()")
     gap = ((answers[0] - images) * known).abs().max().item()
     if gap > SLACK:
         yield f"known pixels differ by up to {gap:.4g}"
-    if fault := difference(
+    if differs := difference(
         answers[1], answers[0], "with other pixels where none are known, an image"
     ):
-        yield fault
+        yield differs
 
 
-PROMISES = (samples_are_decoded_latents, completions_keep_what_is_known)
+CAPABILITY_CONTRACTS = (samples_are_decoded_latents, completions_keep_what_is_known)

@@ -1,4 +1,4 @@
-"""What a data set promises, one function each: what its loader returns, the same every time."""
+"""The contracts of a data set: what its loader returns, the same at each load."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from genkit.contracts.contract import Violations, seed_random
 from genkit.data import ImageData, Split
 from genkit.data.datasets import open_data
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
 from genkit.specs import DatasetSpec
-from genkit.testing.contract import Faults, seed_random
 
 __tracebackhide__ = True
 
@@ -29,10 +29,10 @@ class Opening:
     spec: DatasetSpec
     source: str | None
     options: Mapping[str, Any]
-    installed: bool = False  # so that its plugin's features are, too
+    installed: bool = False  # then the features it names must be installed, too
 
     def open(self, seed: int) -> ImageData:
-        """The data, read anew; `seed` is that of the global generators meanwhile."""
+        """Load the data again, with the global generators seeded by `seed`."""
         seed_random(seed)
         name = self.spec.name if self.source is None else f"{self.spec.name}:{self.source}"
         return open_data(self.spec, name, self.source, self.options)
@@ -42,7 +42,7 @@ class Opening:
         return self.open(seed=0)
 
 
-def loader_keeps_its_contract(opening: Opening) -> Faults:
+def loader_keeps_its_contract(opening: Opening) -> Violations:
     """The loader must return Splits of uint8 images, (N, 1 or 3, H, W), with int64 labels below the
     number of classes or none.
     """
@@ -50,27 +50,27 @@ def loader_keeps_its_contract(opening: Opening) -> Faults:
     yield from ()
 
 
-def images_are_enough(opening: Opening) -> Faults:
+def images_are_enough(opening: Opening) -> Violations:
     """There must be at least 10 training images, or nothing can be scored."""
     if (count := len(opening.data.train.images)) < FEWEST:
         yield f"there are {count}"
 
 
-def images_span_the_levels(opening: Opening) -> Faults:
+def images_span_the_levels(opening: Opening) -> Violations:
     """Images must use the levels 0 to 255, not 0 to 1."""
     images = opening.data.train.images
     if images.max() <= 1:
         yield f"the brightest of {len(images):,} images is {images.max()}; multiply by 255"
 
 
-def classes_have_names_of_their_own(opening: Opening) -> Faults:
+def classes_have_names_of_their_own(opening: Opening) -> Violations:
     """Classes must be named by different strings."""
     classes = opening.data.classes
     if len(set(classes)) != len(classes) or not all(isinstance(name, str) for name in classes):
         yield f"they are {classes!r:.200}"
 
 
-def loads_are_equal(opening: Opening) -> Faults:
+def loads_are_equal(opening: Opening) -> Violations:
     """Two loads must give the same images and labels, whatever the global generators do."""
     first, again = opening.data, opening.open(seed=1)
     for part in ("train", "test"):
@@ -84,7 +84,7 @@ def loads_are_equal(opening: Opening) -> Faults:
         yield "their fingerprints differ"
 
 
-def held_out_images_are_new(opening: Opening) -> Faults:
+def held_out_images_are_new(opening: Opening) -> Violations:
     """Test images must not be training images, but for a few duplicates."""
     train, test = (_hashes(split) for split in (opening.data.train, opening.data.test))
     known = set(train)
@@ -93,7 +93,7 @@ def held_out_images_are_new(opening: Opening) -> Faults:
         yield f"{shared:,} of {len(test):,} are in the training split, too"
 
 
-def missing_source_is_refused(opening: Opening) -> Faults:
+def missing_source_is_refused(opening: Opening) -> Violations:
     """A path that is not there must be refused with a UsageError."""
     if opening.spec.source != "PATH":
         return
@@ -107,19 +107,19 @@ def missing_source_is_refused(opening: Opening) -> Faults:
     yield f"{missing} was loaded"
 
 
-def features_are_installed(opening: Opening) -> Faults:
+def features_are_installed(opening: Opening) -> Violations:
     """The features that score the data by default must be installed, or be "none"."""
-    if opening.installed and opening.spec.features != "none":
+    if opening.installed and opening.spec.features not in (None, "none"):
         load_registry().features.find(opening.spec.features)
     yield from ()
 
 
 def _hashes(split: Split) -> list[int]:
-    """A number for each image, in this process the same for equal ones."""
+    """A hash of each image of (N, C, H, W); equal images have equal hashes in this process."""
     return [hash(image.tobytes()) for image in split.images]
 
 
-PROMISES = (
+DATASET_CONTRACTS = (
     loader_keeps_its_contract,
     images_are_enough,
     images_span_the_levels,

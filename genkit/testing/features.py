@@ -1,4 +1,4 @@
-"""What a feature extractor promises, one function each: vectors that follow from the images."""
+"""The contracts of a feature extractor: vectors that follow from the images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genkit.data import ImageData, Split
-from genkit.errors import UsageError
-from genkit.features import FeatureExtractor, extract
-from genkit.specs import Config, FeaturesSpec, ImageShape
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
-    Faults,
+    Violations,
     difference,
     drawn_from,
     noisy_squares,
     random_states,
     seed_random,
 )
+from genkit.data import ImageData, Split
+from genkit.errors import UsageError
+from genkit.features import FeatureExtractor, extract
+from genkit.specs import Config, FeaturesSpec, ImageShape
 
 __tracebackhide__ = True
 
@@ -80,17 +80,18 @@ class Extraction:
 
     @cached_property
     def outputs(self) -> tuple[Tensor, Tensor | None]:
+        """Features, (5, D) float32, and logits, (5, classes) float32, or None."""
         return extract(self.extractor, self.images.clone())
 
 
-def extractor_opens(extraction: Extraction) -> Faults:
+def extractor_opens(extraction: Extraction) -> Violations:
     """The target must be a FeatureExtractor that check() and check_shape() allow for the shape."""
     if not isinstance(extraction.extractor, FeatureExtractor):
         yield f"{extraction.spec.target} opened a {type(extraction.extractor).__name__}"
     extraction.extractor.check_shape(extraction.data.shape)
 
 
-def identity_is_a_name(extraction: Extraction) -> Faults:
+def identity_is_a_name(extraction: Extraction) -> Violations:
     """The identity must be a plain name without blanks or slashes, the same at each opening."""
     identity = getattr(extraction.extractor, "identity", None)
     if not isinstance(identity, str) or not IDENTITY.fullmatch(identity):
@@ -99,7 +100,7 @@ def identity_is_a_name(extraction: Extraction) -> Faults:
         yield f"it is {identity!r} and then {again!r}"
 
 
-def outputs_are_features_and_logits(extraction: Extraction) -> Faults:
+def outputs_are_features_and_logits(extraction: Extraction) -> Violations:
     """uint8 images must give finite float32 features, (N, D), and logits, (N, classes), or None."""
     features, logits = extraction.outputs
     if features.ndim != 2 or not features.isfinite().all():
@@ -107,19 +108,19 @@ def outputs_are_features_and_logits(extraction: Extraction) -> Faults:
     if logits is not None and (logits.ndim != 2 or not logits.isfinite().all()):
         yield f"logits are {tuple(logits.shape)}, {int(logits.isfinite().sum())} finite"
     classes = extraction.extractor.classes
-    told = 0 if logits is None else logits.shape[1]
-    if classes and classes != told:
-        yield f"classes is {classes}, and there are logits of {told}"
+    found = 0 if logits is None else logits.shape[1]
+    if classes and classes != found:
+        yield f"classes is {classes}, and there are logits of {found}"
 
 
-def features_tell_images_apart(extraction: Extraction) -> Faults:
+def features_tell_images_apart(extraction: Extraction) -> Violations:
     """Different images must have different features."""
     features = extraction.outputs[0]
     if torch.equal(features, features[:1].expand_as(features)):
         yield f"those of {len(features)} different images are all the same"
 
 
-def features_follow_from_the_images(extraction: Extraction) -> Faults:
+def features_follow_from_the_images(extraction: Extraction) -> Violations:
     """Equal images must have equal features, whatever the global generators of torch, numpy and
     Python do, and extraction must leave these and the images alone.
     """
@@ -131,13 +132,13 @@ def features_follow_from_the_images(extraction: Extraction) -> Faults:
         outputs.append(extract(extraction.extractor, images))
         if whose := drawn_from(before):
             yield f"extraction drew from {whose}'s global generator"
-        if fault := difference(images, extraction.images, "the batch of images"):
-            yield f"{fault} afterwards"
-    if fault := difference(outputs[1], outputs[0], "a second extraction"):
-        yield fault
+        if differs := difference(images, extraction.images, "the batch of images"):
+            yield f"{differs} afterwards"
+    if differs := difference(outputs[1], outputs[0], "a second extraction"):
+        yield differs
 
 
-def features_do_not_depend_on_the_batch(extraction: Extraction) -> Faults:
+def features_do_not_depend_on_the_batch(extraction: Extraction) -> Violations:
     """Features must not depend on which images are in the same batch, but for a ten-thousandth."""
     single = [extract(extraction.extractor, image[None]) for image in extraction.images]
     layers = zip(("features", "logits"), extraction.outputs, zip(*single, strict=True), strict=True)
@@ -148,7 +149,7 @@ def features_do_not_depend_on_the_batch(extraction: Extraction) -> Faults:
                 yield f"{layer} of single images differ by up to {gap:.2g} from a batch's"
 
 
-def other_shapes_are_refused_or_work(extraction: Extraction) -> Faults:
+def other_shapes_are_refused_or_work(extraction: Extraction) -> Violations:
     """A shape that the extractor cannot take must be refused by check_shape() with a UsageError."""
     channels, height, width = _sides(extraction.shape)
     for sides in (
@@ -167,7 +168,7 @@ def other_shapes_are_refused_or_work(extraction: Extraction) -> Faults:
             yield f"{shape} was not, and then came {type(error).__name__}: {error}"
 
 
-def unlabelled_data_is_refused_or_works(extraction: Extraction) -> Faults:
+def unlabelled_data_is_refused_or_works(extraction: Extraction) -> Violations:
     """Data without labels that the extractor cannot use must be refused by check() with a
     UsageError.
     """
@@ -181,7 +182,7 @@ def unlabelled_data_is_refused_or_works(extraction: Extraction) -> Faults:
         yield f"it tells {extractor.classes} classes of data that has none"
 
 
-def unknown_statistics_are_none(extraction: Extraction) -> Faults:
+def unknown_statistics_are_none(extraction: Extraction) -> Violations:
     """Asked for statistics of images that it does not know, an extractor must answer None."""
     if (found := extraction.extractor.shipped_statistics("no such images")) is not None:
         yield f"it gave {type(found).__name__}"
@@ -189,7 +190,7 @@ def unknown_statistics_are_none(extraction: Extraction) -> Faults:
 
 @contextmanager
 def own_cache() -> Iterator[None]:
-    """A cache of its own: features of a test's images are of no use afterwards."""
+    """Use a temporary cache: features of test images are of no use afterwards."""
     before = os.environ.get("GENKIT_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GENKIT_CACHE"] = folder
@@ -205,7 +206,7 @@ def _sides(shape: ImageShape) -> tuple[int, int, int]:
     return shape.channels, shape.height, shape.width
 
 
-PROMISES = (
+FEATURE_CONTRACTS = (
     extractor_opens,
     identity_is_a_name,
     outputs_are_features_and_logits,

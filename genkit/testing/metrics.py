@@ -1,4 +1,4 @@
-"""What a metric promises, one function each: finite scores that follow from the images."""
+"""The contracts of a metric: finite scores that follow from the images."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.features import FeatureExtractor, ImageSet
-from genkit.metrics import Estimate, Reference
-from genkit.specs import Config, ImageShape, MetricSpec
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
-    Faults,
+    Violations,
     difference,
     drawn_from,
     noisy_squares,
     random_states,
     seed_random,
 )
+from genkit.features import FeatureExtractor, ImageSet
+from genkit.metrics import Estimate, Reference
+from genkit.specs import Config, ImageShape, MetricSpec
 
 __tracebackhide__ = True
 
 SCORED = ImageShape(3, 32, 32, len(CLASSES))
-COUNT, FEWEST = 200, 10  # images; genkit scores no fewer than the latter
+COUNT, FEWEST = 200, 10  # images; genkit never scores fewer than FEWEST
 
 
 class Quarters(FeatureExtractor):
-    """The mean of each quarter and channel, and logits that tell which quarter is white."""
+    """The mean of each quarter and channel, and logits for which quarter is white."""
 
     identity = "quarters"
 
@@ -40,13 +40,14 @@ class Quarters(FeatureExtractor):
         self.classes = classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8, (N, C, H, W), to features, (N, 4 * C), and logits, (N, 4), both float32."""
         means = F.adaptive_avg_pool2d(images.float() / 255, 2)  # (N, C, 2, 2)
         return means.flatten(1), 20 * means.mean(1).flatten(1) if self.classes else None
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """A metric and what it can be asked to score."""
+    """A metric, and sets of images that it can score."""
 
     spec: MetricSpec
 
@@ -65,7 +66,7 @@ class Scoring:
         return Reference("squares", COUNT, split, held_out), same, noisy
 
     def score(self, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
-        """What the metric says, each column as an estimate."""
+        """The metric's scores, each column as an estimate."""
         found = self.spec.load()(self.spec.config(), samples, reference)
         return {
             name: value if isinstance(value, Estimate) else Estimate(float(value))
@@ -73,7 +74,7 @@ class Scoring:
         }
 
 
-def columns_are_answered(scoring: Scoring) -> Faults:
+def columns_are_answered(scoring: Scoring) -> Violations:
     """A metric must answer each of its columns, which have names of their own, and no other."""
     names = [column.name for column in scoring.spec.columns]
     if not names or len(set(names)) != len(names):
@@ -86,7 +87,7 @@ def columns_are_answered(scoring: Scoring) -> Faults:
         yield f"{more[0]!r} is none of them"
 
 
-def scores_are_finite(scoring: Scoring) -> Faults:
+def scores_are_finite(scoring: Scoring) -> Violations:
     """Scores must be finite, and their deviations finite and not below 0, from 10 samples on."""
     reference, same, noise = scoring.sets()
     few = same.take(torch.arange(FEWEST))
@@ -99,7 +100,7 @@ def scores_are_finite(scoring: Scoring) -> Faults:
                 yield f"the deviation of {name!r} of {of} is {deviation}"
 
 
-def scores_follow_from_the_images(scoring: Scoring) -> Faults:
+def scores_follow_from_the_images(scoring: Scoring) -> Violations:
     """Equal sets must get equal scores, whatever the global generators of torch, numpy and Python
     do, which scoring must leave alone.
     """
@@ -112,21 +113,21 @@ def scores_follow_from_the_images(scoring: Scoring) -> Faults:
         if whose := drawn_from(before):
             yield f"scoring drew from {whose}'s global generator"
     for again, when in ((scores[1], "the second time"), (scores[2], "under other global seeds")):
-        if fault := difference(again, scores[0]):
-            yield f"{when}, {fault}"
+        if differs := difference(again, scores[0]):
+            yield f"{when}, {differs}"
 
 
-def sets_are_left_as_they_were(scoring: Scoring) -> Faults:
+def sets_are_left_as_they_were(scoring: Scoring) -> Violations:
     """Scoring must not change images, features or logits, which other metrics use after it."""
     reference, _, noise = scoring.sets()
     sets = {"samples": noise, "reference": reference.train, "test images": reference.test}
     before = {name: _copy(images) for name, images in sets.items()}
     scoring.score(noise, reference)
-    if fault := difference({name: _copy(images) for name, images in sets.items()}, before):
-        yield fault
+    if differs := difference({name: _copy(images) for name, images in sets.items()}, before):
+        yield differs
 
 
-def real_images_beat_noise(scoring: Scoring) -> Faults:
+def real_images_beat_noise(scoring: Scoring) -> Violations:
     """The training images themselves must score at least as well as noise, as `better` says."""
     reference, same, noise = scoring.sets()
     good, bad = scoring.score(same, reference), scoring.score(noise, reference)
@@ -141,7 +142,7 @@ def real_images_beat_noise(scoring: Scoring) -> Faults:
             )
 
 
-def features_without_logits_will_do(scoring: Scoring) -> Faults:
+def features_without_logits_will_do(scoring: Scoring) -> Violations:
     """Where the features tell no classes, a metric must answer or leave columns out."""
     reference, same, _ = scoring.sets(logits=False)
     scoring.score(same, reference)
@@ -149,12 +150,12 @@ def features_without_logits_will_do(scoring: Scoring) -> Faults:
 
 
 def _copy(images: ImageSet) -> Mapping[str, Any]:
-    """What a set of images holds."""
+    """Copies of the tensors in a set of images."""
     tensors = {"images": images.images, "features": images.features, "logits": images.logits}
     return {name: None if one is None else one.clone() for name, one in tensors.items()}
 
 
-PROMISES = (
+METRIC_CONTRACTS = (
     columns_are_answered,
     scores_are_finite,
     scores_follow_from_the_images,

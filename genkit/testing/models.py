@@ -1,4 +1,4 @@
-"""What a model promises while it trains, one function each: options, phases, losses."""
+"""The contracts of a model in training: options, phases, losses."""
 
 from __future__ import annotations
 
@@ -9,57 +9,66 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genkit.compute.seeds import seed_generators
 from genkit.config.options import check_trainer_options
 from genkit.config.resolve import resolve
 from genkit.config.validation import to_json, validate
+from genkit.contracts.contract import Violations, difference, white_squares
+from genkit.contracts.model import (
+    BUILDING_CONTRACTS,
+    LOSS_CONTRACTS,
+    losses_are_finite,
+    parameters_of,
+)
 from genkit.errors import UsageError
 from genkit.model import Batch, Phase
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
-from genkit.testing.contract import Faults, difference, inside, white_squares
-from genkit.testing.specs import SPEC_PROMISES, Subject
-from genkit.testing.trial import BEFORE, CPU, LEARNING_STEPS, Trial, reread, run
+from genkit.testing.fixture import BEFORE, CPU, LEARNING_STEPS, ModelFixture, reread, run
+from genkit.testing.specs import SPEC_CONTRACTS, Subject
 from genkit.training.loop import Loop
+from genkit.training.rates import schedule_of
 
 __tracebackhide__ = True
 
 ODD_SHAPES = (ImageShape(1, 9, 13), ImageShape(3, 2, 1))
 
 
-def options_fit_the_command_line(subject: Subject) -> Faults:
+def options_fit_the_command_line(subject: Subject) -> Violations:
     """Every option must be one that the command line can take, beside a run's own."""
     check_trainer_options(subject.spec)
     yield from ()
 
 
-def presets_are_valid(trial: Trial) -> Faults:
+def presets_are_valid(fixture: ModelFixture) -> Violations:
     """Every preset must hold values that the config takes."""
-    for preset in {"full", *trial.spec.presets}:
-        resolve(trial.spec, preset=preset)
+    for preset in {"full", *fixture.spec.presets}:
+        resolve(fixture.spec, preset=preset)
     yield from ()
 
 
-def config_survives_files(trial: Trial) -> Faults:
+def config_survives_files(fixture: ModelFixture) -> Violations:
     """The config must come back unchanged from JSON, as in a run's config.json, and from TOML."""
-    values = to_json(trial.config)
+    values = to_json(fixture.config)
     table = {name: value for name, value in values.items() if value is not None}
     lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in table.items()]
     for kind, read in (
         ("JSON", json.loads(json.dumps(values))),
         ("TOML", tomllib.loads("\n".join(lines))),
     ):
-        back = to_json(validate(type(trial.config), read, f"from {kind}: ", strict=True))
-        if fault := difference(back, values):
-            yield f"after {kind}, {fault}"
+        back = to_json(validate(type(fixture.config), read, f"from {kind}: ", strict=True))
+        if differs := difference(back, values):
+            yield f"after {kind}, {differs}"
 
 
-def odd_shapes_are_refused_or_work(trial: Trial) -> Faults:
+def odd_shapes_are_refused_or_work(fixture: ModelFixture) -> Violations:
     """A shape that was not refused with a UsageError must train and sample."""
     for shape in ODD_SHAPES:
-        odd = Trial(trial.spec, trial.config, shape, white_squares(len(trial.split.images), shape))
+        odd = ModelFixture(
+            fixture.spec, fixture.config, shape, white_squares(len(fixture.split.images), shape)
+        )
         try:
             loop = odd.loop()
         except UsageError:
@@ -72,109 +81,57 @@ def odd_shapes_are_refused_or_work(trial: Trial) -> Faults:
             yield f"{shape} was built, and then came {type(error).__name__}: {error}"
 
 
-def shape_is_refused_or_built(trial: Trial) -> Faults:
+def shape_is_refused_or_built(fixture: ModelFixture) -> Violations:
     """A shape that the model cannot take must be refused with a UsageError when it is built."""
-    trial.build()
+    fixture.build()
     yield from ()
 
 
-def layers_are_registered(trial: Trial) -> Faults:
-    """Layers and parameters must be registered: in an nn.ModuleList, say, not in a list."""
-    model = trial.build()
-    known = {id(parameter) for parameter in model.parameters()}
-    for module in model.modules():
-        for name, value in vars(module).items():
-            for part in inside(value):
-                held = part.parameters() if isinstance(part, nn.Module) else [part]
-                for found in held:  # frozen ones may hide from checkpoints
-                    trainable = isinstance(found, nn.Parameter) and found.requires_grad
-                    if trainable and id(found) not in known:
-                        yield f"{name!r} holds a {type(part).__name__} that training never sees"
+def schedules_are_factors(fixture: ModelFixture) -> Violations:
+    """A schedule must give a finite factor of at least 0 for every step."""
+    for phase in fixture.planned()[1]:
+        schedule = schedule_of(phase)
+        for step, progress in ((0, 0.0), (1, 0.5), (1000, 1.0)):
+            factor = schedule(step, progress) if schedule else 1.0
+            if not isinstance(factor, Mapping) and not 0 <= factor < math.inf:
+                yield f"the schedule of {phase.name!r} gives {factor} at step {step}"
 
 
-def parameters_are_float32(trial: Trial) -> Faults:
-    """Parameters must be float32: bf16 comes by autocast, and some devices take no float64."""
-    for name, parameter in trial.build().named_parameters():
-        if parameter.is_floating_point() and parameter.dtype != torch.float32:
-            yield f"{name!r} is {parameter.dtype}; call float() on what comes from numpy"
+def labels_may_be_none(fixture: ModelFixture) -> Violations:
+    """A loss must do without labels, which are None where the data has no classes."""
+    batch = fixture.batch()
+    for phase in fixture.planned()[1]:
+        try:
+            phase.loss(batch)
+        except Exception as error:
+            try:
+                labelled = fixture.loop(labelled=True)
+                labelled.iterate()
+            except Exception:
+                return  # labels are not the reason
+            words = f"{type(error).__name__}: {error}"
+            yield f"labels were None, and the loss of {phase.name!r} failed with {words}"
 
 
-def phases_are_well_formed(trial: Trial) -> Faults:
-    """The phases must have names of their own and optimizers that hold all of the model's
-    trainable parameters and nothing else.
+def state_is_plain(fixture: ModelFixture) -> Violations:
+    """The training state must hold only tensors, and beside the model's plain values: numbers,
+    text, dicts, lists.
     """
-    model = trial.build()
-    phases = model.phases()
-    if not isinstance(phases, list) or not all(isinstance(phase, Phase) for phase in phases):
-        yield f"phases() returned {phases!r:.80}, not a list of Phase"
-    names = [phase.name for phase in phases]
-    if not phases or len(set(names)) != len(names):
-        yield f"their names are {names}"
-    own = {id(parameter): name for name, parameter in model.named_parameters()}
-    held = set()
-    for phase in phases:
-        if phase.repeats < 1 or phase.every < 1:
-            yield f"{phase.name!r} has repeats {phase.repeats}, every {phase.every}: at least 1"
-        for parameter in _held(phase):
-            if id(parameter) not in own:
-                yield f"{phase.name!r} holds a {tuple(parameter.shape)} that is not the model's"
-            held.add(id(parameter))
-        schedule = phase.schedule or float
-        for step in (0, 1, 1000):
-            if not 0 <= schedule(step) < math.inf:
-                yield f"the schedule of {phase.name!r} gives {schedule(step)} at step {step}"
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and id(parameter) not in held:
-            yield f"{name!r} is in none; if nothing trains it, set its requires_grad to False"
-
-
-def losses_are_finite_scalars(trial: Trial) -> Faults:
-    """A loss must return a finite scalar with a gradient, and finite scalar tensors to log, and
-    must leave the batch's images and all gradients as they are.
-    """
-    loop = trial.loop()
-    batch = loop.stream.batch(0)
-    before = batch.images.clone()
-    for phase in loop.phases:
-        answer = phase.loss(batch)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            yield f"{phase.name!r} returned {type(answer).__name__}, not (loss, extras)"
-        loss, extras = answer
-        if not isinstance(extras, Mapping):
-            yield f"{phase.name!r} returned extras of type {type(extras).__name__}, not a mapping"
-        for name, value in {"loss": loss, **extras}.items():
-            if not isinstance(value, Tensor) or value.ndim:
-                what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                yield f"{name!r} of {phase.name!r} is {what}, not a scalar tensor"
-            if not value.isfinite():
-                yield f"{name!r} of {phase.name!r} is {value.item()}"
-        if not loss.requires_grad:
-            yield f"the loss of {phase.name!r} has no gradient"
-        if not torch.equal(batch.images, before):
-            yield f"{phase.name!r} changed the images in place"
-        if any(parameter.grad is not None for parameter in loop.model.parameters()):
-            yield f"{phase.name!r} calls backward(), which the loop does, as it steps optimizers"
-
-
-def state_is_plain(trial: Trial) -> Faults:
-    """The training state must hold only tensors, and plain values beside the model's, which
-    weights_only=True reads.
-    """
-    loop = trial.loop()
+    loop = fixture.loop()
     loop.iterate()
     state = loop.state_dict()
     for name, value in state["model"].items():
         if not isinstance(value, Tensor):
             yield f"{name!r} of the model is a {type(value).__name__}"
-    if fault := difference(reread(state), state):
-        yield fault
+    if differs := difference(reread(state), state):
+        yield differs
 
 
-def phases_change_only_their_own(trial: Trial) -> Faults:
+def phases_change_only_their_own(fixture: ModelFixture) -> Violations:
     """A phase must change parameters of its optimizer, and none that other phases train."""
-    loop = trial.loop()
+    loop = fixture.loop()
     trainable = {n: p for n, p in loop.model.named_parameters() if p.requires_grad}
-    held = {phase.name: {id(p) for p in _held(phase)} for phase in loop.phases}
+    held = {phase.name: {id(p) for p in parameters_of(phase)} for phase in loop.phases}
     states: list[tuple[str, dict[str, Tensor]]] = []  # before each call of a loss, and at the end
 
     def look(phase: str) -> None:
@@ -205,9 +162,9 @@ def phases_change_only_their_own(trial: Trial) -> Faults:
             yield f"{name!r} changed nothing in {BEFORE} iterations"
 
 
-def training_lowers_the_loss(trial: Trial) -> Faults:
+def training_lowers_the_loss(fixture: ModelFixture) -> Violations:
     """Training on easy images must lower the loss, or keep several losses finite."""
-    trained, fresh = trial.trained, trial.loop()
+    trained, fresh = fixture.trained, fixture.loop()
     if len(trained.phases) > 1:
         return
     before, after = _mean_loss(fresh), _mean_loss(trained)
@@ -215,20 +172,11 @@ def training_lowers_the_loss(trial: Trial) -> Faults:
         yield f"from {before:.4g} it went to {after:.4g} in {LEARNING_STEPS} iterations"
 
 
-def train_and_eval_return_the_model(trial: Trial) -> Faults:
-    """The model must change between train() and eval() and return itself."""
-    model = trial.build()
-    for mode in (False, True):
-        answer = model.train(mode)
-        if answer is not model or model.training != mode:
-            yield f"train({mode}) returned {type(answer).__name__}, training is {model.training}"
-
-
-def trouble_is_told_in_one_line(trial: Trial) -> Faults:
+def trouble_is_one_line(fixture: ModelFixture) -> Violations:
     """trouble(history) must answer None, or one line of text, whatever the log holds by then: none
     of a name's values, one, or many, also when training goes well.
     """
-    loop = trial.loop()
+    loop = fixture.loop()
     names = list(loop.iterate())
     for count in (0, 1, 100):
         history = {name: [0.5] * count for name in names} if count else {}
@@ -237,13 +185,8 @@ def trouble_is_told_in_one_line(trial: Trial) -> Faults:
             yield f"of {count} values of each name it answers {answer!r:.80}"
 
 
-def _held(phase: Phase) -> list[Tensor]:
-    """The parameters of a phase's optimizer."""
-    return [p for group in phase.optimizer.param_groups for p in group["params"]]
-
-
 def _mean_loss(loop: Loop) -> float:
-    """The loss of the first phase over a few batches, with noise that depends on them alone."""
+    """The mean loss of the first phase over 8 batches; the noise is a function of the batch."""
     losses = []
     for number in range(8):
         seed_generators(CPU, number)
@@ -251,17 +194,17 @@ def _mean_loss(loop: Loop) -> float:
     return sum(losses) / len(losses)
 
 
-OPTION_PROMISES = (options_fit_the_command_line, *SPEC_PROMISES)
-CONFIG_PROMISES = (presets_are_valid, config_survives_files)
-PROMISES = (
+OPTION_CONTRACTS = (options_fit_the_command_line, *SPEC_CONTRACTS)
+CONFIG_CONTRACTS = (presets_are_valid, config_survives_files)
+TRAINING_CONTRACTS = (
     shape_is_refused_or_built,
-    train_and_eval_return_the_model,
-    layers_are_registered,
-    parameters_are_float32,
-    phases_are_well_formed,
-    losses_are_finite_scalars,
+    *BUILDING_CONTRACTS,
+    schedules_are_factors,
+    labels_may_be_none,
+    *LOSS_CONTRACTS,
+    losses_are_finite,
     state_is_plain,
     phases_change_only_their_own,
     training_lowers_the_loss,
-    trouble_is_told_in_one_line,
+    trouble_is_one_line,
 )

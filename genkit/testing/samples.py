@@ -1,4 +1,4 @@
-"""What a trained model promises, one function each: seeded samples, exact replays, likelihoods."""
+"""The contracts of a trained model: seeded samples, exact resuming, likelihoods."""
 
 from __future__ import annotations
 
@@ -8,158 +8,162 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from genkit.evaluation.likelihood import measure_likelihood
-from genkit.model import LogLikelihood
-from genkit.runs import checkpoint
-from genkit.sampling.completion import known_half
-from genkit.sampling.draw import draw
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     CLASSES,
-    Faults,
+    Violations,
     difference,
     drawn_from,
     random_states,
     seed_random,
     unsaved,
 )
-from genkit.testing.trial import LEARNING_STEPS, Trial, reread, run
+from genkit.contracts.images import (
+    REMEDIES,
+    REMEDY,
+    SLACK,
+    image_violations,
+    unit_range_violations,
+)
+from genkit.evaluation.likelihood import measure_likelihood
+from genkit.model import LogLikelihood
+from genkit.runs import checkpoint
+from genkit.sampling.completion import known_half
+from genkit.sampling.draw import draw
+from genkit.testing.fixture import LEARNING_STEPS, ModelFixture, reread, run
 
 __tracebackhide__ = True
 
-SLACK = 1e-3  # beyond [-1, 1]: rounding to bytes forgives it
 DRAWS = 3  # log-weights per image
-MOSTLY_BLACK = 100  # mean level of images below which this is certain
-REMEDY = ": draw all noise by torch with generator=generator"
-REMEDIES = {"torch": ": give generator=generator to every draw, and turn dropout off in eval()"}
 
 
-def samples_are_images(trial: Trial) -> Faults:
+def samples_are_images(fixture: ModelFixture) -> Violations:
     """Samples must be finite floats in [-1, 1], (n, C, H, W), for any n and without labels."""
     for n in (1, 5):
-        yield from image_faults(trial.sample(n), n, trial, f"sample({n})")
+        yield from image_violations(fixture.sample(n), n, fixture.shape, f"sample({n})")
 
 
-def black_is_minus_one(trial: Trial) -> Faults:
+def black_is_minus_one(fixture: ModelFixture) -> Violations:
     """Black must be -1 in samples, not 0: where most of the training images is black, some of a
     sample must be below 0.
     """
-    images = trial.sample(8)
-    if trial.split.images.mean() < MOSTLY_BLACK and images.min() >= 0:
-        yield f"8 samples go from {images.min():.4g} to {images.max():.4g}"
+    yield from unit_range_violations(fixture.sample(8), fixture.split)
 
 
-def samples_follow_from_the_generator(trial: Trial) -> Faults:
+def samples_follow_from_the_generator(fixture: ModelFixture) -> Violations:
     """Equal generators must give equal samples, whatever the global ones of torch, numpy and
     Python do, which sampling must leave alone.
     """
     seed_random(0)
     before = random_states()
-    first = trial.sample(4, seed=0, others=0)
+    first = fixture.sample(4, seed=0, others=0)
     if whose := drawn_from(before):
         yield f"sampling drew from {whose}'s global generator{REMEDIES.get(whose, REMEDY)}"
-    if fault := difference(trial.sample(4, seed=0, others=0), first, "a second sample"):
-        yield f"{fault}{REMEDY}"
-    if fault := difference(trial.sample(4, seed=0, others=1), first, "under other global seeds it"):
-        yield fault
+    if differs := difference(fixture.sample(4, seed=0, others=0), first, "a second sample"):
+        yield f"{differs}{REMEDY}"
+    if differs := difference(
+        fixture.sample(4, seed=0, others=1), first, "under other global seeds it"
+    ):
+        yield differs
 
 
-def other_seeds_give_other_samples(trial: Trial) -> Faults:
+def other_seeds_give_other_samples(fixture: ModelFixture) -> Violations:
     """Other generators must give other samples."""
-    if torch.equal(trial.sample(8, seed=0), trial.sample(8, seed=1)):
+    if torch.equal(fixture.sample(8, seed=0), fixture.sample(8, seed=1)):
         yield "8 samples of seed 1 are those of seed 0"
 
 
-def sample_i_is_the_same_at_any_n(trial: Trial) -> Faults:
+def sample_i_is_the_same_at_any_n(fixture: ModelFixture) -> Violations:
     """Sample i must be the same whatever n is."""
-    more = draw(trial.trained.average, 8, seed=0)
-    for i, (one, other) in enumerate(zip(trial.drawn, more, strict=False)):
-        if fault := difference(one, other, f"image {i} of 5"):
-            yield f"{fault} levels from image {i} of 8"
+    more = draw(fixture.trained.average, 8, seed=0)
+    for i, (one, other) in enumerate(zip(fixture.drawn, more, strict=False)):
+        if differs := difference(one, other, f"image {i} of 5"):
+            yield f"{differs} levels from image {i} of 8"
 
 
-def labels_may_be_there_or_not(trial: Trial) -> Faults:
-    """Labelled data and unlabelled data must both do: losses with labels or None, samples with or
+def labels_are_optional(fixture: ModelFixture) -> Violations:
+    """Labelled and unlabelled data must both work: losses with labels or None, samples with or
     without.
     """
-    loop = run(trial.loop(labelled=True), 2)
+    loop = run(fixture.loop(labelled=True), 2)
     model = loop.average
     for labels in (None, torch.arange(len(CLASSES))):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             images = model.sample(len(CLASSES), labels, generator=generator)
-        said = "None" if labels is None else "four of them"
-        yield from image_faults(images, len(CLASSES), trial, f"with labels {said}, sample()")
+        given = "None" if labels is None else "0 to 3"
+        yield from image_violations(
+            images, len(CLASSES), fixture.shape, f"with labels {given}, sample()"
+        )
 
 
-def training_follows_from_the_seed(trial: Trial) -> Faults:
+def training_follows_from_the_seed(fixture: ModelFixture) -> Violations:
     """Two trainings of one seed must give the same weights to the last bit."""
-    again = run(trial.loop(), sum(trial.before_and_after))
-    if fault := difference(again.state_dict(), trial.uninterrupted):
-        yield fault
+    again = run(fixture.loop(), sum(fixture.before_and_after))
+    if differs := difference(again.state_dict(), fixture.uninterrupted):
+        yield differs
 
 
-def sampling_leaves_training_as_it_was(trial: Trial) -> Faults:
+def sampling_leaves_training_as_it_was(fixture: ModelFixture) -> Violations:
     """Sampling, reconstructing, completing and likelihoods between iterations must not change
     training.
     """
-    before, after = trial.before_and_after
-    loop = run(trial.loop(), before)
+    before, after = fixture.before_and_after
+    loop = run(fixture.loop(), before)
     draw(loop.model, 1, seed=0)
-    measure_likelihood(loop.model, torch.from_numpy(trial.split.images[:2]), draws=1)
+    measure_likelihood(loop.model, torch.from_numpy(fixture.split.images[:2]), draws=1)
     model, generator = loop.model.eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.reconstruct(trial.images(2))
-        known = known_half(trial.shape).expand(2, -1, -1, -1)
-        model.complete(trial.images(2), known, generator=generator)
+        model.reconstruct(fixture.images(2))
+        known = known_half(fixture.shape).expand(2, -1, -1, -1)
+        model.complete(fixture.images(2), known, generator=generator)
     model.train()
     run(loop, after)
-    if fault := difference(loop.state_dict(), trial.uninterrupted):
-        yield fault
+    if differs := difference(loop.state_dict(), fixture.uninterrupted):
+        yield differs
 
 
-def resuming_is_exact(trial: Trial) -> Faults:
+def resuming_is_exact(fixture: ModelFixture) -> Violations:
     """A resumed training must equal an uninterrupted one to the last bit."""
-    before, after = trial.before_and_after
-    state = reread(run(trial.loop(), before).state_dict())
-    loop = trial.loop(seed=1)
+    before, after = fixture.before_and_after
+    state = reread(run(fixture.loop(), before).state_dict())
+    loop = fixture.loop(seed=1)
     loop.load_state_dict(state)
     run(loop, after)
-    if fault := difference(loop.state_dict(), trial.uninterrupted):
-        hint = unsaved(loop.model, trial.build())
-        yield f"{after} iterations later, {fault}{hint}"
+    if differs := difference(loop.state_dict(), fixture.uninterrupted):
+        hint = unsaved(loop.model, fixture.build())
+        yield f"{after} iterations later, {differs}{hint}"
 
 
-def file_of_weights_is_enough_to_sample(trial: Trial) -> Faults:
+def file_of_weights_is_enough_to_sample(fixture: ModelFixture) -> Violations:
     """A new model with the averaged weights of a file must draw the same samples."""
-    copy = trial.build(seed=1)
+    copy = fixture.build(seed=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        checkpoint.save_weights(path, trial.trained.average, {})
+        checkpoint.save_weights(path, fixture.trained.average, {})
         checkpoint.load_weights(path, copy)
-    if fault := difference(draw(copy, 5, seed=0), trial.drawn, "a sample"):
-        yield f"{fault} levels{unsaved(trial.trained.average, copy)}"
+    if differs := difference(draw(copy, 5, seed=0), fixture.drawn, "a sample"):
+        yield f"{differs} levels{unsaved(fixture.trained.average, copy)}"
 
 
-def bf16_is_finite(trial: Trial) -> Faults:
+def bf16_is_finite(fixture: ModelFixture) -> Violations:
     """Losses must stay finite under bf16 autocast."""
-    run(trial.loop(precision="bf16"), 3)
+    run(fixture.loop(precision="bf16"), 3)
     yield from ()
 
 
-def likelihoods_are_consistent(trial: Trial) -> Faults:
+def likelihoods_are_consistent(fixture: ModelFixture) -> Violations:
     """The log_likelihood must be a finite value per image, the same for the same seed, and if it is
     exact, whatever images are beside it.
     """
-    model = trial.trained.average.eval()
-    images = trial.images(6)
+    model = fixture.trained.average.eval()
+    images = fixture.images(6)
     answers = [_ask(model.log_likelihood, images) for _ in range(2)]
     if answers[0] is None:
         return
-    yield from _likelihood_faults(answers[0], (6,))
-    if fault := difference(answers[1].nats, answers[0].nats, "a second answer"):
-        yield fault
+    yield from _likelihood_violations(answers[0], (6,))
+    if differs := difference(answers[1].nats, answers[0].nats, "a second answer"):
+        yield differs
     if answers[0].kind == "exact":
         parts = (_ask(model.log_likelihood, part) for part in (images[:2], images[2:]))
         alone = torch.cat([part.nats for part in parts])
@@ -170,55 +174,40 @@ def likelihoods_are_consistent(trial: Trial) -> Faults:
         yield f"{most:.4g} nats are a probability above 1; it is ln p(image), in nats per image"
 
 
-def training_raises_the_likelihood(trial: Trial) -> Faults:
+def training_raises_the_likelihood(fixture: ModelFixture) -> Violations:
     """Training on easy images must raise their likelihood, where there is one and one loss."""
-    images, nats = trial.images(16), []
-    for model in (trial.build().eval(), trial.trained.average.eval()):
+    images, nats = fixture.images(16), []
+    for model in (fixture.build().eval(), fixture.trained.average.eval()):
         answer = _ask(model.log_weights, images, DRAWS) or _ask(model.log_likelihood, images)
-        if answer is None or len(trial.trained.phases) > 1:
+        if answer is None or len(fixture.trained.phases) > 1:
             return
         nats.append(answer.nats.mean().item())
     if not nats[1] > nats[0]:
         yield f"from {nats[0]:.5g} nats it went to {nats[1]:.5g} in {LEARNING_STEPS} iterations"
 
 
-def log_weights_are_consistent(trial: Trial) -> Faults:
+def log_weights_are_consistent(fixture: ModelFixture) -> Violations:
     """The log_weights must be a finite value per draw and image, the same for the same seed."""
-    model = trial.trained.average.eval()
-    images = trial.images(6)
+    model = fixture.trained.average.eval()
+    images = fixture.images(6)
     answers = [_ask(model.log_weights, images, DRAWS) for _ in range(2)]
     if answers[0] is None:
         return
-    yield from _likelihood_faults(answers[0], (DRAWS, 6))
-    if fault := difference(answers[1].nats, answers[0].nats, "a second answer"):
-        yield fault
+    yield from _likelihood_violations(answers[0], (DRAWS, 6))
+    if differs := difference(answers[1].nats, answers[0].nats, "a second answer"):
+        yield differs
 
 
-def reconstructions_are_images(trial: Trial) -> Faults:
+def reconstructions_are_images(fixture: ModelFixture) -> Violations:
     """What reconstruct() gives must be images in [-1, 1] of the shape of those it got."""
     with torch.no_grad():
-        again = trial.trained.average.eval().reconstruct(trial.images(5))
+        again = fixture.trained.average.eval().reconstruct(fixture.images(5))
     if again is not None:
-        yield from image_faults(again, 5, trial, "reconstruct()")
+        yield from image_violations(again, 5, fixture.shape, "reconstruct()")
 
 
-def image_faults(images: Any, n: int, trial: Trial, source: str) -> Faults:
-    """What keeps something from being n images of the trial's shape."""
-    shape = (n, trial.shape.channels, trial.shape.height, trial.shape.width)
-    if not isinstance(images, Tensor):
-        yield f"{source} gave {type(images).__name__}"
-    if tuple(images.shape) != shape:
-        yield f"{source} gave {tuple(images.shape)}, not {shape}"
-    if not images.is_floating_point():
-        yield f"{source} gave {images.dtype}"
-    if not images.isfinite().all():
-        yield f"{source} gave values that are not finite"
-    if images.abs().max() > 1 + SLACK:
-        yield f"{source} gave values from {images.min():.4g} to {images.max():.4g}"
-
-
-def _likelihood_faults(answer: Any, shape: tuple[int, ...]) -> Faults:
-    """What keeps an answer from being a LogLikelihood of that shape."""
+def _likelihood_violations(answer: Any, shape: tuple[int, ...]) -> Violations:
+    """Why an answer is not a LogLikelihood with `nats` of that shape."""
     if not isinstance(answer, LogLikelihood):
         yield f"it gave {type(answer).__name__}, not LogLikelihood"
     if tuple(answer.nats.shape) != shape:
@@ -228,23 +217,23 @@ def _likelihood_faults(answer: Any, shape: tuple[int, ...]) -> Faults:
     if answer.kind not in ("exact", "bound"):
         yield f"its kind is {answer.kind!r}, not 'exact' or 'bound'"
     if not isinstance(answer.of, str) or not answer.of:
-        yield f"it does not say what it is of: {answer.of!r}"
+        yield f"`of` does not name what was measured: {answer.of!r}"
 
 
 @torch.no_grad()
 def _ask(method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a method answers that may draw from global generators, equally seeded."""
+    """Call a method that may draw from the global generators, always seeded alike."""
     seed_random(0)
     return method(*arguments)
 
 
-PROMISES = (
+SAMPLE_CONTRACTS = (
     samples_are_images,
     black_is_minus_one,
     samples_follow_from_the_generator,
     other_seeds_give_other_samples,
     sample_i_is_the_same_at_any_n,
-    labels_may_be_there_or_not,
+    labels_are_optional,
     training_follows_from_the_seed,
     resuming_is_exact,
     file_of_weights_is_enough_to_sample,

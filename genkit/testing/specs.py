@@ -1,4 +1,4 @@
-"""What every plugin and every spec promises, whatever it describes, one function each."""
+"""The contracts of every plugin and of every spec, whatever its kind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from genkit.config.validation import suggest
+from genkit.contracts.contract import Violations
 from genkit.errors import UsageError
 from genkit.hookspecs import hookimpl
 from genkit.registry.catalogue import Catalogue, Registry, load_registry
@@ -18,7 +19,6 @@ from genkit.registry.entry_points import GROUP
 from genkit.registry.loader import Plugins
 from genkit.registry.plugin import Plugin
 from genkit.specs import Spec
-from genkit.testing.contract import Faults
 
 __tracebackhide__ = True
 
@@ -33,8 +33,8 @@ class Subject:
     """A spec and where it comes from.
 
     Args:
-        hook: that registers specs of its kind.
-        modules: that must be light: the plugin's entry module and the config's.
+        hook: the hook that registers specs of its kind.
+        modules: the plugin's entry module and the config's; they must not import torch.
     """
 
     spec: Any
@@ -61,12 +61,12 @@ def find_subject(kind: str, name_or_spec: str | Spec) -> Subject:
         modules += entry_modules(catalogue[name_or_spec].plugin.name)
     config = spec.config.__module__
     if not config.startswith("genkit.") and config != spec.target.partition(":")[0]:
-        modules.append(config)  # but not a plugin of a single file, which cannot be light
+        modules.append(config)  # except in a plugin of a single file, which has to import torch
     return Subject(spec, f"register_{kind}", tuple(dict.fromkeys(modules)))
 
 
 def entry_modules(plugin: str) -> list[str]:
-    """What is imported to find out what a plugin provides; nothing for a plugin of one file."""
+    """Modules that genkit imports to list what a plugin provides; none for a plugin of one file."""
     return [found.module for found in entry_points(group=GROUP, name=plugin)]
 
 
@@ -88,7 +88,7 @@ def find_loading(name: str) -> Loading:
     return Loading(next((p for p in found if p.problem), found[0]), tuple(entry_modules(name)))
 
 
-def plugin_is_without_problem(loading: Loading) -> Faults:
+def plugin_is_without_problem(loading: Loading) -> Violations:
     """The plugin must load, and register all that it provides, without a problem."""
     if isinstance(loading.plugin.error, Exception):
         raise loading.plugin.error  # for its traceback
@@ -96,7 +96,7 @@ def plugin_is_without_problem(loading: Loading) -> Faults:
         yield loading.plugin.problem
 
 
-def spec_is_accepted(subject: Subject) -> Faults:
+def spec_is_accepted(subject: Subject) -> Violations:
     """The spec must be one that genkit's registry takes."""
     plugins, record = Plugins(), Plugin(subject.spec.name, "a test", "0")
     module = SimpleNamespace(**{subject.hook: hookimpl(lambda: [subject.spec])})
@@ -106,7 +106,7 @@ def spec_is_accepted(subject: Subject) -> Faults:
         yield record.problem
 
 
-def config_explains_itself(subject: Subject) -> Faults:
+def config_explains_itself(subject: Subject) -> Violations:
     """Every field of the config must have a default and a description."""
     for name, field in subject.spec.config.model_fields.items():
         if field.is_required():
@@ -116,7 +116,7 @@ def config_explains_itself(subject: Subject) -> Faults:
     subject.spec.config()
 
 
-def entry_module_imports_no_torch(subject: Subject | Loading) -> Faults:
+def entry_module_imports_no_torch(subject: Subject | Loading) -> Violations:
     """The modules of plugin, spec and config must not import torch, so that `genkit list` stays
     fast.
     """
@@ -133,14 +133,14 @@ def entry_module_imports_no_torch(subject: Subject | Loading) -> Faults:
             yield f"{module}: {done.stderr.strip().splitlines()[-1]}"
 
 
-def target_can_be_loaded(subject: Subject) -> Faults:
+def target_can_be_loaded(subject: Subject) -> Violations:
     """The target must be there to import, as "package.module:Name" says."""
     if not callable(subject.spec.load()):
         yield f"{subject.spec.target} cannot be called"
 
 
-PLUGIN_PROMISES = (plugin_is_without_problem, entry_module_imports_no_torch)
-SPEC_PROMISES = (
+PLUGIN_CONTRACTS = (plugin_is_without_problem, entry_module_imports_no_torch)
+SPEC_CONTRACTS = (
     spec_is_accepted,
     config_explains_itself,
     entry_module_imports_no_torch,

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from genkit.compute.device import autocast
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed, seed_generators
-from genkit.errors import PluginError, TrainingError, plugin_code
-from genkit.model import Batch, GenerativeModel, Phase
-from genkit.training.stream import Stream
+from genkit.errors import plugin_code
+from genkit.model import Batch, GenerativeModel, Loss, Phase
+from genkit.training.finite import bad_loss, bad_weights
+from genkit.training.phases import check_answer, check_phases, is_active, parameters_of
+from genkit.training.rates import Rates
+from genkit.training.stream import Stream, split
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
 
@@ -24,18 +27,19 @@ RAMP = 0.05  # early on, the average looks back over this share of the images se
 class Loop:
     """Training of one model on one stream, an iteration at a time.
 
-    All random numbers of an iteration follow from (seed, step): the generators are seeded anew
+    All random numbers of an iteration follow from (seed, step): the generators are seeded again
     at its start, so that sampling or scoring between iterations changes nothing.
 
     Args:
-        model: on its device; its `phases()` are asked for here.
+        model: on its device; its `phases()` is called here.
         stream: the training images.
-        seed: of the run.
+        seed: the run's.
         precision: "fp32" or "bf16".
         accumulate: number of parts that each batch is split into. Gradients add up to those of
             the whole batch, except that BatchNorm sees the parts one by one.
         ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
-        compile: losses by torch.compile. Noise stays that of eager mode, dropout's apart.
+        compile: losses by torch.compile. Noise is the same as in eager mode, except for dropout.
+        cooldown: share of the budget at its end in which learning rates fall to zero.
         ranks: the processes that train together; the stream gives each its part of a batch.
     """
 
@@ -49,6 +53,7 @@ class Loop:
         accumulate: int = 1,
         ema_half_life: int = 0,
         compile: bool = False,
+        cooldown: float = 0.0,
         ranks: Ranks = ALONE,
     ) -> None:
         self.ranks = ranks
@@ -59,7 +64,8 @@ class Loop:
         self.accumulate = accumulate
         self.ema_half_life = ema_half_life
         with plugin_code(f"{type(model).__name__}.phases()"):
-            self.phases = _checked(model.phases())
+            self.phases = check_phases(model, model.phases())
+            self._rates = Rates(self.phases, cooldown)
         self.draws = max(phase.repeats for phase in self.phases)
         self.step = 0  # iterations done
         self.average = model
@@ -70,17 +76,19 @@ class Loop:
         self._copied = list(zip(self.average.buffers(), model.buffers(), strict=True))
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
+        self._compiled: dict[str, Loss] = {}
         self._unchecked: list[tuple[int, str, Tensor]] = []
+        self._skipped = {p.name: 0 for p in self.phases if p.skip_above is not None}
+        self._logs: dict[str, Tensor | float] = {}
         trainable = [p for p in model.parameters() if p.requires_grad]
         for phase in self.phases:
-            groups = phase.optimizer.param_groups
-            for group in groups:
-                group.setdefault("initial_lr", group["lr"])
-            own = self._own[phase.name] = [p for group in groups for p in group["params"]]
+            own = self._own[phase.name] = parameters_of(phase)
             known = {id(p) for p in own}
             self._others[phase.name] = [p for p in trainable if id(p) not in known]
-            if compile:
-                phase.loss = torch.compile(phase.loss, options={"fallback_random": True})
+            if compile and phase.compile:
+                self._compiled[phase.name] = torch.compile(
+                    phase.loss, options={"fallback_random": True}
+                )
 
     @property
     def images_per_step(self) -> int:
@@ -90,64 +98,97 @@ class Loop:
     def images_seen(self) -> int:
         return self.step * self.images_per_step
 
-    def iterate(self) -> dict[str, Tensor]:
-        """One iteration: every phase that is due. Returns what they log, as tensors: of several
-        ranks each returns a part, and the sum over them is what is to be logged."""
+    def iterate(self, progress: float = 0.0) -> dict[str, Tensor | float]:
+        """One iteration: every phase that is due. Returns what they log, as scalars; with several
+        ranks, the values to log are the sums over the ranks.
+
+        Args:
+            progress: share of the budget used before it, 0 to 1.
+        """
         rank = [self.ranks.rank] if self.ranks.rank else []
         seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step, *rank))
-        parts = [
-            _split(self.stream.batch(self.step * self.draws + draw), self.accumulate)
-            for draw in range(self.draws)
-        ]
-        logs: dict[str, Tensor] = {}
+        batches = [self._batch(draw, progress) for draw in range(self.draws)]
+        parts = [split(batch, self.accumulate) for batch in batches]
+        logs: dict[str, Tensor | float] = {}
         for phase in self.phases:
-            if self.step % phase.every == 0:
+            if self.step % phase.every == 0 and is_active(phase, progress):
                 with self._only(phase):
                     for repeat in range(phase.repeats):
-                        logs.update(self._update(phase, parts[repeat]))
+                        found = self._update(phase, parts[repeat], batches[repeat])
+                if phase.every > 1 and self.ranks.count > 1:  # all ranks must know what is kept
+                    sums = self.ranks.sum({name: float(value) for name, value in found.items()})
+                    found = {name: value / self.ranks.count for name, value in sums.items()}
+                logs.update(found)
         self.step += 1
         self.ranks.copy_buffers(self.model)
         self._follow()
+        self._logs.update(logs)
         return logs
 
-    def _update(self, phase: Phase, parts: list[Batch]) -> dict[str, Tensor]:
-        """One step of a phase's optimizer on one batch, given in parts."""
-        logs: dict[str, Tensor] = {}
+    def _batch(self, draw: int, progress: float) -> Batch:
+        """One of this iteration's batches, counted from 0."""
+        batch = self.stream.batch(self.step * self.draws + draw)
+        batch.step, batch.images_seen, batch.progress = self.step, self.images_seen, progress
+        return batch
+
+    def take_logs(self) -> dict[str, float]:
+        """The last value of all that was logged since this was last called, as `iterate` returns
+        them; waits for the device. So phases that do not run in each iteration are logged, too."""
+        values = {name: float(value) for name, value in self._logs.items()}
+        self._logs.clear()
+        return values
+
+    def _update(self, phase: Phase, parts: list[Batch], batch: Batch) -> dict[str, Tensor | float]:
+        """One step of a phase's optimizer on one batch, given in parts and as a whole. Returns
+        scalars."""
+        name, parameters = phase.name, self._own[phase.name]
+        losses: dict[str, Tensor] = {}
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
             share = len(part.images) / self.stream.batch_size
-            with plugin_code(f"the loss of phase {phase.name!r} in step {self.step + 1}"):
-                logs.update(self._backward(phase, part, share, logs))
-        loss = self.ranks.sum_gradients(self._own[phase.name], logs[f"{phase.name}/loss"])
-        self._unchecked.append((self.step + 1, phase.name, loss))
-        if loss.device.type == "cpu":  # elsewhere looking at a value would wait for the device
+            with plugin_code(f"the loss of phase {name!r} in step {self.step + 1}", phase.loss):
+                losses.update(self._backward(phase, part, share, losses))
+        loss = self.ranks.sum_gradients(parameters, losses[f"{name}/loss"])
+        self._unchecked.append((self.step + 1, name, loss))
+        if loss.device.type == "cpu":  # on a GPU, reading a value would wait for the device
             self.check_finite()
-        if phase.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self._own[phase.name], phase.clip)
-            logs[f"{phase.name}/gradient_norm"] = norm / self.ranks.count
-        with plugin_code(f"the optimizer of phase {phase.name!r} in step {self.step + 1}"):
-            if phase.schedule is not None:
-                factor = phase.schedule(self.step)
-                for group in phase.optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor
+        logs: dict[str, Tensor | float] = {**losses}
+        if phase.clip is not None or phase.skip_above is not None:
+            clip = math.inf if phase.clip is None else phase.clip
+            norm = nn.utils.clip_grad_norm_(parameters, clip)
+            logs[f"{name}/gradient_norm"] = norm / self.ranks.count
+            if phase.skip_above is not None:
+                skip = not norm <= phase.skip_above  # a norm that is not a number, too
+                self._skipped[name] += skip
+                logs[f"{name}/skipped"] = self._skipped[name] / self.ranks.count
+                if skip:
+                    return logs
+        with plugin_code(
+            f"the optimizer of phase {name!r} in step {self.step + 1}", phase.schedule
+        ):
+            rates = self._rates.set(phase, self.step, batch.progress)
             phase.optimizer.step()
+        logs.update({name: rate / self.ranks.count for name, rate in rates.items()})
+        if phase.after is not None:
+            what = f"what comes after phase {name!r} in step {self.step + 1}"
+            with torch.no_grad(), plugin_code(what, phase.after):
+                phase.after(batch)
         return logs
 
     def _backward(
         self, phase: Phase, part: Batch, share: float, before: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Add the gradient of a part of a batch; returns what is logged, summed over parts."""
+        """Add the gradient of a part, `share` of the batch; returns scalars to log, added to those
+        of the parts `before`."""
         logs: dict[str, Tensor] = {}
-        with autocast(part.images.device, self.precision):
-            loss, extras = phase.loss(part)
-        if loss.ndim:
-            raise ValueError(f"it is no scalar: {tuple(loss.shape)}")
+        with autocast(part.images.device, phase.precision or self.precision):
+            loss, extras = check_answer(self._compiled.get(phase.name, phase.loss)(part))
         for name, value in {"loss": loss, **extras}.items():
             key, value = f"{phase.name}/{name}", value.detach()
             if share < 1:
                 value = value.float() * share + before.get(key, 0)
             logs[key] = value
-        (loss * share if share < 1 else loss).backward()
+        torch.autograd.backward(loss * share if share < 1 else loss)
         return logs
 
     @contextmanager
@@ -175,38 +216,31 @@ class Loop:
             own.copy_(new)
 
     def check_finite(self) -> None:
-        """Raise TrainingError, naming phase and step, if a loss since the last look was not
+        """Raise TrainingError, naming phase and step, if a loss since the last check was not
         finite."""
         for step, phase, loss in self._unchecked:
             if not math.isfinite(loss.item()):
-                raise TrainingError(
-                    f"the loss of phase {phase!r} became {loss.item()} in step {step}; try a "
-                    "smaller learning rate, a smaller clip or --precision fp32"
-                )
+                raise bad_loss(self.model, self._own, phase, loss, step)
         self._unchecked.clear()
 
     def check_weights(self) -> None:
-        """`check_finite`, and the same for the weights, which a finite loss says little about."""
+        """`check_finite`, and the same for the weights, which finite losses do not prove finite."""
         self.check_finite()
         tensors = [
             t for t in self.model.state_dict().values() if t.is_floating_point() and t.numel()
         ]
-        if torch.stack(torch._foreach_norm(tensors)).isfinite().all():
-            return  # one look at the device for all of them
-        for name, tensor in self.model.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise TrainingError(
-                    f"{name!r} is no longer finite after step {self.step}; try a smaller learning "
-                    "rate or --precision fp32"
-                )
+        if not torch.stack(torch._foreach_norm(tensors)).isfinite().all():  # one wait for a GPU
+            raise bad_weights(self.model, self._own, self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs: data order and noise follow from the step."""
+        """All that resuming needs; data order and noise follow from the step."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.ema_half_life else {},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "skipped": dict(self._skipped),
+            "logs": dict(self._logs),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,34 +248,14 @@ class Loop:
         if self.ema_half_life:
             self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            with plugin_code(f"{type(optimizer).__name__}.load_state_dict()"):
+                optimizer.load_state_dict(saved)
+        self._rates.note_initial()
+        self._skipped |= state.get("skipped", {})
+        self._logs = dict(state.get("logs", {}))
         self.step = state["step"]
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Each optimizer once, in the order of the phases."""
         return list({id(phase.optimizer): phase.optimizer for phase in self.phases}.values())
-
-
-def _checked(phases: list[Phase]) -> list[Phase]:
-    """The phases, or PluginError for a list that the loop cannot follow."""
-    if not isinstance(phases, list) or not all(isinstance(phase, Phase) for phase in phases):
-        raise PluginError(f"phases() must return a list of Phase, got {phases!r:.80}")
-    names = [phase.name for phase in phases]
-    if not phases or len(set(names)) != len(names):
-        raise PluginError(f"phases() must return phases with names of their own, got {names}")
-    for phase in phases:
-        if phase.repeats < 1 or phase.every < 1:
-            raise PluginError(f"phase {phase.name!r}: repeats and every start at 1")
-    return phases
-
-
-def _split(batch: Batch, count: int) -> list[Batch]:
-    """A batch in at most `count` parts of nearly equal size."""
-    if count == 1:
-        return [batch]
-    images = batch.images.tensor_split(min(count, len(batch.images)))
-    if batch.labels is None:
-        return [Batch(part) for part in images]
-    labels = batch.labels.tensor_split(len(images))
-    return [Batch(*pair) for pair in zip(images, labels, strict=True)]

@@ -1,6 +1,6 @@
-"""Watching a training: scores of samples, so that the best weights stay, and signs of trouble.
+"""Watches a training: scores samples, so that the best weights are kept, and notices trouble.
 
-Looks only: what it sees changes nothing in the training, and a look that fails ends nothing.
+It only looks: it changes nothing in the training, and its own failures do not end the training.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genkit.contracts.images import MOSTLY_BLACK
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, plugin_code
 from genkit.evaluation.measure import measure
@@ -18,36 +19,40 @@ from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
 from genkit.metrics import Reference, choice
 from genkit.model import GenerativeModel
-from genkit.registry.catalogue import Registry
+from genkit.registry.catalogue import Entry, Registry
+from genkit.specs import Column, MetricSpec
 
 LOW = 0.25  # diversity, as a share of that of real images, below which samples look collapsed
-WARM_UP = 0.2  # share of the budget before which nothing is said of samples
+MID_GREY = 127
+WARM_UP = 0.2  # share of the budget before which no collapse is reported
 HISTORY = 100  # lines of the log that a model is asked about
-CALM = 20  # lines without trouble after which it is told again
+CALM = 20  # lines without trouble after which new trouble is reported
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What samples looked like at one moment.
 
     Args:
-        diversity: how far a sample is from the one most like it, over the same of as many real
-            images; medians. None if real images repeat each other.
-        score: value of `Watch.column`, None without features for it.
+        diversity: median distance from a sample to the one most like it, divided by the same of as
+            many real images; None if real images repeat each other.
+        score: value of `Monitor.column`; None where samples are not scored.
+        messages: what the user should know of the scoring itself.
     """
 
     diversity: float | None
     score: float | None = None
+    messages: tuple[str, ...] = ()
 
 
-class Watch:
-    """Looks at samples and at the log of a training, and says what seems wrong.
+class Monitor:
+    """Looks at samples and at the log of a training, and returns what seems wrong.
 
-    Samples are scored by the first unbiased metric there is, KID, if the data's own features are
-    quick ones; else only their diversity is looked at, in pixels.
+    Samples are scored by the first unbiased metric there is, such as KID, if the data's own
+    features are quick. Otherwise only their diversity in pixels is looked at.
 
     Args:
-        count: samples of each look, at least 2.
+        count: samples looked at each time, at least 2.
         device: where features are computed.
     """
 
@@ -55,63 +60,72 @@ class Watch:
         self, registry: Registry, data: ImageData, count: int, device: torch.device
     ) -> None:
         self.count = count
-        self.data = data
-        self.notes: list[str] = []
-        self.column: str | None = None
-        self.better = "lower"
+        self.column: str | None = None  # of the scores; None where samples are not scored
+        self._registry = registry
+        self._data = data
+        self._device = device
+        self._metric = _unbiased_metric(registry)
         self._extractor: FeatureExtractor | None = None
         self._reference: Reference | None = None
         self._real: float | None = None  # distance between real images most like each other
-        self._looks = 0  # that saw low diversity, in a row
+        self._pale = False  # whether samples without a dark pixel were reported
+        self._low = 0  # observations of low diversity, in a row
         self._calm = CALM  # lines of the log since the model last found something wrong
-        for entry in registry.metrics.values():
-            for column in entry.spec.columns:
-                if self.column is None and column.unbiased and column.ranks and column.better:
-                    self.column, self.better, self._metric = column.name, column.better, entry
-        features = registry.features.get(data.features)
-        if features is None or not features.spec.quick:
-            self.column = None
-            return
-        try:
-            with plugin_code(f"feature extractor {data.features!r}"):
-                extractor = open_features(registry, data.features, None, data).to(device)
-                self._reference, self._extractor = reference_for(data, extractor), extractor
-        except GenkitError as error:
-            self._stop_scoring(error)
 
-    def look(self, images: Tensor) -> Look:
+    def start(self) -> tuple[str, ...]:
+        """Prepare the scores; returns a message if that fails."""
+        name = self._data.features
+        entry = self._registry.features.get(name)
+        if entry is None or not entry.spec.quick:
+            return ()
+        if self._metric:
+            self.column = self._metric[1].name
+        try:
+            with plugin_code(f"feature extractor {name!r}"):
+                extractor = open_features(self._registry, name, None, self._data)
+                extractor = extractor.to(self._device)
+                self._reference = reference_for(self._data, extractor)
+                self._extractor = extractor
+        except GenkitError as error:
+            return (self._stop_scoring(error),)
+        return ()
+
+    def observe(self, images: Tensor) -> Observation:
         """See what samples look like: uint8, (N, C, H, W)."""
         images = images[: self.count]
+        messages: tuple[str, ...] = ()
         if self._extractor and self._reference:
             try:
                 with plugin_code("scoring samples while training"):
                     samples = ImageSet(images, self._extractor)
-                    return Look(
+                    return Observation(
                         self._diversity(samples.features), self._score(samples, self._reference)
                     )
             except GenkitError as error:
-                self._stop_scoring(error)
-        return Look(self._diversity(images.flatten(1).float()))
+                messages = (self._stop_scoring(error),)
+        return Observation(self._diversity(images.flatten(1).float()), messages=messages)
 
     def _score(self, samples: ImageSet, reference: Reference) -> float | None:
-        if self.column is None:
+        if self._metric is None:
             return None
-        found, problems = measure(self._metric, samples, reference)
+        entry, column = self._metric
+        found, problems = measure(entry, samples, reference)
         if problems:
             raise problems[0]
-        return found[self.column].value if self.column in found else None
+        return found[column.name].value if column.name in found else None
 
-    def _stop_scoring(self, error: GenkitError) -> None:
-        """No scores from now on; `notes` says why."""
+    def _stop_scoring(self, error: GenkitError) -> str:
+        """No scores from now on; returns the message that says why."""
         self._extractor = self._real = self.column = None
-        self.notes.append(f"samples are not scored while training: {error}")
+        return f"samples are not scored while training: {error}"
 
     def _diversity(self, vectors: Tensor) -> float | None:
+        """Diversity of samples, given their features or pixels: (N, D)."""
         if self._real is None:
             if self._extractor and self._reference:
                 real = self._reference.choose(len(vectors)).features
             else:
-                images = torch.from_numpy(self.data.train.images)
+                images = torch.from_numpy(self._data.train.images)
                 real = images[choice(len(images), len(vectors), 0)].flatten(1).float()
             self._real = nearest_distance(real)
         return nearest_distance(vectors) / self._real if self._real else None
@@ -120,23 +134,35 @@ class Watch:
         """Whether a score is better than the best so far."""
         if best is None:
             return True
-        return score < best if self.better == "lower" else score > best
+        higher = self._metric is not None and self._metric[1].better == "higher"
+        return score > best if higher else score < best
 
-    def collapse(self, look: Look, spent: float) -> str | None:
-        """A warning if samples are nearly alike for the second time running, once for each
-        collapse; never at the beginning, `spent` being the share of the budget used."""
-        low = look.diversity is not None and look.diversity < LOW and spent >= WARM_UP
-        self._looks = self._looks + 1 if low else 0
-        if self._looks != 2:
+    def collapse(self, seen: Observation, spent: float) -> str | None:
+        """A warning if samples are nearly alike for the second time in a row, once for each
+        collapse; none at the beginning, `spent` being the share of the budget used."""
+        low = seen.diversity is not None and seen.diversity < LOW and spent >= WARM_UP
+        self._low = self._low + 1 if low else 0
+        if self._low != 2:
             return None
         return (
             f"samples are nearly alike (mode collapse): the sample most like another one is "
-            f"{look.diversity:.0%} as far from it as among real images; try another --seed, lower "
+            f"{seen.diversity:.0%} as far from it as among real images; try another --seed, lower "
             "learning rates or a larger --batch-size"
         )
 
+    def pale(self, images: Tensor) -> str | None:
+        """A warning, once, if no pixel of the samples, uint8, (N, C, H, W), is darker than
+        mid-grey though real images are mostly black."""
+        if self._pale or images.min() < MID_GREY or self._data.train.images.mean() > MOSTLY_BLACK:
+            return None
+        self._pale = True
+        return (
+            "no pixel of the samples is darker than mid-grey, though most of the training images "
+            "is black: sample() seems to return values in [0, 1], where black is 0 and not -1"
+        )
+
     def trouble(self, model: GenerativeModel, history: Mapping[str, Sequence[float]]) -> str | None:
-        """What the model itself finds wrong in its log; only once, while it lasts."""
+        """What the model itself finds wrong in its log; only once while it lasts."""
         recent = {name: list(values)[-HISTORY:] for name, values in history.items()}
         try:
             with plugin_code(f"{type(model).__name__}.trouble()"):
@@ -148,7 +174,16 @@ class Watch:
         return found if calm >= CALM else None
 
 
+def _unbiased_metric(registry: Registry) -> tuple[Entry[MetricSpec], Column] | None:
+    """The first metric with a column that ranks models and does not depend on the sample size."""
+    for entry in registry.metrics.values():
+        for column in entry.spec.columns:
+            if column.unbiased and column.ranks and column.better:
+                return entry, column
+    return None
+
+
 def nearest_distance(vectors: Tensor) -> float:
     """Median distance from a vector to the nearest other one: (N, D), N at least 2."""
-    distances = torch.cdist(vectors.double(), vectors.double())
+    distances = torch.cdist(vectors.double(), vectors.double())  # (N, N)
     return float(distances.fill_diagonal_(torch.inf).amin(1).median())

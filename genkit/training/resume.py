@@ -1,170 +1,145 @@
-"""Continues a run from its newest whole checkpoint."""
+"""Resumes a run from its newest whole checkpoint."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from genkit.compute.device import check_compiler, choose_device, cpu_threads
+from genkit.compute.device import choose_device
 from genkit.compute.ranks import Ranks, joined
 from genkit.config.run import RunConfig
-from genkit.config.validation import to_json, validate
+from genkit.config.validation import to_json
+from genkit.data import ImageData
 from genkit.errors import CheckpointError, UsageError
-from genkit.io.files import parse_json, write_json
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import RunRecord
 from genkit.registry.catalogue import Registry
 from genkit.runs import checkpoint
 from genkit.runs.build import build_model, load_data, with_absolute_paths
 from genkit.runs.provenance import describe_origin
-from genkit.runs.run import Run, load_run, read_values
-from genkit.training.runner import Runner
-from genkit.training.train import _check_batch, _settled, _with_threads
-
-CHANGEABLE = (
-    *("budget", "log_every", "grids", "watch", "checkpoint_seconds", "threads", "compile"),
-    *("data", "data_root", "data_option"),  # where it lies; its fingerprint stays
-)
+from genkit.runs.run import Run, read_values
+from genkit.training.context import RunContext
+from genkit.training.settled import changed, check_settled
+from genkit.training.train import make_runner, prepare_options, run_to_end
 
 
 def resume(
     path: Path, registry: Registry, *, reporter: Reporter | None = None, **changes: Any
 ) -> Run:
-    """Go on with a run from its newest whole checkpoint.
+    """Resume a run from its newest whole checkpoint.
 
     Args:
-        changes: other values for some of the run's options, those in `CHANGEABLE`.
+        changes: other values for some of the run's options, those in `settled.CHANGEABLE`.
 
     Raises:
-        UsageError: config.json or the data is not what the run was trained with, or a change is
-            none that can be made.
+        UsageError: config.json or the data is not what the run was trained with, or a change
+            cannot be made.
         CheckpointError: no checkpoint of the run is whole, or none fits the model.
     """
     directory = RunDir.open(path)
-    config = directory.config()
-    spec = registry.trainer_of(config)
-    for name in ("precision", "device"):  # other commands do without
-        if name not in config:
-            raise UsageError(f"{directory.config_path} is no run's config: {name!r} is missing")
+    record = directory.record()
+    spec = registry.trainer_of(record)
+    precision = _needed(record.precision, "precision", directory)
+    recorded_device = _needed(record.device, "device", directory)
+    reporter = reporter or Reporter()
     with joined() as ranks, ExitStack() as stack:
         if ranks.first:
             stack.enter_context(directory.locked())
         state, notes = _newest_state(directory)
         if state:
-            _check_settled(directory, config, state)
-        before = read_values(RunConfig, config["run"], directory)
-        run = _changed(before, changes)
-        with registry.as_made(config):
-            options = read_values(spec.config, config["options"], directory)
-        data = load_data(registry, run)
-        recorded = config.get("data", {}).get("fingerprint")
-        if data.fingerprint != recorded:
-            raise UsageError(
-                f"the data set {run.data!r} is not the one this run was trained on: its "
-                f"fingerprint is {data.fingerprint[:12]}, recorded is {str(recorded)[:12]}"
-            )
-        model = build_model(spec, options, data.shape, run.seed)
-        _check_batch(model, ranks)
-        device = choose_device(config["device"])
-        run = _with_threads(run, model, data, config["precision"], device, ranks)
-        if run.compile:
-            check_compiler(device)
-        settled = json.dumps(_settled(config))
-        notes += _other_bits(config, before, run, registry, ranks)
+            check_settled(directory, record, state.get("settled"))
+        before = read_values(RunConfig, record.run, directory)
+        options = changed(before, changes)
+        with registry.as_made(record):
+            model_options = read_values(spec.config, record.options, directory)
+        data = load_data(registry, options)
+        _check_data(data, record)
+        device = choose_device(recorded_device)
+        model = build_model(spec, model_options, record.model_shape(), options.seed)
+        options = prepare_options(options, model, data, device, precision, ranks)
+        notes += _other_bits(record, before, options, registry, ranks)
         ranks.wait()  # until all have read what the first may change now
-        if ranks.first and (run != before or config.get("ranks") != ranks.count):
-            config |= {"run": to_json(with_absolute_paths(run, registry)), "ranks": ranks.count}
-            write_json(directory.config_path, config)
-        runner = Runner(directory, config, settled, run, data, model, registry, reporter, ranks)
+        if options != before or record.ranks != ranks.count:
+            run = to_json(with_absolute_paths(options, registry))
+            record = record.model_copy(update={"run": run, "ranks": ranks.count})
+            if ranks.first:
+                record.write(directory.config_path)
+        own = ranks.device(device)
+        context = RunContext(
+            directory, record, options, data, own, precision, registry, reporter, ranks
+        )
+        runner = make_runner(context, model)
         if ranks.first:
             _sweep(directory)
         if state:
-            with registry.as_made(config):
+            with registry.as_made(record):
                 state, damaged = checkpoint.load_state(directory.checkpoints, runner.fits)
             runner.restore(state)
             notes = damaged + notes
-        if runner.spent >= 1:
-            notes.append(f"the budget of {run.budget} is spent; for more give --budget")
+        if runner.now.spent >= 1:
+            notes.append(f"the budget of {options.budget} is spent; for more give --budget")
         for note in dict.fromkeys(notes):
-            runner.reporter.say(note)
-        with cpu_threads(run.threads):
-            runner.run()
-        ranks.wait()
-        return load_run(path, registry, config["device"])
+            reporter.say(note)
+        return run_to_end(runner)
+
+
+def _needed(value: str | None, name: str, directory: RunDir) -> str:
+    """A field of config.json that only this command needs."""
+    if value is None:
+        raise UsageError(f"{directory.config_path}: {name!r} is missing; without it no resuming")
+    return value
 
 
 def _newest_state(directory: RunDir) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest whole training state and notes on damaged ones; no state if the run ended before
-    any was saved, so that nothing is lost by beginning anew."""
+    the first was saved: then nothing is lost by starting again."""
     try:
         return checkpoint.load_state(directory.checkpoints)
     except CheckpointError:
         if directory.weights_path.exists() or (directory.checkpoints / "last.json").exists():
             raise
-    return None, ["the run ended before its first checkpoint and begins anew"]
+    return None, ["the run ended before its first checkpoint and starts again"]
 
 
-def _sweep(directory: RunDir) -> None:
-    """Remove what a training that was killed had half written, or had just replaced."""
-    for folder in (directory.path, directory.samples, directory.checkpoints):
-        for torn in folder.glob(".*.tmp"):
-            if not torn.name.startswith(".evaluation.json."):  # of a scoring, perhaps just now
-                torn.unlink(missing_ok=True)
-    if best := checkpoint.read_best(directory.checkpoints):
-        for weights in directory.checkpoints.glob("best-*.safetensors"):
-            if weights.name != best["file"]:
-                weights.unlink(missing_ok=True)
-
-
-def _changed(run: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """A run's options with some changed; UsageError for one that stays for good."""
-    for name in changes:
-        if name not in CHANGEABLE:
-            raise UsageError(
-                f"{name!r} cannot change in the middle of a run; train anew, or change one of: "
-                f"{', '.join(CHANGEABLE)}"
-            )
-    values = {name: getattr(run, name) for name in RunConfig.model_fields}
-    return validate(RunConfig, {**values, **changes})
-
-
-def _check_settled(directory: RunDir, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Raise UsageError, with each difference, if config.json was changed since the checkpoint in
-    what cannot change."""
-    try:
-        then = dict(parse_json(state["settled"]))
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(
-            f"the checkpoint in {directory.checkpoints} does not say what it is of"
-        ) from None
-    now = _settled(config)
-    changed = [
-        f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if changed:
+def _check_data(data: ImageData, record: RunRecord) -> None:
+    """Raise UsageError unless the data is what the run was trained on, wherever it lies."""
+    if data.fingerprint != record.data.fingerprint:
         raise UsageError(
-            f"{directory.config_path} was changed in what cannot change in the middle of a run: "
-            f"{'; '.join(changed)}. Put it back, or train anew"
+            f"the data set {data.name!r} is not the one this run was trained on: its fingerprint "
+            f"is {data.fingerprint[:12]}, recorded is {str(record.data.fingerprint)[:12]}"
         )
 
 
+def _sweep(directory: RunDir) -> None:
+    """Remove what a killed training had half written, or had just replaced."""
+    for folder in (directory.path, directory.samples, directory.checkpoints):
+        for torn in folder.glob(".*.tmp"):
+            if not torn.name.startswith(".evaluation.json."):  # a scoring may be writing it now
+                torn.unlink(missing_ok=True)
+    if best := checkpoint.read_best(directory.checkpoints):
+        for weights in directory.checkpoints.glob("best-*.safetensors"):
+            if weights.name != best.file:
+                weights.unlink(missing_ok=True)
+
+
 def _other_bits(
-    config: Mapping[str, Any], before: RunConfig, run: RunConfig, registry: Registry, ranks: Ranks
+    record: RunRecord, before: RunConfig, options: RunConfig, registry: Registry, ranks: Ranks
 ) -> list[str]:
-    """A line for what may change the last bits of the results from here on."""
-    origin = config.get("provenance", {})
-    now = describe_origin(registry, config["model"])
-    then: dict[str, Any] = {name: origin.get(name) for name in ("genkit", "plugin", "torch")}
-    pairs = [(name, value, now[name]) for name, value in then.items()]
-    pairs.append(("threads", before.threads, run.threads))
-    pairs.append(("compile", before.compile, run.compile))
-    pairs.append(("processes", config.get("ranks", 1), ranks.count))
-    changed = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
-    if not changed:
+    """A line about what may change the last bits of the results from here on."""
+    then, now = record.provenance, describe_origin(registry, record.model)
+    pairs = [
+        ("genkit", then.genkit, now.genkit),
+        ("plugin", then.plugin, now.plugin),
+        ("torch", then.torch, now.torch),
+        ("threads", before.threads, options.threads),
+        ("compile", before.compile, options.compile),
+        ("processes", record.ranks, ranks.count),
+    ]
+    differences = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
+    if not differences:
         return []
-    return [f"the last bits may differ from those of a run in one go: {'; '.join(changed)}"]
+    return [
+        f"the last bits may differ from those of an uninterrupted run: {'; '.join(differences)}"
+    ]

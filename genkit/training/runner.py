@@ -1,122 +1,93 @@
-"""The loop run until its budget is spent: what is due when, on one rank or on several.
+"""Runs the loop until its budget is spent: log lines, grids, checkpoints, signals, the end.
 
-Knows neither command lines nor plugins' specs; what is trained on what, others have decided.
+On the first of several ranks a monitor looks at the training and a recorder writes its files.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from genkit.compute.device import choose_device, place
-from genkit.compute.ranks import ALONE, Ranks
+from genkit.compute.device import is_out_of_memory
 from genkit.config.budget import Budget
-from genkit.config.run import RunConfig
-from genkit.data import ImageData
 from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
-from genkit.io.progress import Reporter
-from genkit.io.run_directory import RunDir
+from genkit.io.run_directory import MetricsRow
+from genkit.io.run_records import ProgressState
 from genkit.io.signals import signals_noted
-from genkit.model import GenerativeModel
-from genkit.registry.catalogue import Registry
 from genkit.runs.state_file import check_state
-from genkit.sampling import draw as sampling
+from genkit.sampling.draw import draw
+from genkit.training.cadence import (
+    WATCHING_SHARE,
+    CheckpointCadence,
+    GridCadence,
+    LogCadence,
+    WatchingTime,
+)
+from genkit.training.context import Moment, RunContext
 from genkit.training.loop import Loop
-from genkit.training.monitor import Watch
-from genkit.training.recorder import GRID_IMAGES, Record
-from genkit.training.stream import Stream
+from genkit.training.monitor import Monitor, Observation
+from genkit.training.pace import Pace, parse_marks, read_clock
+from genkit.training.pictures import FINAL_PICTURES
+from genkit.training.recorder import GRID_IMAGES, Recorder
 
 OUT_OF_MEMORY = "out of memory; train with a smaller --batch-size or a larger --accumulate"
 
 
 class Runner:
-    """One training: the loop, its budget, and the record that the first rank keeps of it.
+    """One training from its start, or from a training state, to its end.
 
     Args:
-        config: what config.json holds.
-        settled: what of it stays for good, as text; it goes into each training state.
-        model: new, on the CPU.
+        monitor: looks at samples and at the log; None for none.
+        recorder: writes the run directory; None on other ranks than the first.
     """
 
     def __init__(
-        self,
-        directory: RunDir,
-        config: dict[str, Any],
-        settled: str,
-        run: RunConfig,
-        data: ImageData,
-        model: GenerativeModel,
-        registry: Registry,
-        reporter: Reporter | None,
-        ranks: Ranks = ALONE,
+        self, context: RunContext, loop: Loop, monitor: Monitor | None, recorder: Recorder | None
     ) -> None:
-        self.directory = directory
-        self.options = run
-        self.budget = Budget.parse(run.budget)
-        self.data = data
-        self.ranks = ranks
-        self.reporter = reporter or Reporter()
+        self.context = context
+        self.directory = context.directory
+        self.options = context.options
+        self.data = context.data
+        self.reporter = context.reporter
+        self.ranks = context.ranks
+        self.loop = loop
+        self.monitor = monitor
+        self.recorder = recorder
+        self.budget = Budget.parse(context.options.budget)
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
-        device = ranks.device(choose_device(config["device"]))
-        self.stream = Stream(
-            data.train,
-            batch_size=model.config.batch_size,
-            seed=run.seed,
-            device=device,
-            ranks=ranks,
-        )
-        place(model, device)
-        self.loop = Loop(
-            model,
-            self.stream,
-            seed=run.seed,
-            precision=config["precision"],
-            accumulate=run.accumulate,
-            compile=run.compile,
-            ema_half_life=model.config.ema_half_life,
-            ranks=ranks,
-        )
-        self.watched = min(run.watch, len(data.train.images))
-        self.shown: dict[str, Any] = {}  # the last state that was reported
-        self.record: Record | None = None
-        if ranks.first:
-            watch = Watch(registry, data, self.watched, device) if self.watched > 1 else None
-            self.record = Record(
-                directory, config, settled, self.loop, data, watch, registry.plugins, self.reporter
-            )
+        self._watching = WatchingTime()
+        self._says_less = False
+        self._compiling = context.options.compile  # in the first step
+        self._shown = ProgressState(fraction=0.0)  # the last state that was reported
 
     @property
-    def spent(self) -> float:
-        """The share of the budget that is used up."""
-        return self.budget.spent(
-            step=self.loop.step,
-            images=self.loop.images_seen,
+    def now(self) -> Moment:
+        """Where the training stands."""
+        step, images = self.loop.step, self.loop.images_seen
+        spent = self.budget.spent(
+            step=step,
+            images=images,
             seconds=self.seconds,
-            images_per_epoch=len(self.stream),
+            images_per_epoch=len(self.loop.stream),
         )
+        return Moment(step, images, self.seconds, spent)
 
-    @property
-    def grids_due(self) -> int:
-        """How many sample grids are due by now: the first before training, the last at its end,
-        the others evenly between them."""
-        count, spent = self.options.grids, self.spent
-        if spent >= 1 or count == 0:
-            return count
-        return int(spent * (count - 1) + 1e-9) + (count > 1)
-
-    def fits(self, state: dict[str, Any]) -> None:
+    def fits(self, state: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a training state that is not of this model."""
         average = self.loop.average if self.loop.ema_half_life else None
         check_state(state, self.loop.model, average, self.loop.optimizers)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a training state that fits instead of the beginning."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a training state that fits."""
         self.loop.load_state_dict(state["loop"])
         self.seconds = state["seconds"]
-        if self.record:
-            self.record.saved_step = self.loop.step
+        if self.recorder:
+            self.recorder.saved_step = self.loop.step
 
     def run(self) -> None:
         """Train until the budget is spent; save on the way, at the end and on an interrupt.
@@ -124,22 +95,22 @@ class Runner:
         Raises:
             Interrupted: by a signal; the step was finished and all is saved.
             TrainingError: a loss or weight was not finite, which is never saved, or memory ran out.
-            WriteError: the end of the run, or an interrupt's, could not be saved.
+            WriteError: the end of the run, or of an interrupted one, could not be saved.
         """
         self._notify("on_run_start")
         status = "failed"
         self.reporter.start(self.directory.name)
-        watch = self.record.watch if self.record else None
-        for note in (*self.data.notes, *(watch.notes if watch else ())):
+        for note in (*self.data.notes, *(self.monitor.start() if self.monitor else ())):
             self.reporter.say(note)
         try:
             with signals_noted() as signals:
                 stop = self._iterate(signals)
-                self.reporter.update({**self.shown, "fraction": self.spent, "seconds_left": 0.0})
+                end = {"fraction": self.now.spent, "seconds_left": 0.0}
+                self.reporter.update(self._shown.model_copy(update=end))
                 self.save()
-                if self.record and self.spent >= 1 and self.options.grids:
-                    self.record.add_exhibits()
-            if stop and self.spent < 1:
+                if self.now.spent >= 1 and self.options.grids:
+                    self._add_final_pictures()
+            if stop and self.now.spent < 1:
                 status = "interrupted"
                 raise Interrupted(stop[0], self.directory.path)
             status = "finished"
@@ -158,46 +129,82 @@ class Runner:
 
     @property
     def _what_is_kept(self) -> str:
-        return self.record.what_is_kept() if self.record else "The first process says what is kept"
+        if self.recorder:
+            return self.recorder.what_is_kept()
+        return "The first process says what is kept"
 
     def _notify(self, event: str, **arguments: Any) -> None:
-        if self.record:
-            self.record.notify(event, **arguments)
+        if self.recorder:
+            self.recorder.notify(event, **arguments)
 
     def _iterate(self, signals: list[int]) -> list[int]:
-        if self.record:
-            self.record.recall(self.spent)
-        saved = time.monotonic()
-        rate_step, rate_seconds = self.loop.step, self.seconds
-        begun = self.loop.step
-        grids = self.grids_due
-        if self.loop.step == 0 and grids:
+        """Iterate until the budget is spent or a signal asks to stop; returns the signals."""
+        self._replay_log()
+        log = LogCadence(self.options.log_every, self.now)
+        grids = GridCadence(self.options.grids, self.now)
+        checkpoints = CheckpointCadence(self.options.checkpoint_seconds)
+        if grids.due(self.now.spent):
             self.sample()
         stop = self._agree(signals)
-        while self.spent < 1 and not stop:
-            start = time.perf_counter()
-            logs = self.loop.iterate()
-            due = self.loop.step % self.options.log_every == 0
-            values = {name: float(value) for name, value in logs.items()} if due else {}
-            took = time.perf_counter() - start
-            self.seconds += took
-            if self.options.compile and self.loop.step == begun + 1:
-                self.reporter.say(f"compiling took most of the first step's {took:.0f} s")
+        pace = self._pace()
+        while self.now.spent < 1 and not stop:
+            log_due = log.due(self.loop.step + 1)
+            values = self._step(pace, read=log_due)
             stop = self._agree(signals)
-            if due:
+            if log_due:
                 self.loop.check_weights()
-                steps = self.loop.step - rate_step
-                elapsed = max(self.seconds - rate_seconds, 1e-9)
-                rate = steps * self.loop.images_per_step / elapsed
-                rate_step, rate_seconds = self.loop.step, self.seconds
-                self.log(values, rate)
-            if self.grids_due > grids:
-                grids = self.grids_due
+                self.log(values, log.rate(self.now))
+            if grids.due(self.now.spent):
                 self.sample()
-            if self.record and time.monotonic() - saved > self.options.checkpoint_seconds:
-                self.record.journal.attempt("checkpoint", self.save)
-                saved = time.monotonic()
+            if self.recorder and checkpoints.due():
+                self.loop.check_weights()
+                self.recorder.try_to_save(self.now, self.loop.state_dict(), self.loop.average)
+                checkpoints.restart()
         return stop
+
+    def _pace(self) -> Pace:
+        """What gives progress before each step, with the marks that the first rank has recorded."""
+        clock = read_clock(self.directory.clock_path) if self.ranks.first else ""
+        return Pace(
+            self.budget,
+            images_per_step=self.loop.images_per_step,
+            images_per_epoch=len(self.loop.stream),
+            marks=parse_marks(self.ranks.text(f"{clock}\n")),
+            record=self.recorder.add_mark if self.recorder else lambda mark: None,
+        )
+
+    def _replay_log(self) -> None:
+        """Show the monitor the log of a run that resumes, so that it warns of nothing twice."""
+        if self.recorder is None:
+            return
+        monitor, history, now = self.monitor, self.recorder.history, self.now
+
+        def replay(row: MetricsRow) -> None:
+            if monitor is None:
+                return
+            if "images_per_second" in row:
+                monitor.trouble(self.loop.model, history)
+            if isinstance(diversity := row.get("diversity"), float):
+                column = monitor.column or "score"
+                if isinstance(score := row.get(column), float):
+                    self.reporter.score(column, score)
+                share = row.get("step", 0) / max(now.step, 1)
+                monitor.collapse(Observation(diversity), now.spent * share)
+
+        self.recorder.restore_log(now.step, replay)
+
+    def _step(self, pace: Pace, *, read: bool) -> dict[str, float]:
+        """One iteration, timed; returns what was logged if it is to be read, which waits for the
+        device."""
+        start = time.perf_counter()
+        self.loop.iterate(pace.before(self.loop.step, self.seconds))
+        values = self.loop.take_logs() if read else {}
+        took = time.perf_counter() - start
+        self.seconds += took
+        if self._compiling:
+            self._compiling = False
+            self.reporter.say(f"compiling took most of the first step's {took:.0f} s")
+        return values
 
     def _agree(self, signals: list[int]) -> list[int]:
         """Give all ranks one clock, and return the signals to stop for.
@@ -212,36 +219,82 @@ class Runner:
         return [int(received)] if received else []
 
     def log(self, values: dict[str, float], rate: float) -> None:
-        """Write a line of metrics and report it."""
+        """Write a line of metrics, look for trouble and report progress."""
         values = self.ranks.sum(values)
-        if self.record:
-            times = {"seconds": self.seconds, "images_per_second": rate}
-            values = self.record.log(values, times)
-            spent = self.spent
-            left = self.seconds / spent * (1 - spent) if spent else None
-            counts = {"step": self.loop.step, "images": self.loop.images_seen}
-            state = {"fraction": spent, **counts, "images_per_second": rate, "seconds_left": left}
-            self.shown = {**state, "values": values}
-            self.reporter.update(self.shown)
+        if self.recorder is None:
+            return
+        now = self.now
+        self.recorder.add_values(now, values, rate)
+        if self.monitor:
+            trouble = self.monitor.trouble(self.loop.model, self.recorder.history)
+            if trouble:
+                self.recorder.warn(now, trouble)
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._notify("on_log", step=now.step, values=finite)
+        self._shown = ProgressState(
+            fraction=now.spent,
+            step=now.step,
+            images=now.images,
+            images_per_second=rate,
+            seconds_left=now.seconds / now.spent * (1 - now.spent) if now.spent else None,
+            values=finite,
+        )
+        self.reporter.update(self._shown)
 
     def sample(self) -> None:
-        """Draw from the same noise as before: a grid to see, and more to be looked at."""
+        """Draw from the same noise as before: a grid to see, and more images for the monitor."""
         self.loop.check_weights()
-        count = max(GRID_IMAGES, self.watched if self.loop.step else 0)
-        images = sampling.draw(self.loop.average, count, seed=0, ranks=self.ranks)
-        if self.record:
-            self.record.add_samples(images, self.spent)
+        watched = min(self.options.watch, len(self.data.train.images)) if self.loop.step else 0
+        count = self._affordable(max(GRID_IMAGES, watched))
+        if not count:
+            return
+        start = time.perf_counter()
+        images = draw(self.loop.average, count, seed=0, ranks=self.ranks)
+        if self.recorder:
+            self.recorder.add_samples(self.now, images, self.loop.average)
+            if self.monitor and self.loop.step:
+                self._observe(images, self.monitor, self.recorder)
+        self._watching.add(count, time.perf_counter() - start)
+
+    def _affordable(self, wanted: int) -> int:
+        """How many images may be drawn now, the same on all ranks; the last grid is always drawn.
+        Says so once if there are fewer than wanted."""
+        count = self._watching.affordable(wanted, GRID_IMAGES, self.seconds)
+        count = -int(self.ranks.largest(-count)[0])
+        if self.now.spent >= 1:
+            count = max(count, GRID_IMAGES)
+        if count < wanted and not self._says_less:
+            self._says_less = True
+            self.reporter.say(
+                f"samples take long to draw: fewer than --watch {self.options.watch}, and fewer "
+                f"grids, so that they take at most {WATCHING_SHARE:.0%} of the time trained"
+            )
+        return count
+
+    def _observe(self, images: Tensor, monitor: Monitor, recorder: Recorder) -> None:
+        """Look at samples, uint8, (N, C, H, W): keep the weights if they are the best so far, warn
+        of a collapse."""
+        now, seen = self.now, monitor.observe(images)
+        for message in seen.messages:
+            self.reporter.say(message)
+        column = monitor.column or "score"
+        values = {"diversity": seen.diversity, column: seen.score}
+        recorder.add_observation(now, {k: v for k, v in values.items() if v is not None})
+        if warning := monitor.collapse(seen, now.spent) or monitor.pale(images):
+            recorder.warn(now, warning)
+        if seen.score is not None:
+            self.reporter.score(column, seen.score)
+            if monitor.is_better(seen.score, recorder.best.value if recorder.best else None):
+                recorder.save_best(now, self.loop.average, column, seen.score)
 
     def save(self) -> None:
         """Write the training state and the weights, if all of them are finite."""
         self.loop.check_weights()
-        if self.record:
-            self.record.save(self.seconds)
+        if self.recorder:
+            self.recorder.save(self.now, self.loop.state_dict(), self.loop.average)
 
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a lack of memory."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    while error and not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
-        error = error.__cause__
-    return error is not None
+    def _add_final_pictures(self) -> None:
+        """Write what the trained model can show beside samples."""
+        if self.recorder:
+            for name, make in FINAL_PICTURES.items():
+                self.recorder.add_picture(name, partial(make, self.loop.average, self.data))

@@ -1,10 +1,13 @@
 """Batches of training images, endless and seeded: any step's batch follows from (seed, step).
 
-Images lie in memory as bytes; a batch is a gather and a multiplication, without workers. Of data
-that is binarised at random a batch is a draw, too.
+Images lie in memory as bytes; a batch is a gather and a multiplication, without workers. Data that
+is binarised at random is drawn again for each batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,12 +22,12 @@ class Stream:
     """Endless batches over the images of one split, each epoch in an order of its own.
 
     The order of an epoch is a permutation seeded by (seed, epoch), and batches run across the
-    ends of epochs, so position alone tells what comes next: there is no state to save.
+    ends of epochs, so the position alone decides what comes next: there is no state to save.
 
-    If the split has intensities, each visit draws an image's pixels anew, white with probability
+    If the split has intensities, each visit draws an image's pixels again, white with probability
     intensity / 255, from a generator seeded by (seed, number of the batch).
 
-    With several ranks a batch is the rank's part of the one that they share.
+    With several ranks, each gets its part of the batch that they share.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Stream:
         return len(self.images)
 
     def indices(self, number: int) -> Tensor:
-        """Which images make up the batch of that number, counted from 0: (N,) int64."""
+        """Which images make up the batch of that number, counted from 0: int64, (N,)."""
         parts, start, wanted = [], number * self.batch_size, self.batch_size
         while wanted:
             epoch, offset = divmod(start, len(self))
@@ -69,21 +72,39 @@ class Stream:
         return self._order
 
     def batch(self, number: int) -> Batch:
-        """The batch of that number, or this rank's part of it."""
+        """The batch of that number, or this rank's part of it: images float32, (N, C, H, W), in
+        [-1, 1]; labels int64, (N,), or None."""
         indices = self.indices(number)
         if not self.binarises:
             indices = indices[self.part]
         indices = indices.to(self.device)
         labels = None if self.labels is None else self.labels[indices]
         images = self.images[indices]
-        if self.binarises:  # the draw is of the whole batch, whatever the number of ranks
+        if self.binarises:  # for the whole batch: the same with any number of ranks
             images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]
             labels = None if labels is None else labels[self.part]
         return Batch(to_unit_range(images), labels)
 
     def _draw(self, intensities: Tensor, seed: int) -> Tensor:
-        """Black-and-white images, 0 or 255. Below an intensity lie as many of 0 to 254 as its
-        share of 255, so the probability is exact."""
+        """Black-and-white images, 0 or 255, from intensities; both uint8, (N, C, H, W).
+
+        Of the numbers 0 to 254, exactly `intensity` lie below an intensity: the probability is
+        exact.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
         dice = torch.empty_like(intensities).random_(0, 255, generator=generator)
         return (dice < intensities).to(torch.uint8).mul_(255)
+
+
+def split(batch: Batch, count: int) -> list[Batch]:
+    """A batch in at most `count` parts of nearly equal size."""
+    if count == 1:
+        return [batch]
+    images = batch.images.tensor_split(min(count, len(batch.images)))
+    labels: Sequence[Tensor | None] = [None] * len(images)
+    if batch.labels is not None:
+        labels = batch.labels.tensor_split(len(images))
+    return [
+        replace(batch, images=part, labels=each, shared={})
+        for part, each in zip(images, labels, strict=True)
+    ]

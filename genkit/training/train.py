@@ -1,117 +1,184 @@
-"""Training assembled: config, data, model and loop into a run directory, and resumed there."""
+"""One training, from options to a run: data, model, record, loop, monitor, recorder, run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from genkit.compute.device import check_compiler, choose_device, choose_precision, cpu_threads
+from genkit.compute.device import (
+    check_compiler,
+    choose_device,
+    cpu_threads,
+    place,
+)
 from genkit.compute.ranks import Ranks, joined
-from genkit.config.resolve import Resolved, resolve
+from genkit.config.resolve import Resolved, fit, resolve
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
+from genkit.contracts.trial import check_before_training
 from genkit.data import ImageData
 from genkit.errors import UsageError
-from genkit.io.files import write_json
 from genkit.io.progress import Reporter
-from genkit.io.run_directory import SCHEMA, RunDir, new_run_path
+from genkit.io.run_directory import RunDir, new_run_path
+from genkit.io.run_records import SCHEMA, RunRecord, ShapeRecord
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs.build import build_model, count_parameters, load_data, with_absolute_paths
 from genkit.runs.provenance import describe_data, describe_origin
 from genkit.runs.run import Run, load_run
 from genkit.specs import TrainerSpec
-from genkit.training.autothreads import fastest_threads
+from genkit.training.autothreads import TimedPrecision, fastest_precision, fastest_threads
+from genkit.training.context import RunContext
+from genkit.training.loop import Loop
+from genkit.training.monitor import Monitor
+from genkit.training.recorder import Recorder
 from genkit.training.runner import Runner
+from genkit.training.stream import Stream
 
 
 def train(
     spec: TrainerSpec,
     resolved: Resolved,
-    run_path: Path,
     registry: Registry,
+    *,
+    run_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a new model into a new run directory and return the run. Processes that torchrun
-    started together train it together."""
-    with joined() as ranks:
+    started together train it together.
+
+    Args:
+        run_dir: must be new; by default runs/MODEL-DATA-sSEED.
+    """
+    with joined() as ranks, ExitStack() as stack:
         data = load_data(registry, resolved.run)
+        resolved, fitted = fit(spec, resolved, data.facts)
+        if fitted:
+            data = replace(data, notes=(*data.notes, fitted))
         device = choose_device(resolved.run.device)
-        precision = choose_precision(resolved.run.precision, device)
-        model = build_model(spec, resolved.options, data.shape, resolved.run.seed)
-        _check_batch(model, ranks)
-        run = _with_threads(resolved.run, model, data, precision, device, ranks)
-        if run.compile:
-            check_compiler(device)
-        directory = RunDir(run_path)
-        config = {
-            "schema": SCHEMA,
-            "model": spec.name,
-            "run": to_json(with_absolute_paths(run, registry)),
-            "options": to_json(resolved.options),
-            "sources": resolved.sources,
-            "image_shape": asdict(data.shape),
-            "data": describe_data(data),
-            "precision": precision,
-            "device": str(device),
-            "ranks": ranks.count,
-            "parameters": count_parameters(model),
-            "provenance": describe_origin(registry, spec.name),
-        }
-        with ExitStack() as stack:
-            if ranks.first:
-                directory = RunDir.create(run_path)
-                stack.enter_context(directory.locked())
-                write_json(directory.config_path, config)
-                directory.metrics_path.touch()
-            directory = RunDir(Path(ranks.text(str(directory.path))))  # all wait for the first
-            settled = json.dumps(_settled(config))
-            runner = Runner(directory, config, settled, run, data, model, registry, reporter, ranks)
-            with cpu_threads(run.threads):
-                runner.run()
-        ranks.wait()
-        return load_run(directory.path, registry, str(device))
-
-
-def _check_batch(model: GenerativeModel, ranks: Ranks) -> None:
-    size = model.config.batch_size
-    if size < ranks.count:
-        raise UsageError(
-            f"a batch of {size} images cannot be shared by {ranks.count} processes; give a larger "
-            "--batch-size"
+        own = ranks.device(device)
+        wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
+        check_before_training(spec, resolved, data, own, wanted, ranks.count)
+        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed)
+        timed = choose_precision(resolved.run, model, data, device, ranks)
+        precision = timed.name
+        options = prepare_options(resolved.run, model, data, device, precision, ranks)
+        record = RunRecord(
+            schema=SCHEMA,
+            model=spec.name,
+            run=to_json(with_absolute_paths(options, registry)),
+            options=to_json(resolved.options),
+            sources=resolved.sources,
+            image_shape=ShapeRecord.of(data.shape),
+            data=describe_data(data),
+            precision=precision,
+            precision_seconds=dict(timed.seconds),
+            device=str(device),
+            ranks=ranks.count,
+            parameters=count_parameters(model),
+            provenance=describe_origin(registry, spec.name),
         )
+        path = run_dir or new_run_path(spec.name, registry.data_name(options.data), options.seed)
+        if ranks.first:
+            directory = RunDir.create(path)
+            stack.enter_context(directory.locked())
+            record.write(directory.config_path)
+            directory.metrics_path.touch()
+        directory = RunDir(Path(ranks.text(str(path))))  # all wait for the first
+        reporter = reporter or Reporter()
+        context = RunContext(
+            directory, record, options, data, own, precision, registry, reporter, ranks
+        )
+        return run_to_end(make_runner(context, model))
 
 
-def _with_threads(
-    run: RunConfig,
+def choose_precision(
+    options: RunConfig,
     model: GenerativeModel,
     data: ImageData,
-    precision: str,
     device: torch.device,
     ranks: Ranks,
+) -> TimedPrecision:
+    """The precision that the options name; "auto" is timed."""
+    if options.precision != "auto":
+        return TimedPrecision(options.precision)
+    if model.config.batch_size < ranks.count:  # refused in a moment
+        return TimedPrecision("fp32")
+    return fastest_precision(model, data.train, device, options.threads or 1, ranks)
+
+
+def prepare_options(
+    options: RunConfig,
+    model: GenerativeModel,
+    data: ImageData,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
 ) -> RunConfig:
-    """The run's options with a number of threads, which are timed for "auto"."""
-    if run.threads:
-        return run
-    threads = fastest_threads(model, data.train, device, precision, ranks)
-    return run.model_copy(update={"threads": threads})
+    """A run's options with what depends on this machine: "auto" threads are timed.
+
+    Raises:
+        UsageError: the batch is too small for so many processes, or torch.compile does not work.
+    """
+    if model.config.batch_size < ranks.count:
+        raise UsageError(
+            f"a batch of {model.config.batch_size} images cannot be shared by {ranks.count} "
+            "processes; give a larger --batch-size"
+        )
+    if not options.threads:
+        threads = fastest_threads(model, data.train, device, precision, ranks)
+        options = options.model_copy(update={"threads": threads})
+    if options.compile:
+        check_compiler(device)
+    return options
 
 
-def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's config.json stays as it is for good, by dotted names: to change it would make
-    another run. The data may move, as long as its fingerprint stays."""
-    flat = {"model": config.get("model")}
-    flat |= {f"options.{name}": value for name, value in config.get("options", {}).items()}
-    flat |= {f"run.{name}": config.get("run", {}).get(name) for name in ("seed", "accumulate")}
-    flat |= {f"image_shape.{name}": size for name, size in config.get("image_shape", {}).items()}
-    flat |= {name: config.get(name) for name in ("precision", "device")}
-    return {**flat, "data.fingerprint": config.get("data", {}).get("fingerprint")}
+def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
+    """The parts of a training put together, for a new training and for one that resumes.
+
+    Args:
+        model: new, on the CPU.
+    """
+    options, data, device, ranks = context.options, context.data, context.device, context.ranks
+    stream = Stream(
+        data.train,
+        batch_size=model.config.batch_size,
+        seed=options.seed,
+        device=device,
+        ranks=ranks,
+    )
+    place(model, device)
+    loop = Loop(
+        model,
+        stream,
+        seed=options.seed,
+        precision=context.precision,
+        accumulate=options.accumulate,
+        compile=options.compile,
+        cooldown=options.cooldown_share,
+        ema_half_life=model.config.ema_half_life,
+        ranks=ranks,
+    )
+    monitor, recorder = None, None
+    if ranks.first:
+        watched = min(options.watch, len(data.train.images))
+        monitor = Monitor(context.registry, data, watched, device) if watched > 1 else None
+        recorder = Recorder(context, "ema" if loop.ema_half_life else "raw")
+    return Runner(context, loop, monitor, recorder)
+
+
+def run_to_end(runner: Runner) -> Run:
+    """Train until the budget is spent, and load the run."""
+    context = runner.context
+    with cpu_threads(context.options.threads):
+        runner.run()
+    context.ranks.wait()
+    return load_run(context.directory.path, context.registry, context.record.device or "auto")
 
 
 def train_by_name(
@@ -124,8 +191,7 @@ def train_by_name(
     reporter: Reporter | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train a model by its name and the options given; what the command and `genkit.train` do."""
+    """Train a model by its name and the options given, as `genkit.train` does."""
     spec = registry.trainers.find(model)
     resolved = resolve(spec, preset=preset, file=config, given=given)
-    path = run_dir or new_run_path(model, resolved.run.data, resolved.run.seed)
-    return train(spec, resolved, path, registry, reporter)
+    return train(spec, resolved, registry, run_dir=run_dir, reporter=reporter)

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from genkit.hookspecs import hookimpl
-from genkit.specs import Config, DatasetSpec
+from genkit.specs import Config, DatasetSpec, option
 
 
 class FolderConfig(Config):
     """How images from a folder become arrays of one shape."""
 
-    size: int = Field(
-        32,
-        ge=8,
-        le=256,
-        description="pixels a side: images are scaled and their centre is cut out",
+    size: int = option(
+        32, "pixels a side: images are scaled and their centre is cut out", ge=8, le=256
     )
-    channels: Literal["auto", "1", "3"] = Field(
-        "auto", description="1 for grey, 3 for colour; auto takes 1 if all images are grey"
+    channels: Literal["auto", "1", "3"] = option(
+        "auto", "1 for grey, 3 for colour; auto takes 1 if all images are grey"
+    )
+    window: str = option(
+        "0-65535", "LOW-HIGH, the values of 16-bit images that become black and white"
+    )
+    splits: Literal["auto", "none"] = option(
+        "auto",
+        "auto: sub-folders train and test, or train and val, are the splits; none: all sub-folders "
+        "are classes",
     )
 
 
 class BinaryConfig(Config):
     """How grey images become black and white."""
 
-    binarisation: Literal["stochastic", "threshold"] = Field(
+    binarisation: Literal["stochastic", "threshold"] = option(
         "stochastic",
-        description="stochastic: a pixel is white with probability value / 255, drawn anew at "
+        "stochastic: a pixel is white with probability value / 255, drawn again at "
         "each visit in training; threshold: white from 128 on",
     )
 
@@ -43,12 +46,12 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.mini:load",
             features="digits",
             reference="mnist-train",
+            default=True,
         ),
         DatasetSpec(
             name="emoji-mini",
             summary="3,786 emoji in colour with transparency, 4 x 32 x 32; comes with genkit",
             target="genkit_datasets.emoji:load",
-            features="efficientnet",
         ),
         DatasetSpec(
             name="mnist",
@@ -75,34 +78,29 @@ def register_datasets() -> list[DatasetSpec]:
             name="fashion-mnist",
             summary="70,000 photos of clothes, 1 x 28 x 28; downloads 31 MB",
             target="genkit_datasets.classic:load_fashion_mnist",
-            features="efficientnet",
         ),
         DatasetSpec(
             name="cifar10",
             summary="60,000 photos of animals and vehicles, 3 x 32 x 32; downloads 170 MB",
             target="genkit_datasets.classic:load_cifar10",
-            features="efficientnet",
         ),
         DatasetSpec(
             name="folder",
-            summary="your own images: a folder of PNG, JPEG, WebP or BMP files",
+            summary="your own images: a folder of PNG, JPEG, WebP, BMP, GIF or TIFF files",
             target="genkit_datasets.folder:load",
             config=FolderConfig,
             source="PATH",
-            features="efficientnet",
         ),
         DatasetSpec(
             name="prepared",
             summary="your own images as `genkit data prepare` left them: ready in a moment",
             target="genkit_datasets.prepared:load",
             source="PATH",
-            features="efficientnet",
         ),
         DatasetSpec(
             name="npz",
             summary="your own images: an .npz file of uint8 arrays",
             target="genkit_datasets.arrays:load",
             source="PATH",
-            features="efficientnet",
         ),
     ]

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits
-from genkit.data.alpha import premultiply
+from genkit.data import Split, Splits, premultiply
 from genkit.errors import UsageError
 from genkit.specs import Config
 
 EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4"
-# What zipfile and numpy raise for archives and arrays that are damaged, locked or of objects.
-UNREADABLE = (
+# What zipfile and numpy raise for archives that are damaged, locked or hold Python objects.
+ERRORS_OF_UNREADABLE_FILES = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError),
     *(OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
@@ -29,8 +28,9 @@ UNREADABLE = (
 def load(config: Config, source: str, root: Path) -> Splits:
     """Splits from `train_images` and `test_images`, or from `images`, `arr_0` or the only array.
 
-    Labels come from `train_labels` and `test_labels`, or from `labels`: integers, (N,) or (N, 1),
-    of any values; each value is a class. Of 2 and 4 channels the last is alpha, and is straight.
+    Images are uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), 0 to 255; of 2 and 4 channels the
+    last is alpha, and is straight. Labels come from `train_labels` and `test_labels`, or from
+    `labels`: integers, (N,) or (N, 1), of any values; each value is a class.
 
     Raises:
         UsageError: the file cannot be read, or its arrays are not images and labels.
@@ -74,18 +74,19 @@ def _splits(parts: list[Split], classes: tuple[str, ...], notes: list[str]) -> S
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of the file by name."""
     if not os.path.isfile(path):
-        problem = "is no file" if os.path.exists(path) else "does not exist"
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise UsageError(f"{path} {problem}; write --data npz:PATH with the path of an .npz file")
     try:
         if not zipfile.is_zipfile(path):
             raise UsageError(
-                f"{path} is no .npz file; write one with numpy.savez_compressed(path, images=array)"
+                f"{path} is not an .npz file; write one with "
+                "numpy.savez_compressed(path, images=array)"
             )
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-    except UNREADABLE as error:
+    except ERRORS_OF_UNREADABLE_FILES as error:
         raise UsageError(f"{path} cannot be read as arrays of numbers: {error}") from error
 
 
@@ -102,9 +103,9 @@ def _find_images(path: Path, arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The array as (N, C, H, W)."""
+    """An array in any of the `EXPECTED` layouts as uint8, (N, C, H, W)."""
     shape: tuple[int, ...] = getattr(array, "shape", ())
-    found = f"{key!r} in {path} is {getattr(array, 'dtype', 'no array')} {shape}"
+    found = f"{key!r} in {path} is {getattr(array, 'dtype', 'not an array')} {shape}"
     if getattr(array, "dtype", None) != np.uint8:
         raise UsageError(f"{found}; expected are uint8 values, 0 to 255, {EXPECTED}")
     if len(shape) == 3:
@@ -119,11 +120,11 @@ def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:
-    """The array as (N,)."""
+    """Integers, (count,) or (count, 1), as (count,)."""
     shape = getattr(array, "shape", ())
     if shape not in ((count,), (count, 1)) or array.dtype.kind not in "iu":
         raise UsageError(
-            f"{key!r} in {path} is {getattr(array, 'dtype', 'no array')} {shape}; expected are "
+            f"{key!r} in {path} is {getattr(array, 'dtype', 'not an array')} {shape}; expected are "
             f"{count} integers, one for each image"
         )
     return array.reshape(count)

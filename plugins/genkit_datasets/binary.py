@@ -25,11 +25,11 @@ def load_mnist_mini(config: BinaryConfig, source: str | None, root: Path) -> Spl
 
 
 def binarise(splits: Splits, binarisation: str) -> Splits:
-    """Grey images as black and white, 0 or 255.
+    """Grey images, uint8 (N, 1, H, W), 0 to 255, as black and white ones, 0 or 255.
 
     "stochastic" (Salakhutdinov and Murray 2008; Burda et al. 2016, arXiv 1509.00519, section 5):
-    a pixel is white with probability value / 255. Training draws it anew at each visit; the
-    images of both splits are one draw, the same every time. "threshold": white from 128 on.
+    a pixel is white with probability value / 255. Training draws it again at each visit; the
+    images of both splits are one draw, always the same. "threshold": white from 128 on.
     """
     train, test = splits.train, splits.test
     assert test is not None  # both loaders have one
@@ -37,7 +37,7 @@ def binarise(splits: Splits, binarisation: str) -> Splits:
         white = [split.images >= THRESHOLD for split in (train, test)]
         intensities = None
     else:
-        # RandomState's stream is frozen for good; below a value lie that many of 0 to 254.
+        # RandomState's stream never changes. Of 0 to 254, `value` numbers are less than `value`.
         random = np.random.RandomState(SEED)
         white = [
             random.randint(255, size=split.images.shape, dtype=np.uint8) < split.images

@@ -5,21 +5,17 @@ MNIST's files are read here, each checked by its hash; torchvision only download
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
-import http.client
-import socket
-import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits
+from genkit.data import Split, Splits, downloading
 from genkit.errors import UsageError
 from genkit.specs import Config
 
@@ -43,8 +39,9 @@ FASHION_MNIST_FILES = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 
-# Without a limit a firewall that drops packets holds the command up for many minutes.
-DOWNLOAD_TIMEOUT_SECONDS = 20.0
+REMEDY = (
+    "Give --data-root DIR where the files lie, or use --data mnist-mini, which needs no download"
+)
 
 
 def load_mnist(config: Config, source: str | None, root: Path) -> Splits:
@@ -64,7 +61,8 @@ def load_cifar10(config: Config, source: str | None, root: Path) -> Splits:
     """
     from torchvision.datasets import CIFAR10
 
-    with _downloading("CIFAR-10", root / "cifar-10-batches-py"), warnings.catch_warnings():
+    folder = root / "cifar-10-batches-py"
+    with _download("CIFAR-10", folder), warnings.catch_warnings():
         # The files' pickles are older than numpy's rule that this argument is a bool.
         warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
         parts = [CIFAR10(root, train=train, download=True) for train in (True, False)]
@@ -79,13 +77,14 @@ def load_cifar10(config: Config, source: str | None, root: Path) -> Splits:
 
 
 def parse_idx(content: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Array of bytes in the idx format: two zeros, type 8, number of axes, sizes, values.
+    """The array, uint8, of any shape, in the bytes, uint8, (N,), of an idx file: two zeros, type 8,
+    number of axes, sizes, values.
 
     Raises:
-        ValueError: `content` is not such an array, or is longer or shorter than it says.
+        ValueError: `content` is not such a file, or is longer or shorter than it says.
     """
     if len(content) < 4 or bytes(content[:3]) != b"\x00\x00\x08":
-        raise ValueError(f"no idx file of bytes: it begins with {bytes(content[:4])!r}")
+        raise ValueError(f"not an idx file of bytes: it begins with {bytes(content[:4])!r}")
     header_bytes = 4 + 4 * int(content[3])
     shape = tuple(int(size) for size in content[4:header_bytes].view(">u4"))
     values = content[header_bytes:]
@@ -95,7 +94,8 @@ def parse_idx(content: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_checked(folder: Path, name: str, sha256: str) -> NDArray[np.uint8]:
-    """The idx file `name`, or `name.gz`, in `folder`, after comparing its content's SHA-256.
+    """The array, uint8, in the idx file `name`, or `name.gz`, in `folder`, after comparing its
+    content's SHA-256: images, (N, 28, 28), or labels, (N,).
 
     Raises:
         UsageError: the file is damaged, or is another one under this name.
@@ -129,7 +129,7 @@ def _load_idx_files(
     if _missing(folder, hashes):
         from torchvision import datasets
 
-        with _downloading(title, folder):
+        with _download(title, folder):
             getattr(datasets, folder_name)(root, download=True)
             if missing := _missing(folder, hashes):
                 raise FileNotFoundError(f"{', '.join(missing)} did not arrive")
@@ -149,20 +149,6 @@ def _missing(folder: Path, names: dict[str, str]) -> list[str]:
     return [n for n in names if not any((folder / f"{n}{end}").is_file() for end in ("", ".gz"))]
 
 
-@contextlib.contextmanager
-def _downloading(title: str, folder: Path) -> Iterator[None]:
-    """Let torchvision download: its words go to stderr, its failures become a UsageError."""
-    timeout_seconds = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except (RuntimeError, OSError, http.client.HTTPException) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        raise UsageError(
-            f"{title} is missing or damaged in {folder} and could not be downloaded ({reason}); "
-            "give --data-root DIR where the files lie, or use --data mnist-mini, "
-            "which needs no download"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout_seconds)
+def _download(title: str, folder: Path) -> AbstractContextManager[None]:
+    """Let torchvision download a data set into a folder."""
+    return downloading(f"{title} is missing or damaged in {folder} and", REMEDY)

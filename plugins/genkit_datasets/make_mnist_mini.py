@@ -22,7 +22,10 @@ SEED = 0
 
 
 def choose(labels: NDArray[np.uint8], per_class: int) -> NDArray[np.int64]:
-    """Sorted indices of the first `per_class` of each digit in a seeded order of all images."""
+    """Sorted indices, (10 * per_class,), of the first images of each digit in a seeded order.
+
+    `labels` are (N,), 0 to 9.
+    """
     order = np.random.default_rng(SEED).permutation(len(labels))
     chosen = [order[labels[order] == digit][:per_class] for digit in range(10)]
     return np.sort(np.concatenate(chosen))

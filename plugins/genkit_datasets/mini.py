@@ -18,7 +18,9 @@ SHA256 = "735a73f8c20d52de137283b7af9089906c0e43d021d678064e29a043e769a22b"
 
 
 def load(config: Config, source: str | None, root: Path) -> Splits:
-    """10,000 + 2,000 digits, 1 x 28 x 28, each digit equally often; neither argument is used.
+    """10,000 + 2,000 digits, uint8 (N, 1, 28, 28), each digit equally often.
+
+    No argument is used.
 
     Raises:
         PluginError: the embedded file is damaged.

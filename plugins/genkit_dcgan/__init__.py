@@ -5,44 +5,33 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import OPTIMISATION, BatchSize, TrainerConfig, TrainerSpec
-
-NETWORK = {"panel": "Network"}
+from genkit.specs import BatchSize, TrainerConfig, TrainerSpec, option
 
 
 class DCGANConfig(TrainerConfig):
     """Options of DCGAN."""
 
-    latent: int = Field(
-        100, ge=1, le=4096, description="dimensions of the noise z", json_schema_extra=NETWORK
+    latent: int = option(100, "dimensions of the noise z", ge=1, le=4096, panel="Network")
+    generator_width: int = option(64, "channels before the image", ge=4, le=1024, panel="Network")
+    discriminator_width: int = option(
+        64, "channels after the image", ge=4, le=1024, panel="Network"
     )
-    generator_width: int = Field(
-        64, ge=4, le=1024, description="channels before the image", json_schema_extra=NETWORK
+    dropout: float = option(0.3, "share dropped in the discriminator", ge=0, lt=1, panel="Network")
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
     )
-    discriminator_width: int = Field(
-        64, ge=4, le=1024, description="channels after the image", json_schema_extra=NETWORK
-    )
-    dropout: float = Field(
-        0.3, ge=0, lt=1, description="share dropped in the discriminator", json_schema_extra=NETWORK
-    )
-    loss: Literal["non-saturating", "minimax"] = Field(
+    loss: Literal["non-saturating", "minimax"] = option(
         "non-saturating",
-        description="what the generator minimises: -log D(G(z)) or log(1 - D(G(z)))",
-        json_schema_extra=OPTIMISATION,
+        "what the generator minimises: -log D(G(z)) or log(1 - D(G(z)))",
+        panel="Optimisation",
     )
-    generator_rate: float = Field(
-        3e-4, gt=0, le=1, description="generator's learning rate", json_schema_extra=OPTIMISATION
+    generator_rate: float = option(
+        3e-4, "generator's learning rate", gt=0, le=1, panel="Optimisation"
     )
-    discriminator_rate: float = Field(
-        3e-4,
-        gt=0,
-        le=1,
-        description="discriminator's learning rate",
-        json_schema_extra=OPTIMISATION,
+    discriminator_rate: float = option(
+        3e-4, "discriminator's learning rate", gt=0, le=1, panel="Optimisation"
     )
-    beta1: float = Field(
-        0.5, ge=0, lt=1, description="Adam's decay of the mean", json_schema_extra=OPTIMISATION
-    )
+    beta1: float = option(0.5, "Adam's decay of the mean", ge=0, lt=1, panel="Optimisation")
     batch_size: Annotated[BatchSize, Field(ge=2)] = 64  # BatchNorm needs two
 
 

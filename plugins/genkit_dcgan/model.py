@@ -25,15 +25,32 @@ def count_halvings(shape: ImageShape) -> int:
     return max(2, math.ceil(math.log2(max(shape.height, shape.width) / 10)))
 
 
+class ClassScale(nn.Module):
+    """Maps, (N, channels, H, W), scaled and shifted by class: behind a BatchNorm it makes that
+    class-conditional (Dumoulin et al. 2017, arXiv 1610.07629, equation 5). It starts as the
+    identity."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Embedding(classes, channels)
+        self.shift = nn.Embedding(classes, channels)
+
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
+        gain, shift = self.gain(labels)[..., None, None], self.shift(labels)[..., None, None]
+        return torch.addcmul(maps + shift, maps, gain)
+
+
 class Generator(nn.Module):
-    """Noise z, (N, latent), to images in [-1, 1], (N, C, H, W).
+    """Noise z, (N, latent), and, with classes, labels, (N,), to images in [-1, 1], (N, C, H, W).
 
     A linear layer makes the coarsest map; a transposed convolution of stride 1 and then one of
     stride 2 per halving follow, each 5 x 5 with half the channels of the one before it. Sizes
-    that cannot be halved evenly are made too large and cropped.
+    that cannot be halved evenly are made too large and cropped. Classes add a bias each to the
+    linear layer, as joining a one-hot label to z does, and make the BatchNorms behind it
+    class-conditional.
     """
 
-    def __init__(self, shape: ImageShape, latent: int, width: int) -> None:
+    def __init__(self, shape: ImageShape, latent: int, width: int, classes: int = 0) -> None:
         super().__init__()
         halvings = count_halvings(shape)
         self.shape = shape
@@ -60,17 +77,38 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(channels, shape.channels, 5, 2, 2, output_padding=1, bias=False)
         )
         self.layers = nn.Sequential(*layers)
+        self.classes = nn.Embedding(classes, features) if classes else None
+        norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+        self.scales = nn.ModuleList(
+            ClassScale(classes, norm.num_features) for norm in norms if classes
+        )
 
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.project(z).view(-1, self.top, self.height, self.width)
-        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        linear, *rest = self.project
+        x: Tensor = linear(z)
+        if self.classes is not None:
+            x = x + self.classes(labels)
+        for layer in rest:
+            x = layer(x)
+        x = x.view(-1, self.top, self.height, self.width)
+        x = x.contiguous(memory_format=torch.channels_last)
+        scales = iter(self.scales)
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nn.BatchNorm2d) and len(self.scales):
+                x = next(scales)(x, labels)
+        # x: (N, C, >= H, >= W)
         return torch.tanh(x[:, :, : self.shape.height, : self.shape.width])
 
 
 class Discriminator(nn.Module):
-    """Images, (N, C, H, W), to the logit of "this is real", (N,)."""
+    """Images, (N, C, H, W), and, with classes, labels, (N,), to the logit of "this is real", (N,).
 
-    def __init__(self, shape: ImageShape, width: int, dropout: float) -> None:
+    Classes add the inner product of the features with a vector of the class (Miyato and Koyama
+    2018, arXiv 1802.05637, equation 3).
+    """
+
+    def __init__(self, shape: ImageShape, width: int, dropout: float, classes: int = 0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, height, columns = shape.channels, shape.height, shape.width
@@ -84,9 +122,14 @@ class Discriminator(nn.Module):
             height, columns = math.ceil(height / 2), math.ceil(columns / 2)
         self.layers = nn.Sequential(*layers)
         self.judge = nn.Linear(channels * height * columns, 1)
+        self.classes = nn.Embedding(classes, channels * height * columns) if classes else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.judge(self.layers(images).flatten(1)).squeeze(1)
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = self.layers(images).flatten(1)
+        logits: Tensor = self.judge(features).squeeze(1)  # (N,)
+        if self.classes is not None:
+            logits = logits + (self.classes(labels) * features).sum(1)
+        return logits
 
 
 class DCGAN(GenerativeModel):
@@ -111,9 +154,19 @@ class DCGAN(GenerativeModel):
             raise UsageError(
                 f"dcgan takes images of {SMALLEST} to {LARGEST} pixels a side, not {image_shape}"
             )
-        self.generator = Generator(image_shape, config.latent, config.generator_width)
-        self.discriminator = Discriminator(image_shape, config.discriminator_width, config.dropout)
+        if config.conditional and not image_shape.classes:
+            raise UsageError("--conditional needs data with labels; leave it out, or choose others")
+        self.conditional = config.conditional
+        classes = image_shape.classes if config.conditional else 0
+        self.generator = Generator(image_shape, config.latent, config.generator_width, classes)
+        self.discriminator = Discriminator(
+            image_shape, config.discriminator_width, config.dropout, classes
+        )
         self.apply(_initialise)
+        if self.generator.classes is not None:  # of the spread that z gives the same units
+            inputs, outputs = config.latent, self.generator.classes.embedding_dim
+            spread = math.sqrt(2 * inputs / (inputs + outputs))
+            nn.init.normal_(self.generator.classes.weight, std=spread)
 
     def phases(self) -> list[Phase]:
         betas = (self.config.beta1, 0.999)
@@ -128,25 +181,28 @@ class DCGAN(GenerativeModel):
         ]
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Its loss on fakes; these are left for the discriminator in `batch.shared`."""
+        """-log D(G(z)), or the minimax form log(1 - D(G(z))), a scalar (Goodfellow et al. 2014,
+        section 3). The fakes, (N, C, H, W), are left for the discriminator in `batch.shared`."""
         if len(batch.images) < 2:
             raise UsageError(
                 "dcgan needs 2 images or more in every part of a batch, for BatchNorm; choose a "
                 "smaller --accumulate or a larger --batch-size"
             )
         z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
-        fake = self.generator(z)
+        fake = self.generator(z, batch.labels)
         batch.shared["fake"] = fake.detach()
-        logits = self.discriminator(fake).float()
+        logits = self.discriminator(fake, batch.labels).float()
         if self.config.loss == "minimax":
             return -F.softplus(logits).mean(), {}  # log(1 - D) = -softplus(logit)
         return F.softplus(-logits).mean(), {}  # -log D = softplus(-logit)
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """-log D(x) - log(1 - D(G(z))), both halves in one pass: no layer couples the images."""
-        fake = batch.shared["fake"]
-        logits = self.discriminator(torch.cat([batch.images, fake.to(batch.images.dtype)])).float()
-        real, fake = logits.chunk(2)
+        """-log D(x) - log(1 - D(G(z))), a scalar (Goodfellow et al. 2014, equation 1), both halves
+        in one pass: no layer couples the images. Fakes have the labels of the real images."""
+        images = torch.cat([batch.images, batch.shared["fake"].to(batch.images.dtype)])
+        labels = None if batch.labels is None else batch.labels.repeat(2)
+        logits = self.discriminator(images, labels).float()
+        real, fake = logits.chunk(2)  # (N,) each
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         extras = {"real": real.detach().sigmoid().mean(), "fake": fake.detach().sigmoid().mean()}
         return loss, extras
@@ -164,10 +220,15 @@ class DCGAN(GenerativeModel):
         )
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """The noise z of n images, standard normal: float32, (n, latent)."""
         return torch.randn(n, self.config.latent, generator=generator, device=self.device)
 
     def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator(latents)
+        """Images of noise, (n, latent): (n, C, H, W) in [-1, 1]; of the classes `labels`, (n,), or
+        of all in turn, if the model is conditional."""
+        labels = self.choose_labels(labels, latents.shape[0])
+        images: Tensor = self.generator(latents, labels)
+        return images
 
 
 def _initialise(module: nn.Module) -> None:
@@ -177,3 +238,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding):
+        nn.init.zeros_(module.weight)

@@ -13,5 +13,6 @@ def register_features() -> list[FeaturesSpec]:
             name="efficientnet",
             summary="EfficientNet-Lite0, trained on ImageNet photos; works offline, any images",
             target="genkit_efficientnet.features:EfficientNet",
+            default=True,
         )
     ]

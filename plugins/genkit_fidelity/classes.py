@@ -1,4 +1,4 @@
-"""What a classifier of the data's own classes says of samples: which classes, and how surely."""
+"""Scores by a classifier of the data's own classes: are all classes there, is it confident?"""
 
 from __future__ import annotations
 

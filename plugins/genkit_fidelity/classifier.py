@@ -1,13 +1,12 @@
-"""A small convolutional classifier: its features for any labelled data set, trained once and kept.
+"""A small convolutional classifier of a labelled data set, trained once, and its features.
 
-Also what the digits of `genkit_fidelity.features` are made with; their weights ship with genkit.
+`genkit_fidelity.features` has the one for digits, whose weights come with genkit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import Self
 
@@ -16,15 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.compute.cache import cache_folder, digest, keep, read_kept
-from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
 from genkit.errors import TrainingError, UsageError
-from genkit.features import FeatureExtractor
-from genkit.io.progress import Reporter
+from genkit.features import (
+    FeatureExtractor,
+    Reporter,
+    cache_folder,
+    cpu_threads,
+    hash_tensors,
+    read_cached,
+    write_cached,
+)
 from genkit.specs import Config, ImageShape
+from genkit_fidelity.network import FEATURES, ClassifierNetwork, blank_network, load_network
 
-FEATURES = 64
 BATCH = 128
 LEAST_PASSES = 3  # over the training images
 LEAST_IMAGES = 40_000  # seen in training, so that small data sets get enough steps
@@ -32,63 +36,9 @@ LEAST_IMAGES = 40_000  # seen in training, so that small data sets get enough st
 Tick = Callable[[int], None]  # called with a number of images when they are done
 
 
-class MaxPool(nn.MaxPool2d):
-    """Max-pooling without overlap. In evaluation it is the maximum of strided slices: the same
-    values, in a third of the time on a CPU. Gradients stay those of torch's."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(images)
-        down, across = self.kernel_size
-        height = images.shape[-2] // down * down
-        width = images.shape[-1] // across * across
-        slices = [
-            images[..., row:height:down, column:width:across]
-            for row in range(down)
-            for column in range(across)
-        ]
-        return reduce(torch.maximum, slices)
-
-
-class ClassifierNetwork(nn.Module):
-    """Convolutions, batch normalisation and pooling until each side is at most 4 pixels.
-
-    Then 64 features and as many logits as there are classes. The first convolution strides over
-    images of more than 32 pixels a side. For 1 x 28 x 28 and ten classes: 61,354 parameters.
-    """
-
-    def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
-        sides = [shape.height, shape.width]
-        stride = min(4, math.ceil(max(sides) / 32))
-        kernel_size = max(5, 2 * stride - 1)  # the last pixels are seen, too
-        sides = [math.ceil(side / stride) for side in sides]
-        channels, width = shape.channels, 16
-        blocks: list[nn.Module] = []
-        while max(sides) > 4 or width < 64:  # two blocks at least
-            pool = [2 if side > 4 else 1 for side in sides]
-            sides = [side // factor for side, factor in zip(sides, pool, strict=True)]
-            blocks += [
-                nn.Conv2d(channels, width, kernel_size, stride, padding=kernel_size // 2),
-                nn.BatchNorm2d(width),
-                MaxPool((pool[0], pool[1])),
-                nn.ReLU(),
-            ]
-            channels, width, kernel_size, stride = width, 2 * width, 3, 1
-        self.trunk = nn.Sequential(
-            *blocks, nn.Flatten(), nn.Linear(channels * math.prod(sides), FEATURES), nn.ReLU()
-        )
-        self.dropout = nn.Dropout(0.2)
-        self.head = nn.Linear(FEATURES, shape.classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes)."""
-        features = self.trunk((images.float() - 127.5) / 127.5)
-        return features, self.head(self.dropout(features))
-
-
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own random offset, at most `pixels` in each direction."""
+    """Images, (N, C, H, W), each moved by its own random offset, at most `pixels` in each
+    direction; zeros move in. Same shape and dtype."""
     count, _, height, width = images.shape
     padded = F.pad(images, [pixels] * 4)
     offsets = torch.randint(2 * pixels + 1, (2, count), generator=generator).T.tolist()
@@ -116,13 +66,14 @@ def train(
     Args:
         images: uint8, (N, C, H, W), N at least 2.
         labels: int64, (N,), below `classes`.
-        tick: told of `passes + 1` times as many images as there are: the last time the features
-            are scaled.
+        tick: called with numbers of images that add up to `passes + 1` times all images: in the
+            last pass the features are scaled.
 
     Raises:
         TrainingError: the weights did not stay finite.
     """
-    shape = ImageShape(*images.shape[1:], classes=classes)
+    channels, height, width = images.shape[1:]
+    shape = ImageShape(channels, height, width, classes)
     with cpu_threads(1), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices
         network = ClassifierNetwork(shape)
@@ -144,6 +95,7 @@ def _fit(
     generator: torch.Generator,
     tick: Tick,
 ) -> None:
+    """Minimise the cross entropy of labels, (N,), given images, uint8 (N, C, H, W)."""
     batch_size = min(BATCH, len(images))
     per_pass = len(images) // batch_size
     pixels = round(max(images.shape[2:]) / 14)
@@ -166,46 +118,37 @@ def _fit(
 
 @torch.inference_mode()
 def _scale_features(network: ClassifierNetwork, images: Tensor, tick: Tick) -> None:
-    """Scale the features so that |features|^2 / 64 averages 1 over `images`; logits stay."""
+    """Scale the features so that |features|^2 / 64 averages 1 over `images`, uint8 (N, C, H, W).
+    The logits stay the same."""
     total = torch.zeros((), dtype=torch.float64)
     for batch in images.split(500):
         total += network(batch)[0].double().square().sum()
         tick(len(batch))
     scale = (total / (FEATURES * len(images))).rsqrt().float()
     linear = network.trunk[-2]  # ReLU follows, and relu(s x) = s relu(x) for s > 0
-    linear.weight *= scale
-    linear.bias *= scale
-    network.head.weight /= scale
+    assert isinstance(linear, nn.Linear)
+    linear.weight.mul_(scale)
+    linear.bias.mul_(scale)
+    network.head.weight.div_(scale)
 
 
 @torch.inference_mode()
 def accuracy(network: ClassifierNetwork, images: Tensor, labels: Tensor) -> float:
-    """Share of images, uint8 (N, C, H, W), whose label is the greatest logit's."""
-    hits = sum(
+    """Share of images, uint8 (N, C, H, W), whose label, int64 (N,), has the greatest logit."""
+    hits: float = sum(
         (network(batch)[1].argmax(1) == expected).sum().item()
         for batch, expected in zip(images.split(500), labels.split(500), strict=True)
     )
     return hits / len(images)
 
 
-def load_network(shape: ImageShape, weights: dict[str, Tensor]) -> ClassifierNetwork:
-    """The network for images of a shape with its weights, ready to classify."""
-    network = _blank_network(shape)
-    network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(False).eval()
-
-
-def _blank_network(shape: ImageShape) -> ClassifierNetwork:
-    with torch.device("meta"):  # random initial weights would advance torch's global generator
-        return ClassifierNetwork(shape)
-
-
 class Classifier(FeatureExtractor):
     """64 features and the logits of a classifier trained on the data set's own training split.
 
-    Trained when it is opened for the first time and then kept in the user's cache under the data's
-    fingerprint. The features are scaled so that |features|^2 / 64 averages 1 over that split.
-    Distances between them compare only with others of the same identity, never with FID.
+    It is trained when it is opened for the first time, and then read from the user's cache, where
+    its file is named by the data's fingerprint. The features are scaled so that |features|^2 / 64
+    averages 1 over that split. Distances between them compare only with others of the same
+    identity, never with FID.
     """
 
     def __init__(self, config: Config, data: ImageData, tensors: dict[str, Tensor]) -> None:
@@ -214,12 +157,13 @@ class Classifier(FeatureExtractor):
         reached = weights.pop("test_accuracy").item()
         self.network = load_network(data.shape, weights)
         self.shape = data.shape
-        self.identity = f"classifier-{digest(tensors)[:8]}"
+        self.identity = f"classifier-{hash_tensors(tensors)[:8]}"
         self.classes = len(data.classes)
         count = len(data.test.images)
         self.note = f"accuracy {reached:.1%} of {count:,} held-out images of {data.name}"
-        # By chance, whoever names the commonest class each time.
-        chance = float(np.bincount(data.test.labels).max() / len(data.test.labels))
+        assert data.test.labels is not None  # `check` refuses such data
+        # The accuracy of naming the most common class each time.
+        chance = float(np.bincount(data.test.labels).max() / count)
         self.poor = reached < (1 + chance) / 2
 
     @classmethod
@@ -239,7 +183,7 @@ class Classifier(FeatureExtractor):
         tensors = _read(path, data.shape)
         if trained := tensors is None:
             tensors = _train_for(data, reporter)
-            keep(path, tensors)
+            write_cached(path, tensors)
         extractor = cls(config, data, tensors)
         if trained:
             reporter.say(f"trained a classifier for the features: {extractor.note}")
@@ -258,7 +202,9 @@ class Classifier(FeatureExtractor):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(images)
+        """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes): float32."""
+        features, logits = self.network(images)
+        return features, logits
 
 
 def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
@@ -283,10 +229,11 @@ def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:
 
 
 def _read(path: Path, shape: ImageShape) -> dict[str, Tensor] | None:
-    """Weights and accuracy out of the cache; None if they are not there, damaged or another's."""
-    wanted = {name: weights.shape for name, weights in _blank_network(shape).state_dict().items()}
+    """Weights and accuracy from the cache; None if they are not there, are damaged or do not fit
+    images of this shape."""
+    wanted = {name: weights.shape for name, weights in blank_network(shape).state_dict().items()}
     wanted["test_accuracy"] = torch.Size([])
-    found = read_kept(path)
+    found = read_cached(path)
     if found is None or {name: tensor.shape for name, tensor in found.items()} != wanted:
         return None
     return found

@@ -1,7 +1,5 @@
-"""The digit classifier that ships with genkit, as features: loading and running it, no more.
-
-Its weights were made by `genkit_fidelity.train_digits`.
-"""
+"""Features of the digit classifier that comes with genkit. `genkit_fidelity.train_digits` made its
+weights; here they are loaded and used."""
 
 from __future__ import annotations
 
@@ -16,10 +14,9 @@ from torch import Tensor
 
 from genkit.data import ImageData
 from genkit.errors import CheckpointError, UsageError
-from genkit.features import FeatureExtractor, Statistics
-from genkit.io.progress import Reporter
+from genkit.features import FeatureExtractor, Reporter, Statistics
 from genkit.specs import Config, ImageShape
-from genkit_fidelity.classifier import load_network
+from genkit_fidelity.network import load_network
 
 DIGITS_WEIGHTS = Path(__file__).with_name("digits.safetensors")
 DIGITS_REFERENCE = "digits_reference.safetensors"  # beside the weights
@@ -65,7 +62,9 @@ class Digits(FeatureExtractor):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(images)
+        """uint8 images, (N, 1, 28, 28), to features, (N, 64), and logits, (N, 10): float32."""
+        features, logits = self.network(images)
+        return features, logits
 
     def shipped_statistics(self, reference: str) -> Statistics | None:
         """Statistics of MNIST's 60,000 training images for "mnist-train".
@@ -80,7 +79,7 @@ class Digits(FeatureExtractor):
             if card["extractor"] != self.identity:
                 raise CheckpointError(
                     f"{self.reference} belongs to {card['extractor']}, but the weights beside it "
-                    f"are {self.identity}: install genkit again, or make both files anew with "
+                    f"are {self.identity}: install genkit again, or make both files with "
                     "python -m genkit_fidelity.train_digits"
                 )
             return Statistics(

@@ -1,19 +1,17 @@
 """Features of networks that others have trained: Inception, VGG-16, CLIP and DINOv2.
 
-torch-fidelity defines and runs them; here their weights are found, fetched and checked, so that
-no file is opened that is not exactly the published one.
+torch-fidelity defines and runs them. Here their weights are found, downloaded and checked: no
+file is opened that is not exactly the published one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,21 +25,18 @@ from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-from genkit.data import ImageData
+from genkit.data import ImageData, downloading
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor
 from genkit.specs import ImageShape
 from genkit_fidelity import WeightsConfig
 
-# Without a limit a firewall that drops packets holds the command up for many minutes.
-DOWNLOAD_TIMEOUT_SECONDS = 20.0
 DINOV2_CODE = "facebookresearch/dinov2:main"  # on GitHub
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A published file of weights: where it is, what it must hold, and its name in torch's hub
-    cache, which is torch-fidelity's name for it."""
+    """A published file of weights, and its name in torch's hub cache, which is torch-fidelity's."""
 
     features: str
     file: str
@@ -67,7 +62,7 @@ class Weights:
         named = ((given, "--feature-weights"), (os.environ.get(self.variable), self.variable))
         for name, source in named:
             if name:
-                path = Path(name).expanduser()
+                path = Path(os.path.expanduser(name))
                 if not path.is_file():
                     raise UsageError(
                         f"{source} names {name}, which is not a file: correct the path, or leave "
@@ -95,35 +90,25 @@ class Weights:
             f"{self.sha256}) and put it at {self.cached}, or name it with --feature-weights PATH "
             f"or {self.variable}=PATH"
         )
-        with _downloading(self.features, "weights", self.url, remedy):
+        with _download(self.features, "weights", self.url, remedy):
             self.cached.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(
                 self.url, str(self.cached), self.sha256, progress=sys.stderr.isatty()
             )
 
 
-@contextmanager
-def _downloading(features: str, what: str, url: str, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong in a download into a UsageError; torch's words go to stderr."""
-    timeout_seconds = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    # URLError is an OSError; a download with another hash is a RuntimeError.
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise UsageError(
-            f"the features '{features}' lack their {what}: {url} could not be downloaded "
-            f"({error}). {remedy}. Without it, --features digits scores handwritten digits of "
-            "1 x 28 x 28, --features classifier any images with labels, and --features none "
-            "leaves out all scores that need features"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout_seconds)
+def _download(features: str, what: str, url: str, remedy: str) -> AbstractContextManager[None]:
+    """Let torch download what features need; the error says what to do without a network."""
+    return downloading(
+        f"the features '{features}' lack their {what}: {url}",
+        f"{remedy}. Without it, --features digits scores handwritten digits of 1 x 28 x 28, "
+        "--features classifier any images with labels, and --features none leaves out all scores "
+        "that need features",
+    )
 
 
 class Pretrained(FeatureExtractor):
-    """Base of the features whose weights are fetched. Grey images are repeated over the three
+    """Base of the features whose weights are downloaded. Grey images are repeated over the three
     channels; each network resizes bilinearly, as TensorFlow 1 does, and normalises by itself.
 
     Raises:
@@ -146,7 +131,7 @@ class Pretrained(FeatureExtractor):
         raise NotImplementedError
 
     @classmethod
-    def check(cls, config: WeightsConfig, data: ImageData) -> None:
+    def check(cls, config: WeightsConfig, data: ImageData) -> None:  # type: ignore[override]
         cls.check_shape(data.shape)
         cls.weights.find(config.weights)
 
@@ -159,11 +144,13 @@ class Pretrained(FeatureExtractor):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features, float32, (N, D), and logits, (N, classes), or None, of images, uint8,
+        (N, 1 or 3, H, W)."""
         features, *logits = self.network(images.expand(-1, 3, -1, -1))
         return features, logits[0] if logits else None
 
 
-class FusedInception(FeatureExtractorInceptionV3):
+class FusedInception(FeatureExtractorInceptionV3):  # type: ignore[misc]
     """torch-fidelity's Inception, faster: each batch normalisation folded into its convolution,
     and channels last. Features differ from the original's by rounding."""
 
@@ -242,7 +229,7 @@ class CLIP(Pretrained):
             )
 
 
-class HubDINOv2(FeatureExtractorDinoV2):
+class HubDINOv2(FeatureExtractorDinoV2):  # type: ignore[misc]
     """torch-fidelity's DINOv2 with the weights of a file, which it does not take by itself."""
 
     def __init__(self, path: Path) -> None:
@@ -275,7 +262,7 @@ class DINOv2(Pretrained):
     build = staticmethod(HubDINOv2)
 
     @classmethod
-    def check(cls, config: WeightsConfig, data: ImageData) -> None:
+    def check(cls, config: WeightsConfig, data: ImageData) -> None:  # type: ignore[override]
         super().check(config, data)
         _fetch_dinov2_code()
 
@@ -285,7 +272,7 @@ def _fetch_dinov2_code() -> None:
     url = "https://github.com/facebookresearch/dinov2"
     folder = Path(torch.hub.get_dir(), "facebookresearch_dinov2_main")
     remedy = f"On a machine with a network fetch {url}/archive/main.zip and unpack it as {folder}"
-    with _downloading("dinov2", "code", url, remedy), _without_xformers():
+    with _download("dinov2", "code", url, remedy), _without_xformers():
         torch.hub.list(DINOV2_CODE, verbose=False)
 
 

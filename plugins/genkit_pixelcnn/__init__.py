@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import OPTIMISATION, BatchSize, HalfLife, TrainerConfig, TrainerSpec
-
-NETWORK = {"panel": "Network"}
+from genkit.specs import (
+    BatchSize,
+    HalfLife,
+    ImageFacts,
+    SamplerConfig,
+    TrainerConfig,
+    TrainerSpec,
+    option,
+)
 
 
 class PixelCNNConfig(TrainerConfig):
@@ -18,62 +24,73 @@ class PixelCNNConfig(TrainerConfig):
     20 minutes; the preset "quick" is for those who have less than that in all.
     """
 
-    levels: int = Field(
+    levels: int = option(
         256,
+        "values a pixel can take; images are rounded to them, 2 is black and white",
         ge=2,
         le=256,
-        description="values a pixel can take; images are rounded to them, 2 is black and white",
-        json_schema_extra=NETWORK,
+        panel="Network",
     )
-    channels: int = Field(
-        64,
-        ge=1,
-        le=1024,
-        description="features per position in each of the two stacks",
-        json_schema_extra=NETWORK,
+    channels: int = option(
+        64, "features per position in each of the two stacks", ge=1, le=1024, panel="Network"
     )
-    layers: int = Field(
+    layers: int = option(
         10,
+        "gated layers, the first of which looks 7 pixels wide and the others 3",
         ge=1,
         le=100,
-        description="gated layers, the first of which looks 7 pixels wide and the others 3",
-        json_schema_extra=NETWORK,
+        panel="Network",
     )
-    dilation_cycle: int = Field(
+    dilation_cycle: int = option(
         4,
+        "layers after which the dilation, doubled by each, starts at 1 again; 1 dilates nothing",
         ge=1,
         le=6,
-        description="layers after which the dilation, doubled by each, starts at 1 again; "
-        "1 dilates nothing",
-        json_schema_extra=NETWORK,
+        panel="Network",
     )
-    learning_rate: float = Field(
-        2e-3,
-        gt=0,
-        description="Adam's step size at its highest",
-        json_schema_extra=OPTIMISATION,
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
     )
-    warmup_steps: int = Field(
-        200,
-        ge=0,
-        description="iterations in which the learning rate rises from 0",
-        json_schema_extra=OPTIMISATION,
+    learning_rate: float = option(
+        2e-3, "Adam's step size at its highest", gt=0, panel="Optimisation"
     )
-    decay_steps: int = Field(
+    warmup_steps: int = option(
+        200, "iterations in which the learning rate rises from 0", ge=0, panel="Optimisation"
+    )
+    decay_steps: int = option(
         5000,
-        ge=0,
-        description="iterations after which the learning rate falls as one over the square "
+        "iterations after which the learning rate falls as one over the square "
         "root of the iteration; 0 keeps it constant",
-        json_schema_extra=OPTIMISATION,
+        ge=0,
+        panel="Optimisation",
     )
-    clip: float = Field(
+    clip: float = option(
         1.0,
+        "largest norm of the gradient of the loss, which is in nats per dimension",
         gt=0,
-        description="largest norm of the gradient of the loss, which is in nats per dimension",
-        json_schema_extra=OPTIMISATION,
+        panel="Optimisation",
     )
     batch_size: BatchSize = 32
     ema_half_life: HalfLife = 50_000
+
+
+def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
+    """Two levels are for images that are nearly black and white; photographs need more to be
+    photographs. "full" has all 256."""
+    if preset != "quick" or images.kind == "black-and-white":
+        return {}
+    return {"levels": 32, "learning_rate": 0.008}
+
+
+class PixelCNNSampler(SamplerConfig):
+    """What can be chosen when images are drawn."""
+
+    temperature: float = option(
+        1.0,
+        "divides all logits: below 1 probable values become more probable, above 1 less so",
+        gt=0,
+        le=100,
+    )
 
 
 @hookimpl
@@ -84,6 +101,8 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Gated PixelCNN, one pixel after another (van den Oord et al. 2016).",
             target="genkit_pixelcnn.model:PixelCNN",
             config=PixelCNNConfig,
+            fit=fit,
+            sampler=PixelCNNSampler,
             presets={
                 # Some 200 images a second on one core with bf16; digits are readable in a minute.
                 "quick": {

@@ -47,21 +47,31 @@ class GatedLayer(nn.Module):
         initialise(self.horizontal.weight[:, : self.taps], 1)
         initialise(self.horizontal.weight[:, self.taps :], 4)
         initialise(self.residual.weight, 2)
+        assert self.vertical.bias is not None
         nn.init.zeros_(self.vertical.bias)
         nn.init.zeros_(self.horizontal.bias)
 
-    def forward(self, above: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, above: Tensor, left: Tensor, biases: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What leaves the gates of the vertical and of the horizontal stack, (N, H, W, channels),
-        from (N, H, W, inputs) each."""
-        vertical = gate(self.convolve(above))
-        inputs = torch.cat([*self.window(left), vertical], dim=3)
-        return vertical, gate(self.horizontal(inputs))
+        from (N, H, W, inputs) each. `biases` of both gates, (N, 2 * channels) each, are those of
+        the images' classes (van den Oord et al. 2016, section 2.3, equation 4)."""
+        features = self.convolve(above)
+        if biases is not None:
+            features = features + biases[0][:, None, None]
+        vertical = gate(features)
+        features = self.horizontal(torch.cat([*self.window(left), vertical], dim=3))
+        if biases is not None:
+            features = features + biases[1][:, None, None]
+        return vertical, gate(features)
 
     def convolve(self, above: Tensor) -> Tensor:
         """The vertical stack's convolution, (N, H, W, inputs) to (N, H, W, 2 * channels)."""
         # Padding what comes in touches half the channels that cropping what goes out would.
         padded = F.pad(above, (0, 0, 0, 0, self.reach, 0)).permute(0, 3, 1, 2)
-        return self.vertical(padded).permute(0, 2, 3, 1)
+        features: Tensor = self.vertical(padded)  # (N, 2 * channels, H, W)
+        return features.permute(0, 2, 3, 1)
 
     def window(self, left: Tensor) -> list[Tensor]:
         """What the horizontal stack sees of (N, H, W, inputs), the leftmost pixels first."""

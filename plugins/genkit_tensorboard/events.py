@@ -1,8 +1,8 @@
 """Event files of one run: its metrics.jsonl and sample grids as TensorBoard reads them.
 
-metrics.jsonl is the truth. A run that goes on drops the lines that it will write again, so its
-events are written anew from there: no point is doubled, and none is lost that was logged before
-TensorBoard was asked for.
+The events follow metrics.jsonl. A run that resumes drops the lines that it will write again, so all
+events are written again from that file: no point is there twice, and those are there that were
+logged before TensorBoard was turned on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 FOLDER = "tensorboard"
-COUNTS = ("step", "images", "seconds")  # in each line; they say when, and are no curves
+COUNTS = ("step", "images", "seconds")  # in each line: when it was logged, not a curve
 GRID = re.compile(r"(step|reconstructions)-(\d{9})\.png")
 TAGS = {"step": "samples", "reconstructions": "reconstructions"}
 
@@ -57,13 +57,14 @@ class Events:
                 self._add(row.get("step", 0), values)
         for path in sorted((self.run / "samples").glob("*.png")):
             match = GRID.fullmatch(path.name)
-            # Later grids are of a training that was cut short; they will come again.
+            # Later grids are of an interrupted training, which will write them again.
             if match and path.name not in self._shown and int(match[2]) <= self._step:
                 self._shown.add(path.name)
                 self._add(int(match[2]), [_image(TAGS[match[1]], path.read_bytes())])
         self._file.flush()
 
     def _start(self, rows: list[dict[str, Any]]) -> None:
+        """Open a new event file and empty those of earlier trainings of this run."""
         past = [row["seconds"] for row in rows if "seconds" in row]
         self._origin = time.time() - max(past, default=0.0)
         folder = self.run / FOLDER
@@ -81,7 +82,7 @@ class Events:
                 path.unlink()
 
     def _new_rows(self) -> list[dict[str, Any]]:
-        """The whole lines of the log that were not read yet."""
+        """The complete lines of the log that were not read yet."""
         with open(self.run / "metrics.jsonl", "rb") as file:
             file.seek(self._read)
             lines = [line for line in file if line.endswith(b"\n")]

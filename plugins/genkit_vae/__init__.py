@@ -1,53 +1,46 @@
 """The variational autoencoder as a genkit plugin: its spec and its options."""
 
-from typing import Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import OPTIMISATION, BatchSize, TrainerConfig, TrainerSpec
-
-NETWORK = {"panel": "Network"}
+from genkit.specs import BatchSize, ImageFacts, TrainerConfig, TrainerSpec, option
 
 
 class VAEConfig(TrainerConfig):
     """Options of the VAE."""
 
-    latent: int = Field(
-        32, ge=1, le=4096, description="dimensions of the latent z", json_schema_extra=NETWORK
+    latent: int = option(32, "dimensions of the latent z", ge=1, le=4096, panel="Network")
+    width: int = option(32, "channels next to the image", ge=4, le=1024, panel="Network")
+    hidden: int = option(
+        256, "units between convolutions and latent", ge=1, le=65536, panel="Network"
     )
-    width: int = Field(
-        32, ge=4, le=1024, description="channels next to the image", json_schema_extra=NETWORK
-    )
-    hidden: int = Field(
-        256,
-        ge=1,
-        le=65536,
-        description="units between convolutions and latent",
-        json_schema_extra=NETWORK,
-    )
-    likelihood: Literal["auto", "bernoulli", "logistic"] = Field(
+    likelihood: Literal["auto", "bernoulli", "logistic"] = option(
         "auto",
-        description="of a pixel given z: bernoulli (auto for grey), or discretised logistic "
-        "over 256 levels (auto for RGB)",
-        json_schema_extra=NETWORK,
+        "of a pixel given z: bernoulli (auto for nearly black and white), or discretised logistic "
+        "over 256 levels (auto for photos)",
+        panel="Network",
     )
-    beta: float = Field(
-        1.0,
-        ge=0,
-        description="weight of the KL term; 1 is the ELBO",
-        json_schema_extra=OPTIMISATION,
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
     )
-    learning_rate: float = Field(
-        1e-3, gt=0, le=1, description="Adam's learning rate", json_schema_extra=OPTIMISATION
-    )
-    decay_after: int = Field(
+    beta: float = option(1.0, "weight of the KL term; 1 is the ELBO", ge=0, panel="Optimisation")
+    learning_rate: float = option(1e-3, "Adam's learning rate", gt=0, le=1, panel="Optimisation")
+    decay_after: int = option(
         5000,
+        "iterations after which the rate falls as 1/sqrt(iteration)",
         ge=1,
-        description="iterations after which the rate falls as 1/sqrt(iteration)",
-        json_schema_extra=OPTIMISATION,
+        panel="Optimisation",
     )
     batch_size: BatchSize = 128
+
+
+def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
+    """Bernoulli pixels are for images that are nearly black and white: of photographs they would
+    be means of black and white. Photographs have more in them than ten latents hold."""
+    if images.kind == "black-and-white":
+        return {}
+    sizes = {"latent": 64, "width": 32} if images.kind == "colour" else {"latent": 32, "width": 24}
+    return {"likelihood": "logistic", **(sizes if preset == "quick" else {})}
 
 
 @hookimpl
@@ -58,6 +51,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Convolutional variational autoencoder (Kingma and Welling 2013).",
             target="genkit_vae.model:VAE",
             config=VAEConfig,
+            fit=fit,
             presets={
                 "quick": {
                     "latent": 10,

@@ -1,4 +1,4 @@
-"""Which digits a run's samples show, as the `digits` classifier reads them.
+"""Which digits a run's samples show, according to the `digits` classifier.
 
 python tests/bench/class_coverage.py RUN... [--samples 1000]
 """

@@ -1,6 +1,7 @@
 """What `--compile` gains, and what keeping freed memory gains: steps of each model's quick preset.
 
-Compiled and eager steps take turns in one process; memory is kept or not in fresh ones, in turns.
+Compiled and eager steps alternate in one process; steps with and without kept memory alternate in
+new processes.
 """
 
 from __future__ import annotations

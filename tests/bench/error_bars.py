@@ -2,8 +2,8 @@
 
     python tests/bench/error_bars.py RUN... [-n 2000] [--repeats 10]
 
-Prints for each run and score: mean, the standard deviation over the repeats, the one printed with
-the first, and how many repeats lie within two printed deviations of the mean; then how often
+Prints for each run and score: mean, the standard deviation over the repeats, the deviation printed
+with the first, and how many repeats lie within two printed deviations of the mean; then how often
 the order of the runs by each score that ranks was the most frequent one.
 """
 
@@ -15,11 +15,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
 from genkit.evaluation.preflight import choose_data
 from genkit.io.progress import Lines
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import score_columns
+from genkit.report.rows import ScoreRow
 from genkit.runs.build import load_data
 from genkit.runs.run import load_run
 
@@ -33,23 +34,23 @@ def main() -> None:
 
     registry = load_registry()
     data = load_data(registry, choose_data(str(options.runs[0]), {}))
-    yardstick = Yardstick.choose(
-        registry, data, Protocol(samples=options.n, likelihood_images=1, draws=1), Lines()
+    evaluator = Evaluator.choose(
+        registry, data, EvaluationProtocol(samples=options.n, likelihood_images=1, draws=1), Lines()
     )
-    rows: dict[str, list[dict]] = {}
+    rows: dict[str, list[ScoreRow]] = {}
     for path in options.runs:
         run = load_run(path, registry)
         for seed in range(options.repeats):
-            yardstick.reporter.start(f"{path.name}, seed {seed}")
-            seeded = replace(yardstick, protocol=replace(yardstick.protocol, seed=seed))
+            evaluator.reporter.start(f"{path.name}, seed {seed}")
+            seeded = replace(evaluator, protocol=replace(evaluator.protocol, seed=seed))
             rows.setdefault(path.name, []).append(seeded.evaluate_run(run))
 
     print("| run | score | mean | sd of repeats | sd printed | within 2 sd |")
     print("|---|---|---|---|---|---|")
     for name, found in rows.items():
         for column in score_columns(registry):
-            values = [row["scores"][column.name] for row in found]
-            bars = [row["deviations"][column.name] for row in found]
+            values = [row.scores[column.name] for row in found]
+            bars = [row.deviations[column.name] for row in found]
             mean = statistics.fmean(values)
             inside = sum(abs(v - mean) <= 2 * bar for v, bar in zip(values, bars, strict=True))
             print(
@@ -59,7 +60,7 @@ def main() -> None:
     for column in score_columns(registry):
         if column.ranks:
             orders = Counter(
-                tuple(sorted(rows, key=lambda name: rows[name][i]["scores"][column.name]))
+                tuple(sorted(rows, key=lambda name: rows[name][i].scores[column.name]))
                 for i in range(options.repeats)
             )
             order, times = orders.most_common(1)[0]

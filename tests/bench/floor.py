@@ -1,8 +1,7 @@
 """Share of the floor: forward and backward alone against a whole iteration of genkit's loop.
 
 Each model at its quick preset and genkit's default precision, on one thread. The floor computes the
-same losses and gradients on one batch that is there already: no data, no optimizer, no average, no
-checks.
+same losses and gradients on one prepared batch: no data, no optimizer, no average, no checks.
 """
 
 from collections.abc import Callable

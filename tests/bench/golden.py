@@ -1,4 +1,4 @@
-"""Prints what must not change when code is only moved: hashes of weights, samples and scores.
+"""Prints hashes of weights and samples, and scores: none may change when code is only moved.
 
     python tests/bench/golden.py --out before.json     # in the old checkout
     python tests/bench/golden.py --against before.json # in the new one

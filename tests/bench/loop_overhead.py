@@ -1,6 +1,6 @@
 """What genkit's loop adds to one step of a bare PyTorch loop that does the same arithmetic.
 
-A tiny model, so that the arithmetic hides nothing, in fp32 on one thread.
+The model is tiny, so that its arithmetic does not hide the overhead; fp32, one thread.
 """
 
 import copy

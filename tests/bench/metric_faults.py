@@ -3,7 +3,7 @@
     python tests/bench/metric_faults.py                                        # mnist-mini
     python tests/bench/metric_faults.py --data mnist --data-root DIR -n 5000 --write docs/metrics.md
 
-Prints two tables of Markdown: the values, and what they say of each fault beside real images. With
+Prints two tables of Markdown: the values, and whether each metric sees each fault. With
 --write they replace what stands between the markers in a file.
 """
 
@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
 from genkit.io.progress import Lines
 from genkit.metrics import choice
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import score_columns
+from genkit.report.rows import ScoreRow
 from genkit.report.tables import estimate
 from genkit.runs.build import load_data
 from genkit.specs import Column
@@ -113,12 +114,12 @@ def faults(
     }
 
 
-def verdict(row: dict, real: dict, column: Column) -> str:
+def verdict(row: ScoreRow, real: ScoreRow, column: Column) -> str:
     """Whether a value is worse or better than that of real images by two standard deviations."""
-    if column.name not in row["scores"]:
+    if column.name not in row.scores:
         return ""
-    gap = row["scores"][column.name] - real["scores"][column.name]
-    spread = math.hypot(row["deviations"][column.name], real["deviations"][column.name])
+    gap = row.scores[column.name] - real.scores[column.name]
+    spread = math.hypot(row.deviations[column.name], real.deviations[column.name])
     worse = gap if column.better == "lower" else -gap
     return MARKS["worse" if worse > 2 * spread else "better" if worse < -2 * spread else "same"]
 
@@ -138,7 +139,7 @@ def main() -> None:
 
     registry = load_registry()
     data = load_data(registry, RunConfig(data=options.data, data_root=options.data_root))
-    yardstick = Yardstick.choose(registry, data, Protocol(), Lines())
+    evaluator = Evaluator.choose(registry, data, EvaluationProtocol(), Lines())
     places = choice(len(data.test.images), options.n, 0)
     images = torch.from_numpy(data.test.images)[places]
     labels = torch.from_numpy(data.test.labels)[places]
@@ -149,23 +150,21 @@ def main() -> None:
     values, verdicts = [[*heading, "near train (pixels)"]], [[*heading, "near train (pixels)"]]
     real: dict = {}
     for name, (samples, own) in faults(images, labels, places, train).items():
-        yardstick.reporter.start(name)
-        row = yardstick.evaluate_images(name, samples, places=own)
+        evaluator.reporter.start(name)
+        row = evaluator.evaluate_images(name, samples, places=own)
         real = real or row
-        found, about = row["memorisation"], [name, f"{len(samples):,}"]
+        found, about = row.memorisation, [name, f"{len(samples):,}"]
         cells = [
-            estimate(
-                row["scores"][c.name] * c.scale, row["deviations"][c.name] * c.scale, c.decimals
-            )
+            estimate(row.scores[c.name] * c.scale, row.half_width(c.name) * c.scale, c.decimals)
             for c in columns
         ]
-        values.append([*about, *cells, estimate(found["pixels"], found["pixels_deviation"])])
-        seen = MARKS["worse" if found["flagged"] else "same"]
+        values.append([*about, *cells, estimate(found.pixels, 2 * found.pixels_deviation)])
+        seen = MARKS["worse" if found.flagged else "same"]
         verdicts.append([*about, *(verdict(row, real, c) for c in columns), seen])
-    versions = yardstick.card()["versions"]
+    versions = evaluator.card(0).versions
     caption = (
-        f"{options.data}, features {yardstick.extractor.identity}, reference "
-        f"{yardstick.reference.name} ({yardstick.reference.count:,} images), torch "
+        f"{options.data}, features {evaluator.extractor.identity}, reference "
+        f"{evaluator.reference.name} ({evaluator.reference.count:,} images), torch "
         f"{versions['torch']}, torch-fidelity {versions['torch-fidelity']}. ± is two standard "
         "deviations."
     )

@@ -2,8 +2,8 @@
 environment variable PYTORCH_GENERATIVE names a checkout of it, against genkit's of the same size.
 
 28 x 28, black and white, 32 channels, 7 layers, on one thread. Training: its own loss and Adam in
-fp32, on batches that are there already; genkit's whole iteration. Sampling: it makes 784 forward
-passes, told from three of them.
+fp32, on prepared batches; genkit's whole iteration. Sampling: it makes 784 forward passes, whose
+time is extrapolated from three of them.
 """
 
 from __future__ import annotations

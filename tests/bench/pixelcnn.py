@@ -1,8 +1,8 @@
 """PixelCNN: training against a plain gated block, sampling against one forward pass per pixel.
 
 28 x 28, black and white, 32 channels, one thread. The plain network is that of `pixelcnn_training`,
-which measures other sizes, too. The naive sampler makes 784 forward passes, told from three of
-them; both samplers give the same pixels (a test).
+which measures other sizes, too. The naive sampler makes 784 forward passes, whose time is
+extrapolated from three of them; both samplers give the same pixels (a test).
 """
 
 import torch

@@ -3,7 +3,7 @@ start from the prepared folder costs.
 
 python tests/bench/prepare.py [--images 20000] [--side 32] [--rounds 3]
 
-Each measurement is a process of its own, and rounds are interleaved; medians are shown. CPU seconds
+Each measurement runs in its own process, and rounds are interleaved; medians are shown. CPU seconds
 are those of the process and its children, which other work on the machine disturbs less. Peak
 memory is that of the process and, where it starts others, of the largest of them. A start loads the
 data, checks it and takes its fingerprint, as every command does; importing torch does not count.

@@ -1,10 +1,10 @@
-"""All benches, or some, one after another, each in a process of its own.
+"""Runs all benchmarks, or some, one after another, each in its own process.
 
     python tests/bench/run.py [NAME...] [--quick] [--json PATH] [--markdown PATH]
 
-Prints the table of docs/benchmarks.md. A bench is a script here with `measure(quick)`, which gives
-a list of `timing.Figure`; alone it takes --quick and --json, too. One that fails or takes too long
-leaves a line in the table, and the exit code is 1.
+Prints the table of docs/benchmarks.md. A benchmark is a script in this folder with
+`measure(quick)`, which returns a list of `timing.Figure`; run alone, it also takes --quick and
+--json. If one fails or takes too long, the table says so, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(name: str, quick: bool, python: str) -> tuple[list[Figure], bool]:
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "figures.json")
         command = [python, str(HERE / f"{name}.py"), "--json", str(found), *["--quick"] * quick]
-        # A cache of its own: what was kept before is no part of the measurement.
+        # A new cache: earlier results are not part of the measurement.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GENKIT_CACHE": f"{folder}/cache"}
         try:
             done = subprocess.run(
@@ -68,7 +68,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(
-            f"there is no bench {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+            f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}"
         )
     if options.pytorch_generative:
         os.environ["PYTORCH_GENERATIVE"] = os.path.abspath(options.pytorch_generative)

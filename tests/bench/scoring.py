@@ -1,9 +1,9 @@
 """FID, KID and Inception Score of three models against one reference, features `digits`.
 
-torch-fidelity as it comes, called once per model, sees the reference anew each time unless it is
-told to keep it; genkit begins with an empty cache in each round and makes error bars, too. One
-thread; CPU time of torch-fidelity's DataLoader workers counts. The time of scores does not depend
-on the images, so the models are digits with more and more noise.
+torch-fidelity with its defaults, called once per model, computes the reference again each time
+unless its cache is on; genkit starts with an empty cache in each round and also computes error
+bars. One thread; CPU time of torch-fidelity's DataLoader workers counts. The time of scores does
+not depend on the images, so the models are digits with increasing noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
 from genkit.runs.build import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
 from genkit_fidelity.scores import Vectors
@@ -95,18 +95,22 @@ def score_stock(models: dict[str, Tensor], real: Tensor, keep: bool) -> dict[str
 def score_genkit(models: dict[str, Tensor], everything: bool) -> dict[str, dict[str, float]]:
     data = load_data(registry(), RunConfig())
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, GENKIT_CACHE=folder):
-        yardstick = Yardstick.choose(registry(), data, Protocol())
+        evaluator = Evaluator.choose(registry(), data, EvaluationProtocol())
         if everything:
-            score = yardstick.evaluate_images
+            score = partial(_score_by_all, evaluator)
         else:
             three = {name: registry().metrics[name] for name in METRICS}
-            score = partial(_score_by, three, yardstick)
-        return {name: score(name, samples)["scores"] for name, samples in models.items()}
+            score = partial(_score_by, three, evaluator)
+        return {name: score(name, samples) for name, samples in models.items()}
 
 
-def _score_by(metrics: dict, yardstick: Yardstick, name: str, samples: Tensor) -> dict:
-    with mock.patch.object(yardstick.registry, "metrics", metrics):
-        return yardstick.score(yardstick.image_set(samples))
+def _score_by_all(evaluator: Evaluator, name: str, samples: Tensor) -> dict:
+    return evaluator.evaluate_images(name, samples).scores
+
+
+def _score_by(metrics: dict, evaluator: Evaluator, name: str, samples: Tensor) -> dict:
+    with mock.patch.object(evaluator.registry, "metrics", metrics):
+        return evaluator.score(evaluator.image_set(samples)).values
 
 
 def measure(quick: bool) -> list[Figure]:

@@ -1,7 +1,7 @@
-"""Start-up: whole processes against `import torch`, and with twenty plugins installed against none.
+"""Start-up: whole processes against `import torch`, and twenty installed plugins against none.
 
-`genkit sample` draws 64 digits from a VAE. It must not import torchvision, nor torch-fidelity,
-which brings it along: these would double its start.
+`genkit sample` draws 64 digits from a VAE. It must import neither torchvision nor torch-fidelity,
+which imports torchvision: they would double its start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several benches train: genkit's loop on digits, and the usual tutorial's data."""
+"""What several benchmarks train: genkit's loop on digits, and the data of the usual tutorial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genkit.compute.device import choose_precision, place
+from genkit.compute.device import has_fast_bf16, place
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.config.resolve import resolve
 from genkit.config.run import RunConfig
@@ -25,7 +25,7 @@ from genkit.training.stream import Stream
 
 CPU = torch.device("cpu")
 SHAPE = ImageShape(1, 28, 28)
-PRECISION = choose_precision("auto", CPU)  # what genkit trains with unless told otherwise
+PRECISION = "bf16" if has_fast_bf16(CPU) else "fp32"
 MNIST_IMAGES = 60_000
 
 

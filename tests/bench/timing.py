@@ -1,7 +1,7 @@
-"""How benches measure and report: variants take turns, and ratios are taken within a round.
+"""How benchmarks measure and report: variants alternate, and ratios are computed within a round.
 
-CPU time is what other work on the machine disturbs least; that of DataLoader workers counts, too.
-Imports no torch, so that the processes it starts begin small. Linux only.
+CPU time is disturbed least by other work on the machine; it includes DataLoader workers. Imports no
+torch, so that the processes it starts are small at first. Linux only.
 """
 
 from __future__ import annotations

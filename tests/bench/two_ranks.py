@@ -1,7 +1,7 @@
 """Two processes on two cores against one process on one core, with the same global batch of 128.
 
-Each process has one thread and a core of its own; they exchange gradients by gloo. Wall time is
-what counts, so other work on the machine spoils this one.
+Each process has one thread and its own core; they exchange gradients by gloo. Wall time is judged,
+so other work on the machine spoils this benchmark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH_SIZE = 128
 
 
 class Rank:
-    """A process that trains some steps whenever it is told to."""
+    """A process that trains some steps on request."""
 
     def __init__(self, model: str, rank: int, count: int, port: int) -> None:
         places = {

@@ -1,7 +1,7 @@
 """Training speed of the VAE: genkit's loop against the usual one over a DataLoader.
 
 The usual loop: PIL images with torchvision transforms, a DataLoader with two workers, fp32, plain
-Adam, the loss looked at in each step. The same network, on one thread; CPU time of the workers
+Adam, the loss read in each step. The same network, on one thread; CPU time of the workers
 counts.
 """
 

@@ -1,6 +1,6 @@
 """Training the same VAE on the same digits: genkit against pythae, Lightning and Accelerate.
 
-All feed it from memory, with as little around it as they allow: no logger, no checkpoints. pythae
+All read data from memory, with as few extras as they allow: no logger, no checkpoints. pythae
 and all loops but genkit's default are fp32. One thread. A peer that is not installed is left out.
 """
 
@@ -57,7 +57,7 @@ def with_accelerate(steps: int) -> Callable[[], None]:
 
 
 class Paused:
-    """A framework's own loop, in a thread of its own, that goes on for some steps at a time.
+    """A framework's own loop, in its own thread, which runs some steps at a time.
 
     Args:
         train: runs for ever and calls the function that it is given once a step.

@@ -19,11 +19,12 @@ from genkit.cli import main
 from genkit.config.run import RunConfig
 from genkit.errors import UsageError
 from genkit.io.progress import new_reporter
+from genkit.io.run_records import ProgressState
 from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
 
 # ---- without torch
 
@@ -67,7 +68,7 @@ COMPLETED = {
     "genkit train vae --precision ": {"auto", "fp32", "bf16"},
     "genkit train --budget 5s d": {"dcgan"},
     "genkit compare v": {"vae"},
-    "genkit compare dcgan p": {"pixelcnn"},
+    "genkit compare dcgan p": {"pixelcnn", "pixelrnn"},
 }
 
 
@@ -107,7 +108,10 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
     [
         ("train dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
-        ("train --budget 5s", "Name the model to train; there are: dcgan, pixelcnn, vae."),
+        (
+            "train --budget 5s",
+            "Name the model to train; there are: dcgan, pixelcnn, pixelrnn, vae.",
+        ),
         ("train vae --latnt 3", "No such option: --latnt"),
         ("compare dcgan vea", "there is no model named 'vea'. Did you mean 'vae'?"),
         ("trian", "No such command 'trian'. Did you mean 'train'?"),
@@ -116,10 +120,13 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train vae --config nowhere.toml", "nowhere.toml cannot be read: No such file"),
         ("resume nowhere", "nowhere does not exist; give the path of a run"),
         ("sample nowhere", "nowhere does not exist; give the path of a run"),
-        ("resume nowhere --budget 0s", "'--budget': '0s' is no budget"),
-        ("compare vae --rank-by is", "--rank-by 'is' is no score that ranks; there are: fid, kid"),
+        ("resume nowhere --budget 0s", "'--budget': '0s' is not a budget"),
+        (
+            "compare vae --rank-by is",
+            "--rank-by 'is' is not a score that ranks; there are: fid, kid",
+        ),
         ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
-        ("list --json nowhere/list.json", "is no path of a file in a folder that exists"),
+        ("list --json nowhere/list.json", "is not a file in an existing folder"),
     ],
 )
 def test_mistyped_word_gets_the_closest_one(
@@ -130,6 +137,7 @@ def test_mistyped_word_gets_the_closest_one(
 
 def test_info_of_a_metric_says_what_ranks_and_how_it_is_defined(light: dict[str, Answer]) -> None:
     text = light["info kid"].out
+    assert "Kernel distance between the features" in " ".join(text.split())
     assert "kid: lower is better, ranks models, unbiased" in text
     assert "cubic kernel, 100 subsets" in text
 
@@ -259,7 +267,7 @@ def test_bad_budget_is_refused_with_examples(
     budget: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, "vae", "--budget", budget)
-    assert error.startswith(f"Error: --budget: {budget!r} is no budget;")
+    assert error.startswith(f"Error: --budget: {budget!r} is not a budget;")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +276,7 @@ def test_bad_budget_is_refused_with_examples(
         (["--latnt", "3"], "No such option: --latnt"),
         (["--preset", "quik"], "vae has no preset 'quik'; it has full, quick. Did you mean"),
         (["dcgan"], "Got unexpected extra argument(s) (dcgan)"),
-        (["--data-option", "size"], "--data-option: 'size' is no option of a data set"),
+        (["--data-option", "size"], "--data-option: 'size' is not an option of a data set"),
         (["--data-option", "size=8"], "mnist-mini has no data option 'size'"),
         (["--data", "mnist-min"], "no data set named 'mnist-min'. Did you mean 'mnist-mini'?"),
         (["--data", ""], "names no data set"),
@@ -280,7 +288,7 @@ def test_bad_budget_is_refused_with_examples(
         (["--data", "./junk"], "is a path; write --data folder:./junk"),
         (["--data", "npz:missing.npz"], "missing.npz"),
         (["--data", "npz:junk/notes.txt"], "notes.txt"),
-        (["--device", "gpu"], "--device 'gpu' is no device; write auto, cpu, cuda"),
+        (["--device", "gpu"], "--device 'gpu' is not a device; write auto, cpu, cuda"),
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
         (["--config", "missing.toml"], "--config missing.toml cannot be read: No such file"),
         (["--config", "junk"], "--config junk cannot be read"),
@@ -306,7 +314,7 @@ def test_bad_word_is_refused_in_one_sentence(
         ("[run]\nseed = -1\n", "run.seed: input should be greater than or equal to 0 (got -1)"),
         ("batch_size = 3\n", "unknown key 'batch_size'"),
         ('model = "dcgan"\n', "is for 'dcgan', not 'vae'"),
-        ("batch size = 3\n", "is no valid TOML"),
+        ("batch size = 3\n", "is not valid TOML"),
     ],
 )
 def test_bad_config_file_is_refused_with_file_and_key(
@@ -340,7 +348,8 @@ def test_path_that_is_no_run_is_refused_by_name(
         (folder / name).mkdir()
     (folder / "file").write_text("x", encoding="utf-8")
     (folder / "broken" / "config.json").write_text('{"model": "va', encoding="utf-8")
-    foreign = {"model": "diffusion-9000", "run": {}, "options": {}, "image_shape": {}}
+    shape = {"channels": 1, "height": 8, "width": 8}
+    foreign = {"model": "diffusion-9000", "run": {}, "options": {}, "image_shape": shape}
     (folder / "foreign" / "config.json").write_text(json.dumps(foreign), encoding="utf-8")
     before = sorted(folder.rglob("*"))
     assert main([command, path]) == 2
@@ -354,16 +363,16 @@ def test_path_that_is_no_run_is_refused_by_name(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("evaluate real --data-option size", "'size' is no option of a data set"),
+        ("evaluate real --data-option size", "'size' is not an option of a data set"),
         ("evaluate real --data mnist-min", "Did you mean 'mnist-mini'?"),
         ("evaluate real -n 3", "'--samples'"),
         ("evaluate real --threads 99999999999", "'--threads'"),
         ("evaluate real --features digit", "Did you mean 'digits'?"),
-        ("evaluate real --json missing/rows.json", "is no path of a file in a folder that"),
+        ("evaluate real --json missing/rows.json", "is not a file in an existing folder"),
         ("compare vae -n 3", "'--samples'"),
-        ("compare vae --budget soon", "--budget: 'soon' is no budget"),
-        ("compare vae vae", "'vae' is there twice"),
-        ("compare vae --json missing/rows.json", "is no path of a file in a folder that"),
+        ("compare vae --budget soon", "--budget: 'soon' is not a budget"),
+        ("compare vae vae", "'vae' is named twice"),
+        ("compare vae --json missing/rows.json", "is not a file in an existing folder"),
     ],
 )
 def test_scoring_refuses_bad_words_before_any_work(
@@ -378,14 +387,16 @@ def test_scoring_refuses_bad_words_before_any_work(
 
 
 def test_unknown_kind_of_progress_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="no progress 'bars'; choose auto, bar, lines, json, none"):
+    with pytest.raises(
+        UsageError, match="'bars' is not known; choose auto, bar, lines, json, none"
+    ):
         new_reporter("bars")
 
 
 def test_progress_in_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = new_reporter("json")
     reporter.start("vae")
-    reporter.update({"fraction": 0.5, "values": {"elbo/loss": 1.5}})
+    reporter.update(ProgressState(fraction=0.5, values={"elbo/loss": 1.5}))
     reporter.say("two\nlines")
     reporter.stop()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -400,7 +411,8 @@ def test_plain_progress_says_little_and_on_stderr(capsys: pytest.CaptureFixture[
     reporter = new_reporter("auto")  # pytest's stderr is no terminal
     reporter.start("vae")
     for share in (0.1, 0.2, 0.3):  # at once: only the first is due
-        reporter.update({"fraction": share, "images_per_second": 950.4, "values": {"loss": 1.23}})
+        values = {"loss": 1.23}
+        reporter.update(ProgressState(fraction=share, images_per_second=950.4, values=values))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "vae: 10%  950 img/s  loss 1.23\n"
@@ -416,7 +428,7 @@ def test_progress_that_nobody_can_read_ends_no_work(
     monkeypatch.setattr(sys, "stderr", closed)
     reporter = new_reporter(kind)
     reporter.start("vae")
-    reporter.update({"fraction": 0.5})
+    reporter.update(ProgressState(fraction=0.5))
     reporter.say("a word")
     reporter.stop()
 
@@ -460,7 +472,7 @@ def test_name_of_a_model_as_a_value_is_not_taken_for_the_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--run-dir", "dcgan", "--budget", "soon", "vae", "--hidden", "8"]) == 2
-    assert "'soon' is no budget" in capsys.readouterr().err  # --hidden is an option of vae alone
+    assert "'soon' is not a budget" in capsys.readouterr().err  # --hidden is an option of vae alone
 
 
 def test_folder_of_images_trains_and_its_options_are_recorded(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from command_lines import CommandLines, install_plugin, trainer_source
 
-from genkit.cli.new_plugin import SORTS, Kind, new_plugin, next_commands, write_plugin
+from genkit.cli.new_plugin import DESCRIPTIONS, Kind, new_plugin, next_commands, write_plugin
 from genkit.config.resolve import resolve
 from genkit.data import Split
 from genkit.errors import UsageError
@@ -120,7 +120,8 @@ def test_readme_says_how_to_install_use_test_and_change_it(
 ) -> None:
     text = (projects[name] / "README.md").read_text(encoding="utf-8")
     assert text.startswith(f"# torch-genkit-{name}\n")
-    commands = ['pip install -e ".[test]"', SORTS[KINDS[name]].command.format(name), "pytest"]
+    use = DESCRIPTIONS[KINDS[name]].command.format(name)
+    commands = ['pip install -e ".[test]"', use, "pytest"]
     assert {f"    {command}" for command in commands} <= set(text.splitlines())
     assert "What to change first" in text and f"`{package_of(name)}/__init__.py`" in text
 
@@ -165,7 +166,7 @@ def test_command_prints_the_folder_and_three_commands(
         "  genkit train fresh --budget 60s",
         f'  pytest "{project}"',
     ]
-    assert [next_commands("a-b", kind, project)[1] for kind in list(SORTS)[1:]] == [
+    assert [next_commands("a-b", kind, project)[1] for kind in list(DESCRIPTIONS)[1:]] == [
         "genkit train vae --data a-b --budget 60s",
         "genkit evaluate real --samples 1000",
         "genkit evaluate real --samples 1000 --features a-b",
@@ -177,12 +178,12 @@ def test_command_prints_the_folder_and_three_commands(
 
 @pytest.mark.parametrize("name", ["", "Fresh", "a_b", "a--b", "-a", "a-", "1a", "a b", "../a", "ä"])
 def test_bad_name_is_refused_and_nothing_written(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no name: use small letters, digits and single hyph"):
+    with pytest.raises(UsageError, match="is not a name: use small letters, digits and single"):
         write_plugin(name, "trainer", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", SORTS)
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
 @pytest.mark.parametrize("name", TAKEN)
 def test_taken_name_is_refused_whatever_kind_has_it(name: str, kind: Kind, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
@@ -192,7 +193,7 @@ def test_taken_name_is_refused_whatever_kind_has_it(name: str, kind: Kind, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_installed_strangers_are_refused(
+def test_names_of_installed_third_party_plugins_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_plugin(tmp_path, "stranger", trainer_source("fresh"))

@@ -18,7 +18,7 @@ from genkit.io.run_directory import RunDir
 from genkit.report import film
 from genkit.runs.run import Run, load_run
 from genkit.sampling.completion import known_half
-from genkit.sampling.draw import draw_classes
+from genkit.sampling.draw import draw, draw_classes
 from genkit.sampling.grids import make_grid, save_png
 
 torch.set_num_threads(1)
@@ -148,7 +148,37 @@ def test_labels_give_a_row_for_each_class(
     assert main(["sample", "named", "--labels", text, "-n", "4", "--seed", "3"]) == 0
     model = load("named", registry()).model
     expected = draw_classes(model, [0, 1, 2], 4, seed=3)[classes]
-    assert np.array_equal(read("named-classes.png"), grid(expected.flatten(0, 1), 4))
+    images, found = grid(expected.flatten(0, 1), 4), read("named-classes.png")
+    assert np.array_equal(found[:, -images.shape[1] :], images)
+    names = found[:, : -images.shape[1]]  # a name in each row, left of its images
+    assert all((names[row * 10 : row * 10 + 10] > 200).any() for row in range(len(classes)))
+
+
+@pytest.mark.parametrize("name", ["vae", "pixelcnn"])
+def test_a_conditional_run_draws_the_classes_that_were_asked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_npz("data.npz", random_images(60), labels=np.arange(60) % 3)
+    train_tiny(name, data, tmp_path / "run", budget="2steps", conditional=True)
+    record = json.loads(Path("run/config.json").read_text("utf-8"))
+    assert sum(record["data"]["class_shares"]) == pytest.approx(1)
+    model = load_run("run", registry(), "cpu").model
+    assert main("sample run --balanced -n 70 -o balanced.npz".split()) == 0
+    with np.load("balanced.npz") as archive:
+        assert np.array_equal(archive["labels"], np.arange(70) % 3)
+        pixels = draw(model, 70, 0, labels="balanced").permute(0, 2, 3, 1)
+        assert np.array_equal(archive["images"], pixels)
+    assert main("sample run --labels 2,0 -n 2 -o folder".split()) == 0
+    files = sorted(str(path) for path in Path("folder").rglob("*.png"))
+    assert files == [
+        f"folder/{file}.png" for file in ("0/000002", "0/000003", "2/000000", "2/000001")
+    ]
+    other = "--interpolate 3" if name == "vae" else "--complete exact.png -n 1"
+    Image.fromarray(random_images(1)[0, 0]).save("exact.png")
+    assert main(f"sample run {other} --labels 1,2 -o other.npz".split()) == 0
+    with np.load("other.npz") as archive:
+        assert len(archive["images"]) == (2 * 3 if name == "vae" else 3)
 
 
 # ---- films
@@ -199,7 +229,7 @@ def test_bad_grid_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"step-000000009.png is not of the size of the first"):
         film.make_film(run, tmp_path / "film.webp")
     (run.samples / "step-000000009.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"step-000000009.png is no PNG, JPEG"):
+    with pytest.raises(UsageError, match=r"step-000000009.png is not a PNG, JPEG"):
         film.make_film(run, tmp_path / "film.webp")
     assert not list(tmp_path.glob("*.webp"))
 
@@ -210,10 +240,10 @@ def test_bad_grid_is_named_and_nothing_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("vae --grid 8", "--grid '8' is no COLUMNSxROWS"),
-        ("vae --grid 0x3", "--grid '0x3' is no COLUMNSxROWS"),
-        ("vae --grid 3x0", "--grid '3x0' is no COLUMNSxROWS"),
-        ("vae --grid 8x8x8", "--grid '8x8x8' is no COLUMNSxROWS"),
+        ("vae --grid 8", "--grid '8' is not COLUMNSxROWS"),
+        ("vae --grid 0x3", "--grid '0x3' is not COLUMNSxROWS"),
+        ("vae --grid 3x0", "--grid '3x0' is not COLUMNSxROWS"),
+        ("vae --grid 8x8x8", "--grid '8x8x8' is not COLUMNSxROWS"),
         ("vae --grid 8x8 -n 3", "--grid and -n exclude one another"),
         ("vae --grid 8x8 --columns 3", "--grid and --columns exclude one another"),
         ("vae --interpolate 3 --grid 3x3", "--grid and --interpolate exclude one another"),
@@ -226,7 +256,10 @@ def test_bad_grid_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         ("vae --complete exact.png", "vae cannot complete images; models that draw pixel by pixel"),
         ("pixelcnn --interpolate 3", "pixelcnn has no latents to interpolate between"),
         ("pixelcnn --complete nowhere.png", "nowhere.png cannot be read"),
-        ("pixelcnn --complete vae/config.json", "vae/config.json is no PNG, JPEG, WebP or BMP"),
+        (
+            "pixelcnn --complete vae/config.json",
+            "vae/config.json is not a PNG, JPEG, WebP, BMP, GIF or TIFF",
+        ),
         ("pixelcnn --labels 0", "PixelCNN is not class-conditional"),
         ("vae --labels 3", "--labels: there is no class '3'; give each, or some of 0, 1, 2"),
         ("vae --labels 0,,1", "--labels: there is no class ''"),

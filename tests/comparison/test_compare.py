@@ -1,20 +1,43 @@
 """Comparisons: what they refuse beforehand, and a real one in which a model fails."""
 
+import io
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from genkit.comparison.compare import choose_entrants, compare
-from genkit.comparison.options import Options
-from genkit.errors import UsageError
+from genkit.comparison import compare as comparison
+from genkit.comparison.candidates import (
+    announce,
+    choose_candidates,
+    choose_presets,
+    option_arguments,
+)
+from genkit.comparison.compare import compare
+from genkit.comparison.montage import join_grids
+from genkit.comparison.options import CompareOptions
+from genkit.errors import GenkitError, UsageError
+from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
+from genkit.report.rows import (
+    CALIBRATION,
+    DataFacts,
+    ScoreRow,
+    read_comparison,
+    write_evaluation,
+)
+from genkit.specs import TrainerConfig, TrainerSpec
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +57,23 @@ def genkit(*arguments, cwd, **environment):
 
 
 def test_model_given_twice_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="'vae' is there twice"):
-        choose_entrants(["vae", "dcgan", "vae"], registry, tmp_path)
+    with pytest.raises(UsageError, match="'vae' is named twice"):
+        choose_candidates(["vae", "dcgan", "vae"], registry, tmp_path)
 
 
 def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'vae'"):
-        choose_entrants(["dcgan", "vea"], registry, tmp_path)
+        choose_candidates(["dcgan", "vea"], registry, tmp_path)
 
 
 def test_path_that_is_no_run_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="is no run directory"):
-        choose_entrants([str(tmp_path)], registry, tmp_path)
+    with pytest.raises(UsageError, match="is not a run directory"):
+        choose_candidates([str(tmp_path)], registry, tmp_path)
 
 
 def test_bad_budget_is_refused(registry, tmp_path):
-    with pytest.raises(UsageError, match="'abc' is no budget"):
-        compare(["vae"], Options(budget="abc"), registry, tmp_path / "out")
+    with pytest.raises(UsageError, match="'abc' is not a budget"):
+        compare(["vae"], CompareOptions(budget="abc"), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -60,20 +83,21 @@ def test_bad_budget_is_refused(registry, tmp_path):
         ("vae", "cannot be read; write MODEL.OPTION=VALUE"),
         ("dcgan.latent=5", "is for none of the models"),
         ("vae.latnet=5", "Did you mean 'latent'"),
-        ("vae.latent=0", "--latent"),
+        ("vae.latent=0", "^--set vae.latent: "),
+        ("vae.latent=x", "^--set vae.latent: "),
         ("vae.seed=1", "vae has no option 'seed'"),
     ],
 )
 def test_option_for_one_model_is_checked_before_training(registry, tmp_path, text, complaint):
     with pytest.raises(UsageError, match=complaint):
-        compare(["vae"], Options(set=(text,)), registry, tmp_path / "out")
+        compare(["vae"], CompareOptions(set=(text,)), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_folder_with_files_in_it_is_refused_and_left_alone(registry, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is not empty"):
-        compare(["vae"], Options(), registry, tmp_path)
+        compare(["vae"], CompareOptions(), registry, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -81,7 +105,12 @@ def test_data_that_cannot_be_scored_is_refused_before_training(registry, tmp_pat
     path = tmp_path / "small.npz"
     np.savez(path, images=np.zeros((40, 16, 16), np.uint8))
     with pytest.raises(UsageError, match="1 x 28 x 28, not 1 x 16 x 16"):
-        compare(["vae"], Options(data=f"npz:{path}", features="digits"), registry, tmp_path / "out")
+        compare(
+            ["vae"],
+            CompareOptions(data=f"npz:{path}", features="digits"),
+            registry,
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -101,7 +130,9 @@ def test_comparison_goes_on_when_a_model_fails(tmp_path):
         cwd=tmp_path,
         COLUMNS="80",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.strip().endswith("Error: old failed; the table says why")
+    assert "old failed: " in done.stderr  # as soon as it does
     assert "Training vae, dcgan for 3steps each on mnist-mini" in done.stderr
     assert "old failed: " in done.stdout and "model.safetensors" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if " ±" in line) <= 90
@@ -138,7 +169,7 @@ def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_
     )
     assert done.returncode == 0, done.stderr
     assert "Training vae, 2 times each for 2steps each" in done.stderr
-    assert "± is two standard deviations over 2 trainings" in done.stdout
+    assert "Means of 2 trainings: ± is half of their 95% confidence interval" in done.stdout
     assert "quantisation and resizing: uint8, rounded, no resizing" in done.stdout
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["name"] for row in content["rows"]] == ["vae", "real", "copy", "noise"]
@@ -186,6 +217,130 @@ def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
     assert "the budget of 1steps is spent" in done.stderr
 
 
+class ScoresOneModel:
+    """In place of the processes: one model is scored, then the user presses Ctrl-C."""
+
+    ended = False
+
+    def __init__(self, *arguments):
+        self.said = []
+        self.interrupt = threading.Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def expect(self, titles):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
+
+    def end(self):
+        self.ended = True
+
+    def run(self, command, title, part=""):
+        if part == "scoring" and title == "vae":
+            path = Path(command[command.index("--json") + 1])
+            write_evaluation(path, [ScoreRow(name="vae", run=command[1], scores={"kid": 0.1})])
+        elif part == "scoring":
+            write_evaluation(Path(command[-1]), [ScoreRow(name=name) for name in CALIBRATION])
+        elif title == "vae":
+            RunDir.create(Path(command[command.index("--run-dir") + 1]))
+        else:
+            raise GenkitError("no such luck")
+
+
+def test_interrupted_comparison_keeps_and_shows_what_was_scored(registry, tmp_path, monkeypatch):
+    class Interrupted(ScoresOneModel):
+        def run(self, command, title, part=""):
+            if title == "dcgan":
+                while not (tmp_path / "out" / "vae").exists():
+                    time.sleep(0.01)
+                time.sleep(0.3)
+                raise KeyboardInterrupt
+            super().run(command, title, part)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Interrupted)
+    console = Console(file=io.StringIO(), width=200)
+    options = CompareOptions(budget="2steps", workers=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare(["vae", "dcgan"], options, registry, tmp_path / "out", console)
+    text = console.file.getvalue()
+    assert "Interrupted: 1 of 2 trainings are scored and kept" in text
+    assert f"genkit report {tmp_path / 'out'}" in text
+    content = read_comparison(tmp_path / "out")
+    rows = {row.name: row for row in content.rows}
+    assert rows["vae"].scores == {"kid": 0.1} and rows["vae"].error is None
+    assert rows["dcgan"].error == "the comparison was interrupted before it was scored"
+    assert (tmp_path / "out" / "vae" / "evaluation.json").exists()
+    done = genkit("report", "out", cwd=tmp_path)
+    assert done.returncode == 0 and "vae" in done.stdout, done.stderr
+    assert "dcgan failed: the comparison was interrupted" in done.stdout
+
+
+def test_failure_of_a_model_is_said_when_it_happens(registry, tmp_path, monkeypatch):
+    pools = []
+
+    class Kept(ScoresOneModel):
+        def __init__(self, *arguments):
+            super().__init__()
+            pools.append(self)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Kept)
+    options = CompareOptions(budget="2steps", workers=1)
+    console = Console(file=io.StringIO())
+    compare(["vae", "dcgan"], options, registry, tmp_path / "out", console)
+    assert pools[0].said == ["dcgan failed: no such luck"]
+
+
+def test_estimate_counts_scoring_and_grids(registry, tmp_path):
+    candidates = choose_candidates(["vae", "dcgan"], registry, tmp_path)
+    facts = DataFacts(
+        device="cpu",
+        devices=(),
+        shape="1 x 28 x 28",
+        train_images=10_000,
+        features="digits",
+        notes=(),
+    )
+
+    def minutes(**given):
+        options = CompareOptions(budget="10m", data="mnist-mini", **given)
+        line = announce(candidates, options, facts, "quick", 1, tmp_path)[-1]
+        return int(re.search(r"about (\d+) minutes in all", line)[1])
+
+    assert minutes(grids=0, watch=0) == 22  # two trainings, three scorings of half a minute
+    assert minutes() == 26  # and a fifth of the trainings for grids
+
+
+def test_training_is_given_its_grids_and_watch(registry, tmp_path, monkeypatch):
+    commands = []
+
+    class Kept(ScoresOneModel):
+        def run(self, command, title, part=""):
+            commands.append(command)
+            super().run(command, title, part)
+
+    monkeypatch.setattr(comparison, "ProcessPool", Kept)
+    options = CompareOptions(budget="2steps", workers=1, grids=2, watch=0)
+    compare(["vae"], options, registry, tmp_path / "out", Console(file=io.StringIO()))
+    (train,) = (command for command in commands if command[0] == "train")
+    assert train[-4:] == ["--grids", "2", "--watch", "0"]
+
+
+@pytest.mark.parametrize("count, columns, rows", [(1, 1, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2)])
+def test_pictures_stand_at_most_four_in_a_row(tmp_path, count, columns, rows):
+    Image.new("RGB", (700, 300), "red").save(tmp_path / "red.png")
+    join_grids([(f"model {i}", tmp_path / "red.png") for i in range(count)], tmp_path / "all.png")
+    with Image.open(tmp_path / "all.png") as image:
+        assert image.size == (columns * 712 + 12, rows * 348)
+        reds = sum(n for n, colour in image.getcolors(1 << 20) if colour == (255, 0, 0))
+    assert reds == count * 700 * 300
+
+
 @pytest.mark.slow
 def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     np.savez(tmp_path / "tiny.npz", images=np.zeros((40, 4, 4), np.uint8))
@@ -197,22 +352,23 @@ def test_comparison_in_which_every_model_fails_ends_with_an_error(tmp_path):
     )
     assert done.returncode == 1
     assert "vae failed: vae takes images of 8 to 128 pixels a side, not 1 x 4 x 4" in done.stdout
-    assert done.stderr.strip().endswith("Error: no model came through; the table says why")
+    assert done.stderr.strip().endswith("Error: all models failed; the table says why")
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (Options(), ("npz:/sprites.npz", ("size=8",))),
-        (Options(data="mnist"), ("mnist", ())),
-        (Options(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
+        (CompareOptions(), ("npz:/sprites.npz", ("size=8",))),
+        (CompareOptions(data="mnist"), ("mnist", ())),
+        (CompareOptions(data_option=("size=9",)), ("npz:/sprites.npz", ("size=9",))),
     ],
 )
 def test_data_is_that_of_a_run_unless_named(options, expected):
     recorded = {"data": "npz:/sprites.npz", "data_root": None, "data_option": ["size=8"]}
-    chosen = options.with_data(recorded)
+    registry = load_registry()
+    chosen = options.with_data(recorded, registry)
     assert (chosen.data, chosen.data_option) == expected
-    assert Options().with_data(None).data == "mnist-mini"
+    assert CompareOptions().with_data(None, registry).data == "mnist-mini"
 
 
 @pytest.mark.thorough
@@ -238,5 +394,28 @@ def test_command_and_python_have_the_same_defaults():
     from genkit.cli.compare import compare
 
     parameters = inspect.signature(compare).parameters
-    for name, value in vars(Options()).items():
+    for name, value in vars(CompareOptions()).items():
         assert (parameters[name].default or None) == (value or None), name
+
+
+def test_a_model_that_cannot_be_trained_by_class_is_a_row_that_says_so(registry, tmp_path):
+    options = CompareOptions(conditional=True)
+    names = choose_candidates(["vae"], registry, tmp_path)
+    (able,) = choose_presets(names, options, registry, "quick")
+    assert able.problem is None
+    arguments = option_arguments("vae", options.given("vae"), registry)
+    assert arguments == ["--conditional"]
+    given = {"conditional": "false", "batch_size": "8"}
+    assert option_arguments("vae", given, registry) == ["--no-conditional", "--batch-size=8"]
+
+
+class Unable(TrainerConfig):
+    """Options without --conditional."""
+
+
+def test_a_model_without_the_option_is_named_before_training(registry, tmp_path, monkeypatch):
+    (plain,) = choose_candidates(["vae"], registry, tmp_path)
+    spec = TrainerSpec(name="vae", summary="", target="a:B", config=Unable)
+    monkeypatch.setattr(registry.trainers, "find", lambda name: spec)
+    (found,) = choose_presets([plain], CompareOptions(conditional=True), registry, "quick")
+    assert found.problem == "vae has no --conditional: it cannot be trained by class"

@@ -10,38 +10,39 @@ import pytest
 import torch
 from rich.console import Console
 
-from genkit.comparison import pool as crews
-from genkit.comparison.pool import Crew
+from genkit.comparison import pool
+from genkit.comparison.pool import ProcessPool
 from genkit.compute.device import visible_devices
 
-TELL = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
+WRITE = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands write the device that they were given into the file that they are called with."""
-    code = TELL.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
-    monkeypatch.setattr(crews, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    code = WRITE.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
+    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
     return [str(tmp_path / str(i)) for i in range(4)]
 
 
 def run(paths: list[str], devices: list[str], workers: int) -> list[str]:
-    with Crew(Console(quiet=True), devices=devices) as crew, ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda path: crew.run([path], "x"), paths))
-        assert set(crew.busy.values()) <= {0}
+    processes = ProcessPool(Console(quiet=True), devices=devices)
+    with processes, ThreadPoolExecutor(workers) as threads:
+        list(threads.map(lambda path: processes.run([path], "x"), paths))
+        assert set(processes.busy.values()) <= {0}
     return [Path(path).read_text() for path in paths]
 
 
-def test_processes_at_the_same_time_have_different_devices(told: list[str]) -> None:
-    assert sorted(run(told, ["0", "3"], 2)) == ["0", "0", "3", "3"]
-    assert sorted(run(told, ["a", "b"], 4)) == ["a", "a", "b", "b"]
+def test_processes_at_the_same_time_have_different_devices(commands: list[str]) -> None:
+    assert sorted(run(commands, ["0", "3"], 2)) == ["0", "0", "3", "3"]
+    assert sorted(run(commands, ["a", "b"], 4)) == ["a", "a", "b", "b"]
 
 
 def test_without_devices_the_environment_stays(
-    told: list[str], monkeypatch: pytest.MonkeyPatch
+    commands: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert run(told[:1], [], 1) == ["7"]
+    assert run(commands[:1], [], 1) == ["7"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def train(folder, name, ranks, *, steps=8, batch_size=9, accumulate=1):
             [sys.executable, str(SCRIPT), *arguments],
             env={
                 **os.environ,
+                "PYTHONPATH": str(SCRIPT.parents[1]),
                 "OMP_NUM_THREADS": "1",
                 "RANK": str(rank),
                 "WORLD_SIZE": str(ranks),

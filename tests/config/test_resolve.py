@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +11,12 @@ import pytest
 from pydantic import Field
 
 from genkit.config.options import check_trainer_options, escape, option_parameters
-from genkit.config.resolve import read_config_file, resolve
+from genkit.config.resolve import fit, read_config_file, resolve
 from genkit.config.run import Budget, RunConfig
 from genkit.config.validation import suggest, to_json
 from genkit.errors import PluginError, UsageError
 from genkit.registry.catalogue import load_registry
-from genkit.specs import Config, TrainerConfig, TrainerSpec
+from genkit.specs import Config, ImageFacts, ImageShape, TrainerConfig, TrainerSpec
 
 
 class ToyOptions(TrainerConfig):
@@ -74,7 +75,7 @@ def test_budget_is_read(text: str, amount: float, unit: str) -> None:
     ],
 )
 def test_bad_budget_is_refused_with_its_value(text: str) -> None:
-    with pytest.raises(ValueError, match="is no budget") as caught:
+    with pytest.raises(ValueError, match="is not a budget") as caught:
         Budget.parse(text)
     assert repr(text) in str(caught.value)
 
@@ -126,7 +127,7 @@ def test_full_preset_is_always_there_and_may_be_given_values() -> None:
     assert resolve(spec).options.layers == 4
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
 def test_a_runs_config_file_reproduces_its_run_and_options(name: str, tmp_path: Path) -> None:
     spec = load_registry().trainers.find(name)
     given = {"seed": 7, "data_option": ["size=16", "channels=1"], "checkpoint_seconds": 0.1 + 0.2}
@@ -170,13 +171,13 @@ def test_options_of_every_kind_come_from_a_file(tmp_path: Path) -> None:
         ("[options]\nwidths = 3\n", "options.widths: input should be a valid"),
         ("[options]\nlayer = 3\n", "options has no 'layer'. Did you mean 'layers'?"),
         ("[run]\nsede = 3\n", "run has no 'sede'. Did you mean 'seed'?"),
-        ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is no budget"),
-        ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is no option"),
+        ('[run]\nbudget = "soon"\n', "run.budget: 'soon' is not a budget"),
+        ('[run]\ndata_option = ["size"]\n', "run.data_option: 'size' is not an option"),
         ("[option]\nlayers = 3\n", "unknown key 'option'; write 'model' and the tables [run] and"),
         ("layers = 3\n", "unknown key 'layers'"),
         ("options = 3\n", "'options' must be a table, not 3"),
         ('model = "vae"\n', "is for 'vae', not 'toy'"),
-        ("[options\nlayers = 3\n", "is no valid TOML: Expected ']'"),
+        ("[options\nlayers = 3\n", "is not valid TOML: Expected ']'"),
         ("layers == 3\n", "at line 1"),
     ],
 )
@@ -192,12 +193,12 @@ def test_bad_file_is_refused_with_file_and_key(text: str, words: str, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", b"{", "is no valid JSON"),
+        ("a.json", b"{", "is not valid JSON"),
         ("a.json", b"[1, 2]", "a table was expected, not list"),
         ("a.json", b'{"optons": {}}', "unknown key 'optons'"),
         ("a.json", b'{"schema": 1, "model": "vae", "run": {}, "options": {}}', "is for 'vae'"),
-        ("a.json", b"[" * 100_000, "is no valid JSON"),
-        ("a.toml", b"\xff\xfe\x00", "is no valid TOML"),
+        ("a.json", b"[" * 100_000, "is not valid JSON"),
+        ("a.toml", b"\xff\xfe\x00", "is not valid TOML"),
     ],
 )
 def test_damaged_file_is_refused(name: str, content: bytes, words: str, tmp_path: Path) -> None:
@@ -304,6 +305,52 @@ def test_preset_with_an_unknown_field_is_refused() -> None:
         check_trainer_options(spec)
 
 
+DIGITS = ImageFacts(ImageShape(1, 28, 28), 1000, 0.09)
+GREY = ImageFacts(ImageShape(1, 28, 28), 1000, 0.45)
+COLOUR = ImageFacts(ImageShape(3, 32, 32), 1000, 0.8)
+
+
+def fit_toy(facts: ImageFacts, preset: str) -> dict[str, Any]:
+    return {"layers": 9, "rate": 0.25} if facts.kind == "grey" and preset == "quick" else {}
+
+
+def test_a_preset_is_fitted_to_the_images_and_given_options_win(tmp_path: Path) -> None:
+    spec = replace(TOY, fit=fit_toy)
+    fitted, line = fit(spec, resolve(spec, preset="quick", given={"rate": "0.1"}), GREY)
+    assert (fitted.options.layers, fitted.options.rate) == (9, 0.1)
+    assert fitted.sources["options.layers"] == "data: grey images"
+    assert fitted.sources["options.rate"] == "given"
+    assert line and "layers 9" in line and "rate" not in line and "45%" in line
+    (tmp_path / "file.toml").write_text("[options]\nlayers = 4\nrate = 0.2\n")
+    from_file = resolve(spec, preset="quick", file=tmp_path / "file.toml")
+    assert fit(spec, from_file, GREY) == (from_file, None)
+    for preset, facts in (("full", GREY), ("quick", DIGITS), ("quick", COLOUR)):
+        as_before = resolve(spec, preset=preset)
+        assert fit(spec, as_before, facts) == (as_before, None)
+
+
+def test_a_fit_that_cannot_be_used_is_the_plugins_fault() -> None:
+    for wrong in ({"layers": 99}, {"unknown": 1}):
+        spec = replace(TOY, fit=lambda facts, preset, wrong=wrong: wrong)
+        with pytest.raises(PluginError, match="toy"):
+            fit(spec, resolve(spec), GREY)
+
+
+def test_no_built_in_model_throws_away_grey_or_colour() -> None:
+    registry = load_registry()
+    for facts in (GREY, COLOUR):
+        for preset in ("quick", "full"):
+            for name, option, least in (("pixelcnn", "levels", 32), ("vae", "likelihood", None)):
+                spec = registry.trainers.find(name)
+                fitted, _ = fit(spec, resolve(spec, preset=preset), facts)
+                value = getattr(fitted.options, option)
+                assert value == "logistic" if least is None else value >= least
+    for name in registry.trainers:  # those of digits stay
+        spec = registry.trainers.find(name)
+        as_before = resolve(spec, preset="quick")
+        assert fit(spec, as_before, DIGITS) == (as_before, None)
+
+
 def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
     from rich.text import Text
 
@@ -311,7 +358,7 @@ def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
         assert Text.from_markup(escape(words)).plain == words
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
 def test_built_in_options_are_described_in_range_and_in_presets(name: str) -> None:
     spec = load_registry().trainers.find(name)
     assert set(spec.presets) >= {"quick"}

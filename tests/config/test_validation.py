@@ -23,14 +23,18 @@ from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
-from genkit.runs.run import MOST_PIXELS, load_run, read_values
+from genkit.io.run_records import MOST_PIXELS
+from genkit.runs.run import load_run, read_values
 from genkit.specs import Config
 from genkit.training import train as training
 
 torch.set_num_threads(1)
-MODELS = ("dcgan", "vae", "pixelcnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
 HUGE = 10**400
 NOT_NUMBERS = ["abc", "1,5", "①", "\0", "\x1b[31m", "0x10", "9" * 5000 + "x"]
+
+
+TRAIN = training.train
 
 
 class Accepted(Exception):
@@ -41,12 +45,11 @@ class Accepted(Exception):
 def untrained() -> Iterator[None]:
     """The command stops where it would start to train."""
 
-    def stop(*arguments: Any, given: Any, **options: Any) -> None:
-        resolve(arguments[0].trainers.find(arguments[1]), file=options["config"], given=given)
+    def stop(*arguments: Any, **options: Any) -> None:
         raise Accepted
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "train_by_name", stop)
+    patch.setattr(training, "train", stop)
     patch.setenv("COLUMNS", "2000")
     yield
     patch.undo()
@@ -231,12 +234,12 @@ def test_what_the_command_line_accepts_a_file_accepts_and_the_other_way_round(
     [
         ("[run]\nseeed = 1", "run has no 'seeed'. Did you mean 'seed'?"),
         ("[options]\nlatnt = 1", "options has no 'latnt'. Did you mean 'latent'?"),
-        ("[run]\nseed = 1\nseed = 2", "no valid TOML"),
-        ("[run]\nseed = null", "no valid TOML"),
+        ("[run]\nseed = 1\nseed = 2", "not valid TOML"),
+        ("[run]\nseed = null", "not valid TOML"),
         ("[run]\nseed = 0x" + "f" * 5000, "too large"),
-        ("[run]\nseed = " + "9" * 5000, "no valid TOML"),
+        ("[run]\nseed = " + "9" * 5000, "not valid TOML"),
         ("[options]\nlatent = " + "[" * 500 + "]" * 500, "options"),
-        ("[options]\nlatent = " + "[" * 5000, "no valid TOML"),
+        ("[options]\nlatent = " + "[" * 5000, "not valid TOML"),
         ("[run]\ndata = ''", None),
         ('[run]\ndata = "\\u0000"', "holds a NUL"),
         ('[run]\ndata_root = "a\\u0000b"', "holds a NUL"),
@@ -247,7 +250,7 @@ def test_what_the_command_line_accepts_a_file_accepts_and_the_other_way_round(
         ("[run]\ndata_option = [1]", "run.data_option"),
         ("run = 3", "'run' must be a table, not 3"),
         ("run = [" + "7," * 5000 + "]", "'run' must be a table"),
-        ("\x00", "no valid TOML"),
+        ("\x00", "not valid TOML"),
         ("\ufeff[run]\nseed = true", "run.seed"),
         ("model = 3", "is for 3, not 'vae'"),
         ("schema = 1", None),
@@ -304,11 +307,11 @@ def test_options_of_data_sets_are_refused_by_name_and_value(words: str) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("run")
-    patch = pytest.MonkeyPatch()
     data = write_npz(folder / "data.npz", bright_squares(20))
     run = RunDir(folder / "tiny")
-    train_tiny("vae", data, run.path, budget="2steps")
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train", TRAIN)
+        train_tiny("vae", data, run.path, budget="2steps")
     return run
 
 
@@ -341,7 +344,7 @@ def test_odd_values_in_a_runs_config_are_used_or_refused_in_a_sentence(
         run.config_path.write_text(json.dumps(changed), encoding="utf-8")
         try:
             load_run(run.path, registry(), "cpu")
-            read_values(RunConfig, run.config()["run"], run)
+            read_values(RunConfig, run.record().run, run)
         except GenkitError as error:
             refusals += 1
             assert str(error).isprintable() and 0 < len(str(error)) < 700, value
@@ -353,13 +356,13 @@ TEXTS_OF_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot be read"),
     "not UTF-8": (b'{"model": "\xff"}', "cannot be read"),
     "BOM": (b"\xef\xbb\xbf{}", "cannot be read"),
-    "NaN": (b'{"model": NaN}', "NaN is no number"),
-    "1e400": (b'{"model": 1e400}', "1e400 is no number"),
+    "NaN": (b'{"model": NaN}', "NaN is not a number"),
+    "1e400": (b'{"model": 1e400}', "1e400 is not a number"),
     "5000 digits": (b'{"model": ' + b"9" * 5000 + b"}", "cannot be read"),
     "deep": (b'{"model": ' + b"[" * 10**5, "nested too deeply"),
     "a key twice": (b'{"model": "vae", "model": "dcgan"}', "'model' is there twice"),
-    "a list": (b"[1]", "it is no table"),
-    "text": (b'"x"', "it is no table"),
+    "a list": (b"[1]", "it is not a table"),
+    "text": (b'"x"', "it is not a table"),
     "NUL": (b"\0\0\0", "cannot be read"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +178,7 @@ LABELS = np.zeros(8, np.int64)
     [
         ([images()], "returned list"),
         (Splits(images()), "gave ndarray as train"),
-        (Splits(Split(images().tolist())), "no numpy array"),
+        (Splits(Split(images().tolist())), "not a numpy array"),
         (Splits(Split(images().astype(np.float32))), "float32, not uint8"),
         (Splits(Split(images()[:, 0])), r"shape \(8, 4, 4\)"),
         (Splits(Split(images(channels=5))), r"shape \(8, 5, 4, 4\)"),
@@ -190,9 +191,9 @@ LABELS = np.zeros(8, np.int64)
         (Splits(Split(images(), LABELS[:7]), classes=("a",)), r"\(7,\) for 8 images"),
         (Splits(Split(images(), LABELS + 1), classes=("a",)), "from 1 to 1 for 1 classes"),
         (Splits(Split(images(), LABELS - 1), classes=("a",)), "from -1 to -1"),
-        (Splits(Split(images(), None, images() / 255)), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, images() / 255)), "intensities that are not a uint8 array"),
         (Splits(Split(images(), None, images(7))), r"intensities .* shape \(8, 1, 4, 4\)"),
-        (Splits(Split(images(), None, [0])), "intensities that are no uint8 array"),
+        (Splits(Split(images(), None, [0])), "intensities that are not a uint8 array"),
         (Splits(Split(images(), None, images())), "images of other values than 0 and 255"),
     ],
 )
@@ -227,3 +228,16 @@ def test_all_specs_have_targets_that_load() -> None:
     ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())
+
+
+def test_a_look_at_data_sorted_by_class_shows_all_classes() -> None:
+    split = Split(np.arange(100, dtype=np.uint8).repeat(64).reshape(100, 1, 8, 8))
+    assert split.look(5)[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
+    assert (split.look(500) == split.images).all()
+
+
+def test_digits_are_nearly_black_and_white_and_photos_are_not() -> None:
+    facts = open_named("mnist-mini").facts
+    assert (facts.kind, facts.count) == ("black-and-white", 10_000) and 0.05 < facts.between < 0.15
+    assert replace(facts, between=0.4).kind == "grey"
+    assert replace(facts, shape=ImageShape(3, 8, 8)).kind == "colour"

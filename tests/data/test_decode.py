@@ -35,7 +35,7 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path, side: i
 
 def read(path: Path, size: int = 32, channels: int = 3) -> np.ndarray:
     """The image as (size, size) or (size, size, 3)."""
-    return read_image(path, size, channels)[0].transpose(1, 2, 0).squeeze()
+    return read_image(path, size, channels).transpose(1, 2, 0).squeeze()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -6,20 +6,29 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import images, open_named, result, save_images
+from pictures import all_images, images, open_named, result, save_images
 from PIL import Image
 
 import genkit.data.prepare
 from genkit.data.decode import read_image
-from genkit.data.partial import ENTRIES, ROWS, Draft
+from genkit.data.partial import PARTIAL_FILE, PartialResult
 from genkit.data.prepare import Prepared, prepare
-from genkit.data.prepared import ARRAY, MANIFEST, npy_header, read_manifest
+from genkit.data.prepared import (
+    IMAGES_FILE,
+    MANIFEST_FILE,
+    PrepareOptions,
+    npy_header,
+    read_manifest,
+)
 from genkit.data.walk import find_images
 from genkit.data.workers import decode_files
 from genkit.errors import UsageError
@@ -81,25 +90,31 @@ def test_prepared_data_is_that_of_the_folder(tmp_path: Path, kind: str, channels
 def test_manifest_traces_each_row_to_its_file_and_names_what_was_left_out(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "classes")
     manifest = prepared(folder, tmp_path / "out").manifest
-    content = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    assert content["files"] == manifest.files and content["genkit_prepared"] == 1
-    array = np.load(tmp_path / "out" / ARRAY)
+    content = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
+    assert content["genkit_prepared"] == 1
+    assert content["files"] == [
+        {key: value for key, value in file._asdict().items() if value is not None}
+        for file in manifest.files
+    ]
+    array = np.load(tmp_path / "out" / IMAGES_FILE)
     assert array.shape == (13, 3, 16, 16) and array.dtype == np.uint8
-    used = [file for file in manifest.files if "row" in file]
-    assert sorted(file["row"] for file in used) == list(range(13))
+    used = [file for file in manifest.files if file.row is not None]
+    assert sorted(file.row for file in used) == list(range(13))
     for file in used:
-        path = folder / file["path"]
-        assert (read_image(path, 16, 3)[0] == array[file["row"]]).all()
-        assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert file["size_bytes"] == path.stat().st_size
-        label = manifest.labels[file["row"]]
-        assert manifest.classes[label] == Path(file["path"]).parts[0]
+        path = folder / file.path
+        assert (read_image(path, 16, 3) == array[file.row]).all()
+        assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file.size_bytes == path.stat().st_size
+        label = manifest.labels[file.row]
+        assert manifest.classes[label] == Path(file.path).parts[0]
     assert manifest.left_out == {
-        "dog/broken.png": "is no PNG, JPEG, WebP or BMP image",
+        "dog/broken.png": "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image",
         "dog/link.png": "is a symbolic link, which is not followed",
     }
     assert manifest.other_files == {".txt": 1}
-    assert manifest.sha256 == hashlib.sha256((tmp_path / "out" / ARRAY).read_bytes()).hexdigest()
+    assert (
+        manifest.sha256 == hashlib.sha256((tmp_path / "out" / IMAGES_FILE).read_bytes()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (20_000, 3, 64, 64), (10**9, 1, 256, 256)])
@@ -119,10 +134,10 @@ def test_result_depends_neither_on_processes_nor_on_the_place(
     save_images(folder / "ant", 40)
     prepared(folder, tmp_path / "one", workers=1)
     monkeypatch.setattr(genkit.data.prepare, "FEWEST_SHARED_BYTES", 0)
-    monkeypatch.setattr(genkit.data.prepare, "CHUNK_BYTES", 1)  # eight files at a time
+    monkeypatch.setattr(genkit.data.prepare, "BATCH_BYTES", 1)  # eight files at a time
     prepared(folder, tmp_path / "two", workers=2)
     assert result(tmp_path / "one") == result(tmp_path / "two")
-    assert set(result(tmp_path / "one")) == {ARRAY, MANIFEST}
+    assert set(result(tmp_path / "one")) == {IMAGES_FILE, MANIFEST_FILE}
 
 
 # On disk
@@ -143,23 +158,42 @@ def test_images_stay_on_disk_and_torch_takes_them_without_a_copy(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        (ARRAY, lambda b: b[:-1], "images.npy is damaged: it has .* bytes, .* are"),
-        (ARRAY, lambda b: b"", "images.npy is damaged: it has 0 bytes"),
-        (ARRAY, lambda b: b + b"\0", "images.npy is damaged"),
-        (ARRAY, lambda b: b[:500] + bytes([b[500] ^ 1]) + b[501:], "is damaged: the SHA-256"),
-        (ARRAY, lambda b: b[:-1] + bytes([b[-1] ^ 128]), "is damaged: the SHA-256"),
-        (ARRAY, lambda b: b[:20] + b"x" + b[21:], "images.npy is damaged: it begins otherwise"),
-        (ARRAY, None, r"images.npy cannot be read \(No such file"),
-        (MANIFEST, lambda b: b.replace(b'"row": 1}', b'"row": 2}'), "changed since genkit wrote"),
-        (MANIFEST, lambda b: b.replace(b"[12, 3", b"[11, 3"), "changed since genkit wrote"),
-        (MANIFEST, lambda b: b[: len(b) // 2], "was changed since genkit wrote"),
-        (MANIFEST, lambda b: b.replace(b"\n", b"\r\n"), "was changed since genkit wrote"),
-        (MANIFEST, lambda b: b"", "is no manifest of a prepared folder"),
-        (MANIFEST, lambda b: b'{"name": "a web page"}', "is no manifest of a prepared folder"),
-        (MANIFEST, lambda b: reseal(b.replace(b'": 1,', b'": 2,', 1)), "is of format 2"),
-        (MANIFEST, lambda b: reseal(b.replace(b'"classes"', b'"kinds"')), "cannot be used"),
-        (MANIFEST, lambda b: reseal(b.replace(b"[12, 3", b'["x", 3')), "cannot be used|read"),
-        (MANIFEST, None, "is no prepared folder"),
+        (IMAGES_FILE, lambda b: b[:-1], "images.npy is damaged: it has .* bytes, not "),
+        (IMAGES_FILE, lambda b: b"", "images.npy is damaged: it has 0 bytes"),
+        (IMAGES_FILE, lambda b: b + b"\0", "images.npy is damaged"),
+        (IMAGES_FILE, lambda b: b[:500] + bytes([b[500] ^ 1]) + b[501:], "is damaged: the SHA-256"),
+        (IMAGES_FILE, lambda b: b[:-1] + bytes([b[-1] ^ 128]), "is damaged: the SHA-256"),
+        (IMAGES_FILE, lambda b: b[:20] + b"x" + b[21:], "images.npy is damaged: wrong header"),
+        (IMAGES_FILE, None, r"images.npy cannot be read \(No such file"),
+        (
+            MANIFEST_FILE,
+            lambda b: b.replace(b'"row": 1}', b'"row": 2}'),
+            "changed since genkit wrote",
+        ),
+        (MANIFEST_FILE, lambda b: b.replace(b"[12, 3", b"[11, 3"), "changed since genkit wrote"),
+        (MANIFEST_FILE, lambda b: b[: len(b) // 2], "was changed since genkit wrote"),
+        (MANIFEST_FILE, lambda b: b.replace(b"\n", b"\r\n"), "was changed since genkit wrote"),
+        (MANIFEST_FILE, lambda b: b"", "is not the manifest of a prepared folder"),
+        (
+            MANIFEST_FILE,
+            lambda b: b'{"name": "a web page"}',
+            "is not the manifest of a prepared folder",
+        ),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b'": 1,', b'": 2,', 1)), "is of format 2"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b'"classes"', b'"kinds"')), "classes: field re"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b"[12, 3", b'["x", 3')), "shape.0: .* 'x'"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b"[12, 3", b"[-12, -3")), "shape.0: .* -12"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b"[12, 3", b"[12, 9" + b"9" * 30)), "not 30,7"),
+        (
+            MANIFEST_FILE,
+            lambda b: reseal(b.replace(b"[12, 3", b"[13, 3")),
+            "rows .* are not 0 to 12",
+        ),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b'"row": 1}', b'"row": 2}')), "rows of its fil"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b's": 11,', b's": 12,')), "train_images is 12"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b": null", b": [1, 0]")), "2 labels for 12 im"),
+        (MANIFEST_FILE, lambda b: reseal(b.replace(b"[\n", b"(\n")), "cannot be used: "),
+        (MANIFEST_FILE, None, "is not a prepared folder"),
     ],
 )
 def test_damaged_folder_is_refused_and_prepared_again(
@@ -177,11 +211,13 @@ def test_damaged_folder_is_refused_and_prepared_again(
     with pytest.raises(UsageError, match=message) as caught:
         open_named(f"prepared:{out}")
     assert "\n" not in str(caught.value) and "again" in str(caught.value)
-    if (out / MANIFEST).exists() and (out / MANIFEST).read_bytes().startswith(b'{"genkit_prep'):
+    if (out / MANIFEST_FILE).exists() and (out / MANIFEST_FILE).read_bytes().startswith(
+        b'{"genkit_prep'
+    ):
         assert prepared(folder, out).decoded == 13
         assert result(out) == whole
     else:  # what lies there is not genkit's to overwrite
-        with pytest.raises(UsageError, match="not empty and no prepared folder"):
+        with pytest.raises(UsageError, match="neither empty nor a prepared folder"):
             prepared(folder, out)
 
 
@@ -239,8 +275,8 @@ def test_file_that_could_not_be_read_is_tried_again(
     folder, out = fill(tmp_path / "in"), tmp_path / "out"
     walk = genkit.data.prepare.find_images
 
-    def find_and_remove(place: Path) -> object:
-        found = walk(place)
+    def find_and_remove(place: Path, splits: bool) -> object:
+        found = walk(place, splits)
         (folder / "3.png").rename(tmp_path / "3.png")
         return found
 
@@ -264,7 +300,7 @@ def test_places_that_are_none_are_refused_before_anything_is_written(tmp_path: P
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / MANIFEST).write_text("{}")
+    (tmp_path / "page" / MANIFEST_FILE).write_text("{}")
     before = sorted(tmp_path.rglob("*"))
     for out, message in (
         (folder, "lies in"),
@@ -272,9 +308,9 @@ def test_places_that_are_none_are_refused_before_anything_is_written(tmp_path: P
         (tmp_path / "link" / "out", "lies in"),
         (tmp_path / "file", "cannot be made"),
         (tmp_path / "file" / "out", "cannot be made"),
-        (tmp_path / "full", "is not empty and no prepared folder"),
-        (tmp_path / "page", "is not empty and no prepared folder"),
-        (tmp_path, "is not empty and no prepared folder"),
+        (tmp_path / "full", "is neither empty nor a prepared folder"),
+        (tmp_path / "page", "is neither empty nor a prepared folder"),
+        (tmp_path, "is neither empty nor a prepared folder"),
     ):
         with pytest.raises(UsageError, match=message):
             prepared(folder, out)
@@ -297,55 +333,87 @@ def test_folders_of_too_few_images_leave_nothing_behind(
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere does not exist"):
         prepared(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(UsageError, match="nowhere is no folder"):
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
         open_named(f"prepared:{tmp_path / 'nowhere'}")
 
 
-# A draft that was left
+# A partial result
 
 
-def leave_draft(folder: Path, out: Path, count: int) -> None:
+def leave_partial(folder: Path, out: Path, count: int) -> None:
     """What a process leaves that was killed after `count` files."""
     out.mkdir()
     found = find_images(folder)
-    draft = Draft(out, {"size": 16, "channels": "auto"}, found.images, 3 * 16 * 16)
-    draft.append(decode_files(folder, found.images[:count], 16, 3))
-    draft.close()
+    options = PrepareOptions(size=16, channels="auto")
+    partial = PartialResult(out, options, found.images)
+    partial.append(decode_files(folder, found.images[:count], options, 3))
+    partial.close()
+
+
+def change(statement: str) -> Callable[[Path], None]:
+    """A change of the database itself, after which it is whole as a database."""
+
+    def apply(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            assert database.execute(statement).rowcount > 0
+
+    return apply
+
+
+def rewrite(damage: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(damage(path.read_bytes())) and None
 
 
 @pytest.mark.parametrize(
-    ("file", "damage", "kept"),
+    ("damage", "kept"),
     [
-        (ENTRIES, lambda b: b, 9),
-        (ENTRIES, lambda b: b[:-5], 8),
-        (ENTRIES, lambda b: b + b"0000", 9),
-        (ENTRIES, lambda b: b + b'00000000 {"path": "0.png"}\n', 9),
-        (ENTRIES, lambda b: b.replace(b'"grey": false', b'"grey": fals!', 1), 0),
-        (ENTRIES, lambda b: b.replace(b'"size": 16', b'"size": 17', 1), 0),
-        (ENTRIES, lambda b: b"", 0),
-        (ENTRIES, lambda b: bytes(len(b)), 0),  # what a power cut may leave
-        (ROWS, lambda b: b[:-1], 8),
-        (ROWS, lambda b: b + b"half a row", 9),
-        (ROWS, lambda b: b[:1600] + bytes([b[1600] ^ 1]) + b[1601:], 2),
-        (ROWS, lambda b: b"", 0),
+        (lambda path: None, 9),
+        (change("UPDATE files SET pixels = zeroblob(768) WHERE number = 2"), 2),
+        (change("UPDATE files SET pixels = x'00' WHERE number = 8"), 8),
+        (change("UPDATE files SET pixels = 'text' WHERE number = 8"), 0),
+        (change("UPDATE files SET json = '[1, 2]' WHERE number = 3"), 0),
+        (change("UPDATE files SET json = x'00' WHERE number = 3"), 0),
+        (change("UPDATE files SET json = replace(json, 'false', 'true') WHERE number = 3"), 3),
+        (change("UPDATE files SET json = '{' WHERE number = 3"), 0),
+        (change("UPDATE options SET json = replace(json, '16', '17')"), 0),
+        (change("DELETE FROM options"), 0),
+        (change("DELETE FROM files WHERE number = 4"), 4),
+        (lambda path: path.unlink(), 0),
+        (rewrite(lambda b: b""), 0),
+        (rewrite(lambda b: b"text" * 2000), 0),
+        (rewrite(lambda b: b[: len(b) // 2]), 0),
+        (rewrite(lambda b: b[:5000] + bytes(len(b) - 5000)), 0),
+        (rewrite(lambda b: bytes(len(b))), 0),  # what a power cut may leave
     ],
 )
-def test_whatever_a_draft_lost_is_decoded_again(
-    tmp_path: Path, file: str, damage: object, kept: int
+def test_whatever_a_partial_result_lost_is_decoded_again(
+    tmp_path: Path, damage: Callable[[Path], None], kept: int
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     save_images(folder, 12)
-    leave_draft(folder, out, 9)
-    (out / file).write_bytes(damage((out / file).read_bytes()))
+    leave_partial(folder, out, 9)
+    damage(out / PARTIAL_FILE)
     assert prepared(folder, out).decoded == 12 - kept
     prepared(folder, tmp_path / "fresh")
     assert result(out) == result(tmp_path / "fresh")
 
 
-def test_draft_of_a_folder_that_changed_meanwhile_is_used_up_to_the_change(tmp_path: Path) -> None:
+def test_partial_result_of_an_older_genkit_is_replaced(tmp_path: Path) -> None:
+    save_images(tmp_path / "in", 12)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("entries.partial", "rows.partial"):
+        (out / name).write_bytes(b"of another format")
+    assert prepared(tmp_path / "in", out).decoded == 12
+    assert set(result(out)) == {IMAGES_FILE, MANIFEST_FILE}
+
+
+def test_partial_result_of_a_folder_that_changed_meanwhile_is_used_up_to_the_change(
+    tmp_path: Path,
+) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     save_images(folder, 12)
-    leave_draft(folder, out, 9)
+    leave_partial(folder, out, 9)
     os.utime(folder / "2.png", ns=(1, 1))  # the fifth: 0, 1, 10, 11, 2
     assert prepared(folder, out).decoded == 8
     prepared(folder, tmp_path / "fresh")
@@ -354,8 +422,8 @@ def test_draft_of_a_folder_that_changed_meanwhile_is_used_up_to_the_change(tmp_p
 
 def test_unfinished_folder_is_not_taken_for_data(tmp_path: Path) -> None:
     save_images(tmp_path / "in", 12)
-    leave_draft(tmp_path / "in", tmp_path / "out", 9)
-    with pytest.raises(UsageError, match="is no prepared folder"):
+    leave_partial(tmp_path / "in", tmp_path / "out", 9)
+    with pytest.raises(UsageError, match="is not a prepared folder"):
         open_named(f"prepared:{tmp_path / 'out'}")
 
 
@@ -387,3 +455,19 @@ def test_copy_of_a_prepared_folder_is_the_same_data(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "in")
     data = open_named(f"prepared:{tmp_path / 'elsewhere'}")
     assert data.fingerprint == read_manifest(tmp_path / "out").fingerprint
+
+
+def test_folder_that_an_older_genkit_prepared_opens(tmp_path: Path) -> None:
+    manifest = Path(__file__).with_name("older-manifest.json").read_bytes()
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest)
+    greys = np.array([0, 2, 1], np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
+    np.save(tmp_path / IMAGES_FILE, greys)
+    data = open_named(f"prepared:{tmp_path}")
+    assert all_images(data).tolist() == greys.tolist() and data.classes == ("a", "b")
+    assert [*data.train.labels, *data.test.labels] == [0, 0, 1] and data.held_out
+    assert read_manifest(tmp_path).to_bytes() == manifest
+    assert read_manifest(tmp_path).files[2].path == "a/\udcff.png"  # no UTF-8
+    assert [note.partition(":")[0] for note in data.notes[:2]] == [
+        "skipped a/link.png",
+        "skipped a/\\udcff.png",
+    ]

@@ -1,5 +1,5 @@
 """The packages under examples/ are installed by pip into an environment of their own and used
-through the command line, as by a stranger."""
+through the command line, as those of a third party are."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_both_packages_are_without_problems(environment: Environment) -> None:
         assert re.fullmatch(r"\d+ ms", last[name]), rows
 
 
-def test_options_of_a_stranger_are_in_its_help(environment: Environment) -> None:
+def test_options_of_a_third_party_model_are_in_its_help(environment: Environment) -> None:
     found = environment.genkit("train", "flow", "--help")
     for option in ("--steps", "--solver", "--width", "--ema-half-life"):
         assert option in found
@@ -179,8 +179,8 @@ def test_uninstalling_takes_the_model_away_and_leaves_everything_else(
     environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "flow.png")
     environment.pip("uninstall", "--yes", "torch-genkit-flow")
     try:
-        told = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
-        assert told == (
+        refused = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
+        assert refused == (
             "Error: model 'flow' comes from torch-genkit-flow 0.1.0, which is not installed; "
             "install it again\n"
         )

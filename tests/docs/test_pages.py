@@ -132,7 +132,7 @@ def test_page_can_be_followed(page: str, folder: Path) -> None:
 # ---- the model of the README
 
 
-def test_model_of_the_readme_has_twenty_lines_and_keeps_its_promises(
+def test_model_of_the_readme_has_twenty_lines_and_keeps_its_contract(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from genkit.testing import check_trainer

@@ -22,7 +22,10 @@ from command_lines import CommandLines
 
 from genkit import hookspecs, model, specs, testing
 from genkit.config.resolve import resolve
+from genkit.config.sampler import sampler_of
 from genkit.registry.catalogue import load_registry
+from genkit.runs.build import build_model
+from genkit.sampling.draw import draw
 
 torch.set_num_threads(1)
 
@@ -109,10 +112,25 @@ def test_model_of_the_page_has_under_60_lines_and_a_light_entry_module(written: 
 @pytest.mark.slow
 def test_examples_keep_the_promises_of_the_test_kit(spec_of: Callable[[str, str], Any]) -> None:
     flow = spec_of("genkit_tinyflow", "register_trainers")
+    testing.check_trainer(spec_of("genkit_shades", "register_trainers"))
     testing.check_trainer(flow, options={"width": 16, "euler_steps": 3})
     testing.check_dataset(spec_of("stripes", "register_datasets"))
     testing.check_features(spec_of("thumbnails", "register_features"), (1, 28, 28))
     testing.check_metric(spec_of("closeness", "register_metrics"))
+
+
+def test_labels_and_sampler_of_the_page_are_followed(
+    spec_of: Callable[[str, str], Any], tmp_path: Path
+) -> None:
+    spec = spec_of("genkit_shades", "register_trainers")
+    shape = specs.ImageShape(1, 8, 8, 2, (0.5, 0.5))
+    model = build_model(spec, spec.config(conditional=True), shape, seed=0)
+    with torch.no_grad():
+        model.means.copy_(torch.tensor([[-0.5], [0.5]]).expand(2, 64))
+    means = draw(model, 4, 0, labels=[0, 1, 1, 0]).float().mean((1, 2, 3))
+    assert (means > 127).tolist() == [False, True, True, False]
+    model.sampler = sampler_of(spec, {"contrast": "0"})
+    assert len(draw(model, 4, 0, labels=1).unique()) == 1
 
 
 def test_data_listener_and_command_work_together(
@@ -156,7 +174,31 @@ def test_data_features_and_metric_of_the_page_make_scores(
     assert rows["real"]["scores"]["fid"] < rows["noise"]["scores"]["fid"]
 
 
+def test_model_in_stages_of_the_page_trains_and_resumes(
+    written: Written, command_lines: CommandLines, tmp_path: Path
+) -> None:
+    run, plugin = tmp_path / "run", {"GENKIT_PLUGINS": str(written.files / "latentflow.py")}
+    train = f"train latentflow --run-dir {run} --log-every 1 --grids 1 --progress none"
+    answers = command_lines(
+        f"{train} --budget 8steps",
+        f"resume {run} --budget 12steps --progress none",
+        f"sample {run} -n 2 -o {tmp_path / 'samples'}",
+        site=written.site,
+        variables=[plugin] * 3,
+    )
+    assert [answer.code for answer in answers] == [0, 0, 0], answers
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {row["step"]: row for row in map(json.loads, lines) if "seconds" in row}
+    assert [step for step in rows if "code/loss" in rows[step]] == [1, 2, 3, 4]
+    assert [rows[step]["code/noise"] for step in (1, 3)] == pytest.approx([0, 0.025])
+    assert [step for step in rows if "flow/loss" in rows[step]] == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert [rows[5]["flow/learning_rate"], rows[7]["flow/learning_rate"]] == [1e-3, 5e-4]
+    assert rows[9]["flow/learning_rate"] == pytest.approx(7.5e-4)  # 8 of 12 steps are done
+    assert rows[12]["flow/skipped"] == 0
+
+
 def test_each_example_is_run_by_one_of_these_tests() -> None:
+    sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
         test_data_listener_and_command_work_together,
         test_data_features_and_metric_of_the_page_make_scores,
@@ -166,6 +208,8 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["genkit_tinyflow/model.py", "stripes.py", "diary.py"], together),
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
+        "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
+        **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
     }
     assert run_by.keys() == BLOCKS.keys()
     assert len(re.findall("^```(?:python|toml)$", TEXT, re.M)) == len(BLOCKS)
@@ -234,14 +278,15 @@ def test_every_method_of_a_model_stands_in_the_page_with_its_arguments() -> None
 # left out, "*" stands before those that are given by name. Lines may be added, and parameters with
 # "=" at the end of a line; whatever else changes here is version 2 of the plugin interface.
 PROMISED = """
-specs.TrainerSpec(*, name, summary, target, config=, presets=)
-specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=)
-specs.MetricSpec(*, name, summary, target, config=, columns=, definition=)
-specs.FeaturesSpec(*, name, summary, target, config=, quick=)
-specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=)
-specs.ImageShape(channels, height, width, classes=)
-model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=)
-model.Batch(images, labels=, shared=)
+specs.TrainerSpec(*, name, summary, target, config=, presets=, fit=, records=, sampler=)
+specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=, records=)
+specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, records=)
+specs.FeaturesSpec(*, name, summary, target, config=, quick=, default=, records=)
+specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=, help=)
+specs.option(default, description, *, ge=, gt=, le=, lt=, multiple_of=, panel=)
+specs.ImageShape(channels, height, width, classes=, class_shares=, class_names=, train_images=, mean=, deviation=)
+model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=, active=, after=, precision=, compile=, skip_above=)
+model.Batch(images, labels=, shared=, step=, images_seen=, progress=)
 model.LogLikelihood(nats, kind, of)
 model.GenerativeModel(config, image_shape)
 model.GenerativeModel.phases(self)
@@ -251,12 +296,18 @@ model.GenerativeModel.log_weights(self, images, draws)
 model.GenerativeModel.reconstruct(self, images)
 model.GenerativeModel.draw_latents(self, n, *, generator)
 model.GenerativeModel.decode_latents(self, latents, labels=)
-model.GenerativeModel.complete(self, images, known, *, generator)
+model.GenerativeModel.complete(self, images, known, labels=, *, generator)
+model.GenerativeModel.choose_labels(self, labels, n)
 model.GenerativeModel.network_to_export(self)
 model.GenerativeModel.trouble(self, history)
 model.diverged(values, lines=)
+model.is_black_and_white(images)
 data.Split(images, labels=, intensities=)
 data.Splits(train, test=, classes=, notes=)
+data.read_folder(folder, *, size, channels=)
+data.read_image(path, size, channels)
+data.read_prepared(folder)
+data.downloading(what, remedy)
 features.FeatureExtractor(config)
 features.FeatureExtractor.open(config, data, reporter=)
 features.FeatureExtractor.check(config, data)
@@ -265,9 +316,19 @@ features.FeatureExtractor.forward(self, images)
 features.FeatureExtractor.shipped_statistics(self, reference)
 features.Statistics(mean, covariance, count)
 features.ImageSet.take(self, places)
+features.Reporter.say(self, message)
+features.Reporter.counter(self, stage)
+features.cache_folder(kind)
+features.read_cached(path)
+features.write_cached(path, tensors)
+features.hash_tensors(tensors)
+features.cpu_threads(count)
+features.extract(extractor, images)
+features.statistics_of(features)
 metrics.Estimate(value, deviation=)
 metrics.Reference.choose(self, count)
 metrics.blocks_of(count)
+metrics.choice(count, wanted, seed)
 metrics.jackknife(left_out)
 testing.check_trainer(trainer, *, options=, shapes=, images=)
 testing.check_dataset(dataset, source=, options=)
@@ -283,7 +344,7 @@ hookspecs.on_log(run, step, values)
 hookspecs.on_sample(run, step, path)
 hookspecs.on_checkpoint(run, step, path)
 hookspecs.on_run_end(run, status)
-"""
+"""  # noqa: E501
 BROKEN = (
     "{}: this breaks version 1 of the plugin interface, which docs/plugins.md promises to keep "
     "(What will not change): put it back, or give what is new a default"
@@ -360,8 +421,11 @@ def test_promised_names_are_there_and_cover_what_is_promised_above() -> None:
 def test_page_imports_only_promised_names() -> None:
     section = TEXT.partition("## What will not change")[2]
     pages = [(DOCS / f"{n}.md").read_text("utf-8") for n in ("plugins", "tutorial", "porting")]
-    templates = [p.read_text("utf-8") for p in (DOCS.parent / "genkit/templates").rglob("*.py.*")]
+    templates = [
+        p.read_text("utf-8") for p in (DOCS.parent / "genkit/cli/templates").rglob("*.py.*")
+    ]
     examples = [p.read_text("utf-8") for p in (DOCS.parent / "examples").glob("*/**/*.py")]
+    assert templates and examples
     found = 0
     for text in (*pages, *templates, *examples):
         for module, names in re.findall(r"^from (genkit\.\w+) import (.+)$", text, re.M):

@@ -1,4 +1,4 @@
-"""commands.md and options.md say what the code says, whatever plugins are installed."""
+"""Pages and tables that are made from the code say what it says, whatever plugins are installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated, Literal
 
 import pytest
 from command_lines import install_plugin, trainer_source
+from pydantic import Field
+from sections import record_tables, records_within, within
 
+from genkit.io.records import Record
 from genkit.registry.catalogue import load_registry
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,17 +50,18 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
 ) -> None:
     page = reference.pages()["options.md"]
     trainers = load_registry().trainers
-    for name in ("dcgan", "pixelcnn", "vae"):
+    for name in ("dcgan", "pixelcnn", "pixelrnn", "vae"):
         part = section(page, f"### `{name}`")
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)
             assert str(details.description) in row.replace("\\|", "|")
-            assert f"| `{details.default}` |" in row
-            for value in (v[field] for v in trainers[name].spec.presets.values() if field in v):
-                assert f"| `{value}` |" in row
+            presets = trainers[name].spec.presets.values()
+            for value in (details.default, *(v[field] for v in presets if field in v)):
+                shown = ("off", "on")[value] if isinstance(value, bool) else f"`{value}`"
+                assert f"| {shown} |" in row
 
 
-def test_ranges_choices_and_switches_are_told(reference: ModuleType) -> None:
+def test_ranges_choices_and_switches_are_stated(reference: ModuleType) -> None:
     pages = reference.pages()
     dcgan = section(pages["options.md"], "### `dcgan`")
     assert "| `--batch-size` | whole number | from 2 to 65,536 | `64` | `32` |" in dcgan
@@ -100,7 +105,7 @@ def run(site: Path | None, *arguments: str) -> tuple[int, str]:
     return done.returncode, error
 
 
-def test_plugins_of_strangers_change_nothing(tmp_path: Path) -> None:
+def test_third_party_plugins_change_nothing(tmp_path: Path) -> None:
     install_plugin(tmp_path, "stranger", trainer_source("stranger"))
     command = tmp_path / "genkit_last-0.1.dist-info"
     command.mkdir()
@@ -109,12 +114,14 @@ def test_plugins_of_strangers_change_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, "--check") == run(None, "--check") == (0, "")
 
 
-def test_stale_page_is_named_with_the_command_that_mends_it(
+def test_stale_page_is_named_with_the_command_that_writes_it(
     reference: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    for name in ("contributing.md", "run-directory.md"):
+        (tmp_path / name).write_text((DOCS / name).read_text("utf-8"), encoding="utf-8")
     monkeypatch.setattr(reference, "DOCS", tmp_path)
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
@@ -123,3 +130,52 @@ def test_stale_page_is_named_with_the_command_that_mends_it(
     assert reference.main(["--check"]) == 1
     assert capsys.readouterr().err == "stale: options.md; run: python docs/reference.py\n"
     assert "`0.4`" in page.read_text(encoding="utf-8")  # a check writes nothing
+
+
+class Size(Record):
+    """A size.
+
+    Args:
+        width, height: in pixels,
+            as integers.
+    """
+
+    width: int
+    height: int = 28
+
+
+class Picture(Record):
+    """`picture.json`: one picture."""
+
+    kind: Literal["png", "webp"] = Field("png", description="format | suffix")
+    sizes: tuple[Size, ...]
+    shape: tuple[int, int]
+    score: Annotated[float, Field(ge=0)] | None = None
+    notes: dict[str, list[str]] = Field(default_factory=dict)
+    first: Size = Field(default_factory=lambda: Size(width=1))
+
+
+def test_fields_of_a_record_are_listed_with_type_default_and_meaning() -> None:
+    page = record_tables({"`picture.json`": Picture})
+    picture, size = section(page, "### `picture.json`"), section(page, "### `Size`")
+    rows = [line for line in picture.splitlines() if line.startswith("| `")]
+    assert rows == [
+        '| `kind` | `"png"`, `"webp"` | `"png"` | format \\| suffix |',
+        "| `sizes` | list of [`Size`](#size) | refused |  |",
+        "| `shape` | list of whole numbers | refused |  |",
+        "| `score` | number or null | `null` |  |",
+        "| `notes` | by name: list of text | `{}` |  |",
+        '| `first` | [`Size`](#size) | `{"width": 1, "height": 28}` |  |',
+    ]
+    assert "| `width` | whole number | refused | in pixels, as integers |" in size
+    assert "| `height` | whole number | `28` | in pixels, as integers |" in size
+    assert page.count("### ") == 2 and list(records_within(Picture)) == [Size, Size]
+
+
+def test_only_what_stands_between_the_comments_of_a_page_changes() -> None:
+    page = "a\n<!-- made: x -->\nold\n<!-- end: x -->\nb\n"
+    assert within(page, "x", "new\n") == page.replace("old", "new")
+    assert within(within(page, "x", ""), "x", "old\n") == page
+    with pytest.raises(ValueError, match="comments around 'y' are missing"):
+        within(page, "y", "")
+    assert record_tables({}) == ""

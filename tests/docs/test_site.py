@@ -156,8 +156,8 @@ def test_tables_and_pictures_of_the_pages_arrive(pages: dict[str, Page]) -> None
             assert (DOCS / picture).is_file()
 
 
-def test_promised_subjects_are_there(pages: dict[str, Page]) -> None:
-    promised = {
+def test_pages_cover_their_subjects(pages: dict[str, Page]) -> None:
+    subjects = {
         "quickstart": ["Your own images", "genkit compare", "genkit sample", "near train"],
         "own-images": ["Art and game assets", "Virtual worlds", "Medical scans", "Never for"],
         "families": ["non-saturating", "equilibrium", "Posterior collapse", "chain rule"],
@@ -166,7 +166,7 @@ def test_promised_subjects_are_there(pages: dict[str, Page]) -> None:
         "commands": ["genkit compare", "genkit data prepare", "--seeds"],
         "options": ["--discriminator-rate", "binarisation"],
     }
-    for name, words in promised.items():
+    for name, words in subjects.items():
         text = " ".join("".join(pages[name].text).split())
         for word in words:
             assert word in text, (name, word)

@@ -1,6 +1,7 @@
 """Likelihood on one scale: against closed forms, integrals over z and slow loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,9 +66,9 @@ def test_the_exact_posterior_gives_the_exact_likelihood_for_any_number_of_draws(
     model = LinearVAE()
     found = measure_likelihood(model, SMALL, draws=draws)
     exact = model.marginal().log_prob(to_unit_range(SMALL).flatten(1)).detach()
-    assert found["nats"] == pytest.approx(exact.mean().item(), abs=1e-4)
-    assert found["elbo"] == pytest.approx(found["nats"], abs=1e-4)
-    assert found["deviation"] == pytest.approx(exact.std().item() / math.sqrt(30), rel=1e-4)
+    assert found.nats == pytest.approx(exact.mean().item(), abs=1e-4)
+    assert found.elbo == pytest.approx(found.nats, abs=1e-4)
+    assert found.deviation == pytest.approx(exact.std().item() / math.sqrt(30), rel=1e-4)
 
 
 @pytest.mark.parametrize("shift, spread", [(0.0, 1.5), (0.15, 1.2), (-0.1, 0.9)])
@@ -78,19 +79,19 @@ def test_many_draws_reach_the_likelihood_and_the_elbo_stays_below_by_the_diverge
     gap = kl_divergence(model.encoded(x), model.posterior(x)).mean().item()
     found = measure_likelihood(model, SMALL, draws=500)
     assert gap > 0.05
-    assert found["nats"] == pytest.approx(exact, abs=0.05)
-    assert found["elbo"] == pytest.approx(exact - gap, abs=0.05)
+    assert found.nats == pytest.approx(exact, abs=0.05)
+    assert found.elbo == pytest.approx(exact - gap, abs=0.05)
 
 
 def test_the_bound_of_one_draw_is_the_elbo():
     found = measure_likelihood(LinearVAE(shift=0.3), SMALL, draws=1)
-    assert found["nats"] == found["elbo"]
+    assert found.nats == found.elbo
 
 
 def test_the_bound_rises_with_the_draws():
     model = LinearVAE(shift=0.3, spread=1.5)
     bounds = [
-        np.mean([measure_likelihood(model, SMALL, draws=k, seed=s)["nats"] for s in range(20)])
+        np.mean([measure_likelihood(model, SMALL, draws=k, seed=s).nats for s in range(20)])
         for k in (1, 2, 5, 20, 100)
     ]
     exact = model.marginal().log_prob(to_unit_range(SMALL).flatten(1)).mean().item()
@@ -137,8 +138,8 @@ def test_bound_of_a_trained_vae_reaches_the_integral_over_its_latent(latent, cho
         model = make_vae(images, 60, latent=latent, likelihood=chosen)
     exact = integrate(model, images[:8])
     found = measure_likelihood(model, images[:8], draws=2000)
-    assert found["nats"] == pytest.approx(exact.mean().item(), abs=0.05)
-    assert found["elbo"] < found["nats"] - 0.05
+    assert found.nats == pytest.approx(exact.mean().item(), abs=0.05)
+    assert found.elbo < found.nats - 0.05
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -147,8 +148,8 @@ def test_the_bound_is_never_below_the_elbo(images, seed):
     model = make_vae(images, 20)
     for draws in (1, 2, 50):
         found = measure_likelihood(model, images, draws=draws, seed=seed)
-        assert found["nats"] >= found["elbo"] and found["draws"] == draws
-    assert found["nats"] > found["elbo"] + 0.01
+        assert found.nats >= found.elbo and found.draws == draws
+    assert found.nats > found.elbo + 0.01
 
 
 @pytest.mark.thorough
@@ -164,8 +165,8 @@ def test_with_one_draw_the_vae_expects_the_elbo_it_was_trained_on():
             ]
         )
     found = measure_likelihood(model, GREY.repeat(300, 1, 1, 1), draws=1)
-    assert found["nats"] == pytest.approx(trained, abs=4 * found["deviation"] + 0.05)
-    assert found["deviation"] < 0.1
+    assert found.nats == pytest.approx(trained, abs=4 * found.deviation + 0.05)
+    assert found.deviation < 0.1
 
 
 # ---- one scale
@@ -188,7 +189,7 @@ def test_models_say_alike_what_their_likelihood_is_of():
         (make_pixelcnn(2, (3, 8, 8)), colour // 255 * 255, "images rounded to 2 levels"),
     ]
     for model, images, expected in said:
-        assert measure_likelihood(model, images, draws=2)["of"] == expected
+        assert measure_likelihood(model, images, draws=2).of == expected
 
 
 def test_a_model_of_exact_likelihood_needs_no_draws():
@@ -196,14 +197,26 @@ def test_a_model_of_exact_likelihood_needs_no_draws():
     images = torch.from_numpy(random_images(250))
     found = measure_likelihood(model, images)
     sums = images.double().numpy().sum((1, 2, 3)) / 127.5 - 64
-    assert found == {
+    assert found.to_json() == {
         "nats": pytest.approx(sums.mean(), abs=1e-4),
         "deviation": pytest.approx(sums.std(ddof=1) / math.sqrt(250), rel=1e-5),
         "bits_per_dimension": pytest.approx(-sums.mean() / 64 / math.log(2), abs=1e-6),
         "kind": "exact",
         "of": "toys",
         "images": 250,
+        "draws": None,
+        "elbo": None,
     }
+
+
+def test_a_likelihood_of_an_unknown_kind_is_refused():
+    class Boasting(Constant):
+        def log_likelihood(self, images):
+            return replace(super().log_likelihood(images), kind="certain")
+
+    model = Boasting(nats=lambda images: images.sum((1, 2, 3)))
+    with pytest.raises(PluginError, match=r'Boasting\.log_likelihood\(\) must say kind="exact"'):
+        measure_likelihood(model, GREY)
 
 
 def test_a_model_without_a_likelihood_has_none():
@@ -211,13 +224,13 @@ def test_a_model_without_a_likelihood_has_none():
 
 
 def test_a_single_image_has_no_deviation():
-    assert measure_likelihood(make_pixelcnn(2), GREY[:1])["deviation"] is None
+    assert measure_likelihood(make_pixelcnn(2), GREY[:1]).deviation is None
 
 
 def test_texts_that_differ_between_batches_are_all_told():
     images = torch.cat([BLACK_AND_WHITE, GREY])
     found = measure_likelihood(make_vae(GREY), images, draws=2000)  # one image at a time
-    assert found["of"] == "black-and-white images; images binarised at random"
+    assert found.of == "black-and-white images; images binarised at random"
 
 
 # ---- batches, seeds, faults
@@ -231,9 +244,9 @@ def test_batches_change_nothing_but_chance(most, monkeypatch):
     found = measure_likelihood(Ladder(), images, draws=5)
     means = images.double().numpy().mean((1, 2, 3)) / 127.5 - 1
     bounds = [np.log(np.mean([math.exp(mean + i) for i in range(5)])) for mean in means]
-    assert found["nats"] == pytest.approx(np.mean(bounds), abs=1e-6)
-    assert found["elbo"] == pytest.approx(np.mean(means) + 2, abs=1e-6)
-    assert found["deviation"] == pytest.approx(np.std(bounds, ddof=1) / math.sqrt(120), rel=1e-5)
+    assert found.nats == pytest.approx(np.mean(bounds), abs=1e-6)
+    assert found.elbo == pytest.approx(np.mean(means) + 2, abs=1e-6)
+    assert found.deviation == pytest.approx(np.std(bounds, ddof=1) / math.sqrt(120), rel=1e-5)
 
 
 @pytest.mark.parametrize("draws, at_once", [(1, 100), (64, 31), (2000, 1), (2001, 1)])
@@ -261,7 +274,7 @@ def test_a_likelihood_follows_from_its_seed_and_leaves_no_trace(make):
     assert torch.equal(after, torch.rand(3))
     assert model.training
     if isinstance(model, VAE):
-        assert measure_likelihood(model, GREY, draws=4, seed=1)["nats"] != first["nats"]
+        assert measure_likelihood(model, GREY, draws=4, seed=1).nats != first.nats
 
 
 def test_models_are_measured_in_evaluation_mode():

@@ -49,7 +49,7 @@ FAULTS = {
     "undeclared": (
         "return {'undeclared_a': 1, 'fid': 0.0}",
         "a",
-        "returned 'fid' = 0.0, which is none of its columns (*:score)",
+        "returned 'fid' = 0.0, which is not one of its columns (*:score)",
     ),
     "warns": ("import warnings; warnings.warn('old')", "", "failed: UserWarning: old (*.py:13)"),
     "target": ("", "", "failed: 'target' could not be loaded: No module named 'gone_with_it'"),

@@ -25,6 +25,7 @@ from genkit.io import run_directory as rundir
 from genkit.io.files import write_atomic
 from genkit.io.progress import Bar, JSONLines, Reporter
 from genkit.io.run_directory import RunDir
+from genkit.io.run_records import ProgressState
 from genkit.registry.catalogue import load_registry
 from genkit.registry.plugin import Plugin
 from genkit.runs.checkpoint import load_state
@@ -53,7 +54,7 @@ class Said(Reporter):
         self.lines.append(message)
 
     def update(self, state):
-        self.at.get(state["step"], lambda: None)()
+        self.at.get(state.step, lambda: None)()
 
 
 class Disk:
@@ -108,7 +109,9 @@ def run_with(listener, data, path, **options):
 # ---- a full disk
 
 
-@pytest.mark.parametrize("names", [("*",), ("*.pt",), ("*.jsonl",), ("*.png", "*.safetensors")])
+@pytest.mark.parametrize(
+    "names", [("*",), ("step-*.safetensors",), ("*.jsonl",), ("*.png", "*.safetensors")]
+)
 def test_training_outlasts_a_full_disk_says_so_once_and_catches_up(
     tmp_path, data, monkeypatch, names
 ):
@@ -119,7 +122,7 @@ def test_training_outlasts_a_full_disk_says_so_once_and_catches_up(
     run = train_tiny("vae", data, tmp_path / "run", said, **options)
     warnings = [line for line in said.lines if "Warning" in line]
     assert len(warnings) == 1
-    assert "No space left on device; training goes on and tries again" in warnings[0]
+    assert "No space left on device; training continues and tries again" in warnings[0]
     assert metrics_of(run.path) == metrics_of(whole.path) and len(metrics_of(run.path)) == 10
     states = [load_state(each.path / "checkpoints") for each in (whole, run)]
     assert same_bits(states[0][0]["loop"], states[1][0]["loop"]) and not states[1][1]
@@ -134,7 +137,7 @@ def test_the_checkpoint_from_before_the_disk_was_full_stays_whole(tmp_path, data
         train_tiny("vae", data, path, Said({4: disk.fill}), **options)
     assert str(caught.value) == (
         f"{path / 'metrics.jsonl'} could not be written: No space left on device. "
-        f"The last checkpoint is of step 3; to go on from there: genkit resume {path}"
+        f"The last checkpoint is of step 3; to resume from there: genkit resume {path}"
     )
     assert load_state(path / "checkpoints")[0]["loop"]["step"] == 3
     disk.clear()
@@ -150,7 +153,7 @@ def test_a_state_without_its_hash_does_not_push_out_a_whole_one(tmp_path, data, 
     options = {"budget": "7steps", "log_every": 1, "checkpoint_seconds": 1e-9}
     run = train_tiny("vae", data, tmp_path / "run", Said({4: disk.fill, 6: disk.clear}), **options)
     names = {path.name for path in (run.path / "checkpoints").iterdir()}
-    files = {f"step-00000000{step}.{kind}" for step in (6, 7) for kind in ("pt", "json")}
+    files = {f"step-00000000{step}.{kind}" for step in (6, 7) for kind in ("safetensors", "json")}
     assert names == {"last.json", *files}
 
 
@@ -178,10 +181,10 @@ def test_files_that_may_not_grow_end_the_command_with_one_sentence(tmp_path, dat
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.count("training goes on and tries again") == 1
+    assert done.stderr.count("training continues and tries again") == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"Error: {path / 'checkpoints'}") and "File too large" in last
-    assert last.endswith(f"There is no checkpoint yet; to go on from there: genkit resume {path}")
+    assert last.endswith("There is no checkpoint yet")
     assert len(metrics_of(path)) == 5 and len(list((path / "samples").iterdir())) == 4
     assert not list(path.rglob("*.tmp"))
 
@@ -257,9 +260,9 @@ def test_memory_that_runs_out_names_the_options_to_change(
         train_tiny("vae", data, tmp_path / "run", **options)
     assert str(caught.value) == (
         "out of memory; train with a smaller --batch-size or a larger --accumulate. "
-        f"The last checkpoint is of step 3; to go on from there: genkit resume {tmp_path / 'run'}"
+        f"The last checkpoint is of step 3; to resume from there: genkit resume {tmp_path / 'run'}"
     )
-    assert resume(tmp_path / "run", registry()).summary["step"] == 9
+    assert resume(tmp_path / "run", registry()).summary.step == 9
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, data, monkeypatch):
@@ -340,7 +343,7 @@ def test_a_bar_on_a_terminal_that_went_away_is_silent(monkeypatch):
     bar = Bar()
     bar.start("run")
     assert bar.bars.console.is_terminal
-    bar.update({"fraction": 0.1, "values": {}})
+    bar.update(ProgressState(fraction=0.1))
     shown = b""
     while b"run" not in shown:  # what is never shown ends the test by its time
         shown += os.read(master, 4096)
@@ -348,7 +351,7 @@ def test_a_bar_on_a_terminal_that_went_away_is_silent(monkeypatch):
     with pytest.raises(OSError):
         print("nobody listens", file=terminal, flush=True)
     bar.say("still here")
-    bar.update({"fraction": 0.2, "values": {}})
+    bar.update(ProgressState(fraction=0.2))
     time.sleep(0.3)  # the bar draws itself, too
     bar.stop()
     monkeypatch.undo()
@@ -360,7 +363,7 @@ def test_a_bar_without_any_stderr_is_silent(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     bar = Bar()
     bar.start("run")
-    bar.update({"fraction": 0.1, "values": {}})
+    bar.update(ProgressState(fraction=0.1))
     bar.say("still here")
     bar.stop()
 
@@ -393,7 +396,7 @@ def test_a_listener_that_raises_whatever_it_likes_is_muted(tmp_path, data):
         def on_run_end(self):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    assert run_with(Listener(), data, tmp_path / "run", budget="3steps").summary["step"] == 3
+    assert run_with(Listener(), data, tmp_path / "run", budget="3steps").summary.step == 3
 
 
 def test_a_listener_that_blocks_is_left_by_a_second_interrupt(tmp_path, data):

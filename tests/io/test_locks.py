@@ -71,7 +71,7 @@ def test_a_run_that_is_being_trained_is_refused_and_undisturbed(run, holder):
     with pytest.raises(UsageError) as caught:
         resume(run.path, registry(), budget="4steps")
     assert str(caught.value) == (
-        f"another process trains in {run.path} at this moment; wait for its end or stop it"
+        f"another process trains in {run.path} now; wait until it ends, or stop it"
     )
     assert contents(run.path) == before
 
@@ -87,7 +87,7 @@ def test_the_lock_is_free_as_soon_as_its_process_is_killed(run, holder):
     holder.kill()
     holder.wait()
     assert (run.path / ".lock").exists()  # it stays and blocks nobody
-    assert resume(run.path, registry(), budget="4steps").summary["step"] == 4
+    assert resume(run.path, registry(), budget="4steps").summary.step == 4
 
 
 def test_the_lock_is_free_after_a_training_and_after_an_error(run):
@@ -139,7 +139,7 @@ def test_where_the_file_system_has_no_locks_a_file_takes_their_place(run, monkey
     for _ in range(2):
         with run.directory.locked(), pytest.raises(UsageError, match="another process trains"):
             resume(run.path, registry(), budget="4steps")
-    assert resume(run.path, registry(), budget="4steps").summary["step"] == 4
+    assert resume(run.path, registry(), budget="4steps").summary.step == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -76,7 +76,7 @@ def test_two_processes_train_one_run_and_resume_it_bit_for_bit(tmp_path: Path, d
     states = [load_state(tmp_path / name / "checkpoints")[0]["loop"] for name in ("whole", "part")]
     assert same_bits(*states) and states[0]["step"] == 9
     runs = [load_run(tmp_path / name, registry()) for name in ("whole", "part")]
-    assert runs[0].config["ranks"] == 2
+    assert runs[0].record.ranks == 2
     assert same_bits(*(run.model.state_dict() for run in runs))
     assert {p.name for p in (tmp_path / "part" / "samples").iterdir()} >= {
         "step-000000000.png",

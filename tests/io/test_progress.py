@@ -10,21 +10,22 @@ import pytest
 from rich.console import Console
 
 from genkit.cli import main
-from genkit.comparison.pool import Crew
+from genkit.comparison.pool import ProcessPool
 from genkit.io import progress
 from genkit.io.preview import Preview
 from genkit.io.progress import Bar, JSONLines, Lines, Reporter, new_bars, new_reporter, show_state
+from genkit.io.run_records import Message, ProgressState, Started, read_event, write_event
 from genkit.training.resume import resume
 
-STATE = {
-    "fraction": 0.25,
-    "images_per_second": 653.2,
-    "seconds_left": 3725.0,
-    "values": {"generator/loss": 0.5, "generator/gradient_norm": 9.0},
-}
+STATE = ProgressState(
+    fraction=0.25,
+    images_per_second=653.2,
+    seconds_left=3725.0,
+    values={"generator/loss": 0.5, "generator/gradient_norm": 9.0},
+)
 
 
-class Recorder(Reporter):
+class Listener(Reporter):
     def __init__(self):
         self.states = []
 
@@ -43,15 +44,15 @@ def written(console):
 def test_counter_tells_rate_and_time_left(monkeypatch):
     times = iter([100.0, 104.0, 110.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
-    recorder = Recorder()
-    count = recorder.counter("features")
+    listener = Listener()
+    count = listener.counter("features")
     count(20, 100)
     count(100, 100)
-    first, last = recorder.states
-    assert (first["stage"], first["fraction"], first["images"]) == ("features", 0.2, 20)
-    assert first["images_per_second"] == pytest.approx(5)
-    assert first["seconds_left"] == pytest.approx(16)
-    assert (last["fraction"], last["seconds_left"]) == (1, 0)
+    first, last = listener.states
+    assert (first.stage, first.fraction, first.images) == ("features", 0.2, 20)
+    assert first.images_per_second == pytest.approx(5)
+    assert first.seconds_left == pytest.approx(16)
+    assert (last.fraction, last.seconds_left) == (1, 0)
 
 
 # ---- bars and lines
@@ -60,9 +61,9 @@ def test_counter_tells_rate_and_time_left(monkeypatch):
 def test_bar_that_falls_back_begins_anew():
     bars = new_bars(Console(file=io.StringIO()))
     task = bars.add_task("scoring", total=1.0, note="")
-    show_state(bars, task, {"fraction": 1.0, "stage": "sampling"})
+    show_state(bars, task, ProgressState(fraction=1.0, stage="sampling"))
     assert bars.tasks[0].finished
-    show_state(bars, task, {"fraction": 0.25, "stage": "features"})
+    show_state(bars, task, ProgressState(fraction=0.25, stage="features"))
     assert bars.tasks[0].completed == 0.25 and not bars.tasks[0].finished
     assert bars.tasks[0].fields["note"] == "features"
 
@@ -71,7 +72,7 @@ def test_bar_tells_rate_time_left_last_score_and_losses():
     console = terminal()
     bars = new_bars(console)
     task = bars.add_task("dcgan", total=1.0)
-    show_state(bars, task, {**STATE, "score": {"kid": 0.01234}}, "training")
+    show_state(bars, task, STATE.model_copy(update={"score": {"kid": 0.01234}}), "training")
     console.print(bars.make_tasks_table(bars.tasks))
     line = written(console)
     assert re.search(
@@ -84,8 +85,9 @@ def test_bar_tells_rate_time_left_last_score_and_losses():
 def test_bars_never_take_a_second_line(width):
     console = terminal(width)
     bars = new_bars(console)
-    for name in ("dcgan", "a-model-of-a-stranger"):
-        show_state(bars, bars.add_task(name, total=1.0), {**STATE, "stage": "x" * 90}, "training")
+    for name in ("dcgan", "a-third-party-model"):
+        state = STATE.model_copy(update={"stage": "x" * 90})
+        show_state(bars, bars.add_task(name, total=1.0), state, "training")
     console.print(bars.make_tasks_table(bars.tasks))
     lines = written(console).splitlines()
     assert len(lines) == 2 and all(len(line) <= width for line in lines)
@@ -103,10 +105,10 @@ def test_lines_tell_what_bars_tell(capsys):
 
 def test_score_goes_to_the_parent_process_with_each_update(capsys):
     reporter = JSONLines()
-    reporter.update({"fraction": 0.0})
+    reporter.update(ProgressState(fraction=0.0))
     reporter.score("kid", 0.5)
-    reporter.update({"fraction": 0.5})
-    reporter.update({"fraction": 1.0})
+    reporter.update(ProgressState(fraction=0.5))
+    reporter.update(ProgressState(fraction=1.0))
     scores = [json.loads(line).get("score") for line in capsys.readouterr().out.splitlines()]
     assert scores == [None, {"kid": 0.5}, {"kid": 0.5}]
 
@@ -115,10 +117,10 @@ def test_training_reports_the_score_that_its_log_holds(tmp_path):
     from genkit.registry.catalogue import load_registry
     from genkit.training.train import train_by_name
 
-    recorder = Recorder()
-    recorder.scores, recorder.pictures = [], []
-    recorder.score = lambda name, value: recorder.scores.append((name, value))
-    recorder.show = recorder.pictures.append
+    listener = Listener()
+    listener.scores, listener.pictures = [], []
+    listener.score = lambda name, value: listener.scores.append((name, value))
+    listener.show = listener.pictures.append
     given = {
         "budget": "4steps",
         "grids": 3,
@@ -128,14 +130,14 @@ def test_training_reports_the_score_that_its_log_holds(tmp_path):
         "log_every": 2,
     }
     registry = load_registry()
-    run = train_by_name(registry, "vae", run_dir=tmp_path / "run", reporter=recorder, given=given)
+    run = train_by_name(registry, "vae", run_dir=tmp_path / "run", reporter=listener, given=given)
     rows = run.directory.read_metrics()
-    assert recorder.scores == [("kid", row["kid"]) for row in rows if "kid" in row]
-    assert len(recorder.scores) == 2 and len(recorder.pictures) == 3
-    assert {(p.shape, p.dtype.name) for p in recorder.pictures} == {((64, 1, 28, 28), "uint8")}
-    assert np.array_equal(recorder.pictures[-1], run.sample(64).numpy())
+    assert listener.scores == [("kid", row["kid"]) for row in rows if "kid" in row]
+    assert len(listener.scores) == 2 and len(listener.pictures) == 3
+    assert {(p.shape, p.dtype.name) for p in listener.pictures} == {((64, 1, 28, 28), "uint8")}
+    assert np.array_equal(listener.pictures[-1], run.sample(64).numpy())
 
-    again = Recorder()  # told anew where a run goes on
+    again = Listener()  # told anew where a run goes on
     resume(run.path, registry, reporter=again, budget="6steps", watch=0)
     assert again.last_score == {}
     resume(run.path, registry, reporter=again, budget="8steps", watch=16, grids=1)
@@ -143,6 +145,21 @@ def test_training_reports_the_score_that_its_log_holds(tmp_path):
 
 
 # ---- several processes
+
+
+@pytest.mark.parametrize(
+    "event", [Started(title="vae"), Message(message="a \n b"), STATE, ProgressState(fraction=0.0)]
+)
+def test_events_between_processes_come_back_as_they_were(event):
+    line = write_event(event)
+    assert "\n" not in line and read_event(line) == event
+
+
+@pytest.mark.parametrize(
+    "line", ["", "printed", "[1]", "null", '{"event": "x"}', '{"event": "update"}', '{"event": []}']
+)
+def test_other_lines_of_a_process_are_no_events(line):
+    assert read_event(line) is None
 
 
 TELLS = """
@@ -153,29 +170,29 @@ print(json.dumps({"event": "update", "score": SCORE, **state}), flush=True)
 
 
 @pytest.fixture
-def crew_of(monkeypatch):
-    """A crew whose commands are Python source."""
-    from genkit.comparison import pool as crew
+def pool_of(monkeypatch):
+    """A pool whose commands are Python source."""
+    from genkit.comparison import pool
 
-    monkeypatch.setattr(crew, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
-    return Crew
+    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
+    return ProcessPool
 
 
-def test_each_title_has_one_bar_for_all_its_parts_and_those_that_wait_have_one(crew_of):
-    with crew_of(terminal()) as crew:
-        crew.expect(["dcgan", "vae"])
-        assert [task.fields["note"] for task in crew.bars.tasks] == ["waiting", "waiting"]
-        crew.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
-        assert crew.bars.tasks[0].fields["note"] == "training done  kid 0.25"
-        crew.run([TELLS.replace("SCORE", "{}")], "dcgan", "scoring")
-        notes = [task.fields["note"] for task in crew.bars.tasks]
+def test_each_title_has_one_bar_for_all_its_parts_and_those_that_wait_have_one(pool_of):
+    with pool_of(terminal()) as processes:
+        processes.expect(["dcgan", "vae"])
+        assert [task.fields["note"] for task in processes.bars.tasks] == ["waiting", "waiting"]
+        processes.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
+        assert processes.bars.tasks[0].fields["note"] == "training done  kid 0.25"
+        processes.run([TELLS.replace("SCORE", "{}")], "dcgan", "scoring")
+        notes = [task.fields["note"] for task in processes.bars.tasks]
     assert notes == ["scoring done  kid 0.25", "waiting"]
 
 
-def test_piped_crew_prints_lines_with_the_same(crew_of):
+def test_piped_pool_prints_lines_with_the_same(pool_of):
     console = Console(file=io.StringIO(), width=60)
-    with crew_of(console) as crew:
-        crew.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
+    with pool_of(console) as processes:
+        processes.run([TELLS.replace("SCORE", "{'kid': 0.25}")], "dcgan", "training")
     assert console.file.getvalue().splitlines() == [
         "dcgan: training: 50%  9 img/s  kid 0.25  a/loss 2  7 s left",
         "dcgan: training: done",

@@ -16,7 +16,8 @@ from genkit.io.files import read_json, write_atomic, write_json
 from genkit.io.run_directory import RunDir, new_run_path
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-CONFIG: dict[str, Any] = {"model": "vae", "run": {}, "options": {}, "image_shape": {}}
+SHAPE = {"channels": 1, "height": 28, "width": 28}
+CONFIG: dict[str, Any] = {"model": "vae", "run": {}, "options": {}, "image_shape": SHAPE}
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
@@ -115,7 +116,7 @@ def test_occupied_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
 
 def test_existing_run_is_refused_with_the_way_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match=f"go on with it: genkit resume {tmp_path}"):
+    with pytest.raises(UsageError, match=f"resume it: genkit resume {tmp_path}"):
         RunDir.create(tmp_path)
 
 
@@ -139,7 +140,7 @@ def test_run_that_appears_meanwhile_is_not_taken_over(
 def test_opening_says_whether_the_path_is_missing_or_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist; give the path of a run"):
         RunDir.open(tmp_path / "missing")
-    with pytest.raises(UsageError, match=r"is no run directory: no config\.json"):
+    with pytest.raises(UsageError, match=r"is not a run directory: it has no config\.json"):
         RunDir.open(tmp_path)
 
 
@@ -147,10 +148,10 @@ def test_opening_says_whether_the_path_is_missing_or_no_run(tmp_path: Path) -> N
 def test_config_without_one_of_its_parts_is_refused_by_name(key: str, tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     write_json(run.config_path, CONFIG)
-    assert run.config() == CONFIG
+    assert run.record().to_json() == CONFIG
     write_json(run.config_path, {k: v for k, v in CONFIG.items() if k != key})
-    with pytest.raises(UsageError, match=f"is no run's config: '{key}' is missing"):
-        run.config()
+    with pytest.raises(UsageError, match=rf"config\.json: '{key}' is missing"):
+        run.record()
 
 
 def test_damaged_config_is_a_usage_error(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_damaged_config_is_a_usage_error(tmp_path: Path) -> None:
     for content in ('{"model": "v', "[1]", ""):
         run.config_path.write_text(content, encoding="utf-8")
         with pytest.raises(UsageError, match=r"config\.json"):
-            run.config()
+            run.record()
 
 
 def test_new_run_path_is_free_and_has_no_odd_characters(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
 from genkit_pixelcnn import PixelCNNConfig, register_trainers
-from genkit_pixelcnn.cached import draw_images
 from genkit_pixelcnn.model import PixelCNN, learning_rate_schedule
+from genkit_pixelcnn.sampler import draw_images
 
 torch.set_num_threads(1)
 

@@ -110,7 +110,7 @@ def test_lines_after_the_checkpoint_are_drawn_once(
     genkit.resume(run, budget="15steps", progress="none")
     for path in (run / "checkpoints").glob("step-*15.*"):
         path.unlink()
-    left = max(int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.pt"))
+    left = max(int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.safetensors"))
     assert left < 15
     (run / "samples" / "step-000000999.png").write_bytes(
         (run / "samples/step-000000000.png").read_bytes()

@@ -28,7 +28,7 @@ def test_divergence_equals_that_of_torch_distributions():
     model = make()
     images = torch.rand(5, *SHAPE) * 2 - 1
     mean, log_variance = 3 * torch.randn(5, 4), 2 * torch.randn(5, 4)
-    model.encoder.forward = lambda images: (mean, log_variance)
+    model.encoder.forward = lambda images, labels=None: (mean, log_variance)
     _, divergence = model.elbo_terms(images)
     prior = Normal(torch.zeros(4), torch.ones(4))
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), prior).sum(1)
@@ -38,9 +38,12 @@ def test_divergence_equals_that_of_torch_distributions():
 def test_noise_follows_the_posterior_of_each_image():
     model = make()
     mean, log_variance = torch.tensor([[-2.0, 5.0]]), torch.tensor([[0.0, -3.0]])
-    model.encoder.forward = lambda images: (mean.expand(9999, 2), log_variance.expand(9999, 2))
+    model.encoder.forward = lambda images, labels=None: (
+        mean.expand(9999, 2),
+        log_variance.expand(9999, 2),
+    )
     drawn = []
-    model.decoder.forward = lambda z: drawn.append(z) or torch.zeros(9999, *SHAPE)
+    model.decoder.forward = lambda z, labels=None: drawn.append(z) or torch.zeros(9999, *SHAPE)
     model.elbo_terms(torch.zeros(9999, *SHAPE))
     torch.testing.assert_close(drawn[0].mean(0, keepdim=True), mean, rtol=0, atol=0.05)
     torch.testing.assert_close(drawn[0].var(0).log()[None], log_variance, rtol=0, atol=0.1)
@@ -88,7 +91,7 @@ def test_log_weights_equal_those_of_torch_distributions():
     images = torch.rand(6, 3, 8, 8) * 2 - 1
     decoded = []
     decode = model.decoder.forward
-    model.decoder.forward = lambda z: decoded.append(z) or decode(z)
+    model.decoder.forward = lambda z, labels=None: decoded.append(z) or decode(z)
     found = model.log_weights(images, 5)
     z = decoded[0].view(5, 6, 4)
     mean, log_variance = model.encoder(images)
@@ -105,7 +108,7 @@ def test_all_draws_of_a_grey_image_are_weighed_for_one_binarisation_of_it():
     images = torch.rand(400, *SHAPE) * 2 - 1
     seen, encoded = [], []
     encode = model.encoder.forward
-    model.encoder.forward = lambda x: encoded.append(x) or encode(x)
+    model.encoder.forward = lambda x, labels=None: encoded.append(x) or encode(x)
     model.pixel_log_likelihood = lambda output, x: seen.append(x) or torch.zeros(x.shape[:2])
     model.log_weights(images, 3), model.log_weights(images, 3)
     first, second = seen

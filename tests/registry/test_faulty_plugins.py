@@ -1,4 +1,4 @@
-"""Models of strangers that fail while they run, files as plugins, other API versions, commands."""
+"""Third-party models that fail while they run, files as plugins, other API versions, commands."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FAULTS = {
     "phases_fail": ({"phases": "[][1]"}, "Model.phases() failed: IndexError", 3),
     "loss_fails": ({"loss": "{}['loss']"}, "loss of phase 'fit' in step 1 failed: KeyError", 3),
     "no_pair": ({"loss": "loss"}, "loss of phase 'fit' in step 1 failed: TypeError", 3),
-    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is no scalar: (3,)", 3),
+    "no_scalar": ({"loss": "loss.expand(3), {}"}, "it is not a scalar: (3,)", 3),
     "nan": ({"loss": "loss * float('nan'), {}"}, "loss of phase 'fit' became nan in step 1", 1),
     "detached": ({"loss": "loss.detach(), {}"}, "loss of phase 'fit' in step 1", 3),
     "sample_fails": ({"sample": "[][1]"}, "Model.sample() failed: IndexError", 3),
@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "extra_state": (
         {"sample": "images\n\n    def get_extra_state(self):\n        return 3"},
-        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, no tensor",
+        "'_extra_state' in the state_dict of stranger_extra_state:Model is a int, not a tensor",
         3,
     ),
     "validates": (
@@ -270,7 +270,7 @@ def test_file_that_cannot_be_a_plugin_is_a_problem_of_its_own(
 def test_file_that_does_not_exist_is_refused(command_lines: CommandLines) -> None:
     missing, nothing = command_lines("list --plugin nowhere.py", "list --plugin")
     assert missing.code == nothing.code == 2
-    assert "--plugin nowhere.py is no file; give the path of a Python file" in missing.err
+    assert "--plugin nowhere.py is not a file; give the path of a Python file" in missing.err
     assert "--plugin needs the path of a Python file" in nothing.err
 
 
@@ -375,7 +375,7 @@ def commanded(
     return dict(zip(lines, command_lines(*lines, site=site), strict=True))
 
 
-def test_strangers_commands_are_listed_without_importing_them(
+def test_third_party_commands_are_listed_without_importing_them(
     commanded: dict[str, Answer],
 ) -> None:
     answer = commanded["--help"]
@@ -384,7 +384,7 @@ def test_strangers_commands_are_listed_without_importing_them(
     assert "Provided by torch-genkit-one 0.1 and torch-genkit-two 0.1." in answer.out
 
 
-def test_strangers_command_gets_its_arguments_and_its_own_help(
+def test_third_party_command_gets_its_arguments_and_its_own_help(
     commanded: dict[str, Answer],
 ) -> None:
     assert (commanded["count 4 --twice"].code, commanded["count 4 --twice"].out) == (
@@ -408,7 +408,7 @@ def test_built_in_command_cannot_be_replaced(commanded: dict[str, Answer]) -> No
         ("fail", "command 'fail' of torch-genkit-fails 0.1 failed: KeyError: 'x'"),
         ("missing", "No module named 'nowhere_at_all'"),
         ("leaves", "command 'leaves' exits when it is imported"),
-        ("number", "command 'number' is 3, no typer.Typer and no function"),
+        ("number", "command 'number' is 3, neither a typer.Typer nor a function"),
         ("both", "comes from torch-genkit-one 0.1 and torch-genkit-two 0.1; set GENKIT_DISABLE"),
     ],
 )
@@ -497,7 +497,7 @@ def test_stored_scores_are_shown_without_the_plugin(
 @pytest.mark.parametrize(
     ("version", "words", "code"),
     [
-        ("without the field", "config.json: depth is no option here", 2),
+        ("without the field", "config.json: depth is not an option here", 2),
         ("with another shape", "'level' has shape (), the model (1,)", 1),
     ],
 )

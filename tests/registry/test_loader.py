@@ -1,4 +1,4 @@
-"""Plugins of strangers, installed for real: a faulty one is named and hurts nothing else."""
+"""Third-party plugins, installed for real: a faulty one is named and the others work."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ FAULTS = {
         trainer_source("no-default", "width: int"),
         "config field 'width' needs a default",
     ),
-    "bad-name": (trainer_source("Bad Name!"), "'Bad Name!' is no name"),
+    "bad-name": (trainer_source("Bad Name!"), "'Bad Name!' is not a name"),
     "bad-target": (
         trainer_source("bad-target").replace("nowhere:Model", "nowhere.Model"),
         "must read 'package.module:Name'",
@@ -92,7 +92,7 @@ FAULTS = {
     ),
     "bad-config": (
         trainer_source("bad-config", config="dict"),
-        "config of 'bad-config' must be a subclass of genkit.Config",
+        "config of 'bad-config' must be a subclass of genkit.specs.Config",
     ),
     "bad-preset": (
         trainer_source("bad-preset", extra=", presets={'quick': {'depth': 3}}"),
@@ -213,7 +213,7 @@ def test_all_that_is_built_in_is_still_there(answers: dict[str, Answer]) -> None
         kind: [name for name, entry in entries.items() if entry["from"] == "torch-genkit"]
         for kind, entries in listed.items()
     }
-    assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn"}
+    assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn", "pixelrnn"}
     assert {"mnist-mini", "folder", "npz"} <= set(built_in["datasets"])
     assert {"fid", "kid", "manifold", "inception-score"} <= set(built_in["metrics"])
     assert {"digits", "inception"} <= set(built_in["features"])
@@ -252,7 +252,7 @@ def test_leftover_of_a_removed_plugin_is_reported(answers: dict[str, Answer]) ->
     assert "No module named 'gone_for_good'" in line
 
 
-def test_strangers_trainer_is_listed_with_its_words_as_they_are(
+def test_third_party_trainer_is_listed_with_its_words_as_they_are(
     answers: dict[str, Answer],
 ) -> None:
     listed = line_of("rectflow", answers["list"].out)
@@ -260,7 +260,7 @@ def test_strangers_trainer_is_listed_with_its_words_as_they_are(
     assert "[bold]faster[/bold] [/x]." in answers["train --help"].out
 
 
-def test_strangers_trainer_has_its_own_options(answers: dict[str, Answer]) -> None:
+def test_third_party_trainer_has_its_own_options(answers: dict[str, Answer]) -> None:
     answer = answers["train rectflow --help"]
     assert answer.code == 0
     assert "[bold]faster[/bold] [/x]." in answer.out
@@ -270,13 +270,15 @@ def test_strangers_trainer_has_its_own_options(answers: dict[str, Answer]) -> No
         assert part in answer.out
 
 
-def test_switch_of_a_strangers_model_may_come_before_its_name(answers: dict[str, Answer]) -> None:
+def test_switch_of_a_third_party_model_may_come_before_its_name(answers: dict[str, Answer]) -> None:
     for command in ("train rectflow --gate --budget soon", "train --gate rectflow --budget soon"):
         assert answers[command].code == 2
-        assert "--budget: 'soon' is no budget" in answers[command].err
+        assert "--budget: 'soon' is not a budget" in answers[command].err
 
 
-def test_name_that_two_strangers_claim_belongs_to_nobody(answers: dict[str, Answer]) -> None:
+def test_a_name_that_two_third_party_plugins_claim_cannot_be_used(
+    answers: dict[str, Answer],
+) -> None:
     assert "toy" not in json.loads(answers["list --json -"].out)["trainers"]
     answer = answers["train toy --help"]
     assert answer.code == 3
@@ -459,7 +461,8 @@ def test_health_as_json_says_what_the_table_says(answers: dict[str, Answer]) -> 
     names = ["name", "distribution", "version", "provides", "import_seconds", "imported_torch"]
     assert all(list(plugin) == [*names, "problem", "notes"] for plugin in found)
     assert [plugin["name"] for plugin in found if plugin["distribution"] == "torch-genkit"] == [
-        "datasets", "dcgan", "efficientnet", "fidelity", "pixelcnn", "tensorboard", "vae",
+        "datasets", "dcgan", "efficientnet", "fidelity", "pixelcnn", "pixelrnn", "tensorboard",
+        "vae",
     ]  # fmt: skip
     for plugin in found:
         line = next(

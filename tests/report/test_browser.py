@@ -106,7 +106,7 @@ def test_table_equals_the_comparison(open_page: Any, folder: Path) -> None:
     assert [line[1] for line in shown] == [one["name"] for one in rows]
     for line, one in zip(shown, rows, strict=True):
         kid, deviation = 1000 * one["scores"]["kid"], 1000 * one["deviations"]["kid"]
-        assert line[2] == estimate(kid, deviation, 1)
+        assert line[2] == estimate(kid, 2 * deviation, 1)
 
 
 def test_hostile_name_is_shown_as_text(open_page: Any) -> None:

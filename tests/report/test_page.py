@@ -22,11 +22,13 @@ from genkit.cli import main
 from genkit.errors import GenkitError
 from genkit.registry.catalogue import Registry, load_registry
 from genkit.report.charts import Series, chart, log_ticks, number, thin, ticks
-from genkit.report.headline import verdict
+from genkit.report.headline import explain_columns, make_headline
 from genkit.report.page import refresh_page, render, write_page
 from genkit.report.ranking import rank, score_columns
-from genkit.report.tables import estimate
-from genkit.report.thumbnails import embed
+from genkit.report.rows import ScoreRow
+from genkit.report.tables import Field, estimate
+from genkit.report.thumbnails import double_small, embed
+from genkit.specs import Column
 
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = "<script>alert(1)</script>"
@@ -142,7 +144,7 @@ def test_what_comes_from_outside_is_text(tmp_path: Path, registry: Registry) -> 
     pictures = [image for image in page.all("img") if "hidden" not in image]
     assert pictures and all(image["src"].startswith("data:image/") for image in pictures)
     headline = page.words["h1"][0]
-    assert headline.startswith(HOSTILE) and quoted in headline
+    assert HOSTILE in headline and quoted in headline
     assert "{{ 7 * 7 }}" in [line[1] for line in page.tables[0]]
     assert "step 2,000: </script><script>alert(3)</script>" in page.words["li"]
 
@@ -171,11 +173,13 @@ def test_tables_hold_the_numbers_of_the_comparison(folder: Path, page: Page) -> 
         place = table[0].index(heading)
         for line, one in zip(table[1:], rows, strict=True):
             value, deviation = one["scores"][name], one["deviations"][name]
-            assert line[place] == estimate(value * scale, deviation * scale, decimals)
+            assert line[place] == estimate(value * scale, 2 * deviation * scale, decimals)
 
 
 def test_headline_and_sections_stand_in_order(page: Page) -> None:
-    assert page.words["h1"] == ["pixelcnn made the best samples, with KID 49% lower than vae"]
+    assert page.words["h1"] == [
+        "These weights of pixelcnn made the best samples, with KID 49% lower than vae"
+    ]
     assert [s["id"] for s in page.all("section")] == [
         *("scores", "samples", "growth", "curves", "quality", "interpolation"),
         *("reconstructions", "completion", "neighbours", "warnings", "protocol", "repeat"),
@@ -184,30 +188,30 @@ def test_headline_and_sections_stand_in_order(page: Page) -> None:
     assert "genkit train dcgan --run-dir 'a folder'" in page.words["code"]
 
 
-def said(*rows: dict[str, Any], registry: Registry, by: str | None = None) -> tuple[str, str]:
-    return verdict(rank(rows, score_columns(registry), by))
+def headline(*rows: dict[str, Any], registry: Registry, by: str | None = None) -> tuple[str, str]:
+    return make_headline(rank(list(map(ScoreRow.from_json, rows)), score_columns(registry), by))
 
 
-def test_verdict_names_a_winner_only_beyond_the_error_bars(registry: Registry) -> None:
-    winner, why = said(row("a", 0.3), row("b", 0.6), *CALIBRATION, registry=registry)
-    assert winner == "a made the best samples, with KID 50% lower than b"
-    assert "300.0 ±20.0 against 600.0 ±20.0: a difference beyond the error bars" in why
+def test_headline_names_a_winner_only_beyond_the_error_bars(registry: Registry) -> None:
+    winner, why = headline(row("a", 0.3), row("b", 0.6), *CALIBRATION, registry=registry)
+    assert winner == "These weights of a made the best samples, with KID 50% lower than b"
+    assert "300.0 ±20.0 against 600.0 ±20.0: more than other samples of the same weights" in why
     assert "Unseen real images score 14.0 ±40.0, noise 8.13k ±160.0" in why
-    nobody, why = said(row("a", 0.3, 0.1), row("b", 0.4, 0.1), row("c", 3.0), registry=registry)
+    nobody, why = headline(row("a", 0.3, 0.1), row("b", 0.4, 0.1), row("c", 3.0), registry=registry)
     assert nobody == "a and b cannot be told apart" and "300.0 ±200.0 (a), 400.0" in why
-    below_zero, _ = said(row("a", -0.001, 1e-5), row("b", 0.6), registry=registry)
-    assert below_zero == "a made the best samples, ahead of b"
+    below_zero, _ = headline(row("a", -0.001, 1e-5), row("b", 0.6), registry=registry)
+    assert below_zero == "These weights of a made the best samples, ahead of b"
 
 
-def test_verdict_says_why_there_is_no_winner(registry: Registry) -> None:
+def test_headline_says_why_there_is_no_winner(registry: Registry) -> None:
     other = row("b", 0.6, card={**CARD, "samples": 900})
-    assert said(row("a", 0.3), other, registry=registry)[0] == "These models cannot be ranked"
+    assert headline(row("a", 0.3), other, registry=registry)[0] == "These models cannot be ranked"
     failed = [row(name, None, error="no memory") for name in "ab"]
-    assert said(*failed, registry=registry)[0] == "No model came through"
-    assert said(row("a", 0.3), registry=registry)[0] == "a: KID x1000 300.0 ±20.0"
-    headline, how = said(row("a", None, run="runs/a"), registry=registry)
-    assert headline == "a: not scored yet" and how == "To score: genkit evaluate runs/a"
-    assert said(*CALIBRATION, registry=registry)[0] == "No model here"
+    assert headline(*failed, registry=registry)[0] == "All models failed"
+    assert headline(row("a", 0.3), registry=registry)[0] == "a: KID x1000 300.0 ±20.0"
+    words, how = headline(row("a", None, run="runs/a"), registry=registry)
+    assert words == "a: not scored yet" and how == "To score: genkit evaluate runs/a"
+    assert headline(*CALIBRATION, registry=registry)[0] == "No model here"
 
 
 def test_scores_that_cannot_be_compared_are_not_drawn_side_by_side(
@@ -229,6 +233,24 @@ def test_every_column_of_the_tables_is_explained(page: Page) -> None:
         e.removesuffix(" (digits)") for e in explained
     }
     assert any("Lower is better." in words for words in page.words["dd"])
+
+
+def test_a_column_is_explained_by_its_help_or_by_the_summary_of_its_metric(
+    registry: Registry,
+) -> None:
+    for column in score_columns(registry):
+        assert column.help.endswith((".", "?")), (
+            column.name
+        )  # plugins of genkit explain all they show
+    helped = Column(name="fid", title="FID", better="lower", help="How far apart they are.")
+    bare = Column(name="kid", title="KID\nx1000", better="lower")
+    explained = explain_columns(
+        [Field("FID", [], helped), Field("KID\nx1000", [], bare), Field("NLL\nnats", [])], registry
+    )
+    assert explained[0] == ("FID", "How far apart they are. Lower is better.")
+    summary = registry.metrics["kid"].spec.summary
+    assert explained[1] == ("KID x1000", f"{summary}. Lower is better.")
+    assert explained[2][0] == "NLL nats" and "log-likelihood" in explained[2][1]
 
 
 # ---- for everybody
@@ -327,11 +349,19 @@ def test_page_of_what_is_damaged_or_missing_says_what_is_wrong(
     for path in sorted((tmp_path / "run2").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     page = Page(render([tmp_path], registry))
-    told = page.words["li"]
-    assert any("summary.json cannot be read" in line for line in told)
-    assert sum("cannot be shown" in line for line in told) >= 4
-    assert "failed: loss is nan" in told
+    lines = page.words["li"]
+    assert any("summary.json cannot be read" in line for line in lines)
+    assert sum("cannot be shown" in line for line in lines) >= 4
+    assert "failed: loss is nan" in lines
     assert [line[1] for line in page.tables[0][1:]] == ["pixelcnn", "vae", "dcgan", "gone"]
+
+
+def test_damaged_number_of_an_unscored_run_is_named(tmp_path: Path, registry: Registry) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "summary.json").write_text('{"step": 3, "seconds": "soon"}')
+    page = Page(render([run], registry))
+    assert f"{run}: 'seconds' cannot be 'soon': Input should be a valid number" in page.words["li"]
+    assert page.words["h1"][0] == "dcgan: not scored yet"
 
 
 @pytest.mark.parametrize("config", ["{}", "[]", "nonsense", '{"run": 3, "image_shape": {}}'])
@@ -378,7 +408,7 @@ def test_ranking_by_another_score_decides_table_and_headline(
     swapped["scores"]["fid"] = 1.0
     write_comparison(tmp_path, [row("dcgan", 0.3), swapped])
     page = Page(render([tmp_path], registry, rank_by="fid"))
-    assert page.words["h1"][0].startswith("vae made the best samples, with FID")
+    assert page.words["h1"][0].startswith("These weights of vae made the best samples, with FID")
     assert page.tables[0][0][2] == "FID\n(digits)" and page.tables[0][1][:2] == ["1", "vae"]
 
 
@@ -445,6 +475,20 @@ def test_what_is_no_picture_is_an_os_error_and_blocks_nothing(tmp_path: Path) ->
     for name in ("pipe.png", "text.png", "nowhere.png"):
         with pytest.raises(OSError):
             embed(tmp_path / name)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(599, 1198), (600, 600), (2, 4)])
+def test_small_pictures_are_shown_at_twice_their_size(width: int, expected: int) -> None:
+    from PIL import Image
+
+    image = Image.new("RGB", (width, 1))
+    image.putpixel((1, 0), (9, 8, 7))
+    shown = double_small(image)
+    assert shown.width == expected
+    scale = expected // width
+    assert [x for x in range(expected) if shown.getpixel((x, 0)) == (9, 8, 7)] == list(
+        range(scale, 2 * scale)
+    )
 
 
 def test_large_grid_loses_images_and_stays_a_grid(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import pytest
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
-from genkit.report.protocol_card import differences, entries
-from genkit.report.ranking import average, choose_column, footnotes, rank, score_columns, tie
+from genkit.report.averages import average
+from genkit.report.footnotes import footnotes
+from genkit.report.protocol_card import ProtocolCard, differences
+from genkit.report.ranking import choose_column, rank, score_columns, tie
+from genkit.report.rows import ScoreRow
 from genkit.specs import Column
 
 FID = Column(name="fid", title="FID", better="lower")
@@ -33,18 +36,14 @@ CARD = {
 }
 
 
-def row(name: str, fid: float | None = None, sd: float | None = None, **more: Any) -> dict:
-    return {
-        "name": name,
-        "scores": {} if fid is None else {"fid": fid},
-        "deviations": {} if sd is None else {"fid": sd},
-        **more,
-    }
+def row(name: str, fid: float | None = None, sd: float | None = None, **more: Any) -> ScoreRow:
+    scores = {} if fid is None else {"fid": fid}
+    deviations = {} if sd is None else {"fid": sd}
+    return ScoreRow.from_json({"name": name, "scores": scores, "deviations": deviations, **more})
 
 
-def places(rows: list[dict], columns=(FID,), name: str | None = None) -> list[tuple[str, str]]:
-    ranking = rank(rows, columns, name)
-    return [(r["name"], ranking.place(r)) for r in ranking.rows]
+def places(rows: list[ScoreRow], columns=(FID,), name: str | None = None) -> list[tuple[str, str]]:
+    return [(row.name, row.place) for row in rank(rows, columns, name).rows]
 
 
 # ---- order
@@ -56,15 +55,22 @@ def test_lowest_is_first_and_calibration_last_without_a_rank() -> None:
 
 
 def test_highest_is_first_where_higher_is_better() -> None:
-    rows = [{"name": n, "scores": {"quality": v}} for n, v in (("a", 3.0), ("b", 9.0), ("c", 5.0))]
+    values = (("a", 3.0), ("b", 9.0), ("c", 5.0))
+    rows = [ScoreRow(name=name, scores={"quality": value}) for name, value in values]
     assert places(rows, [QUALITY]) == [("b", "1"), ("c", "2"), ("a", "3")]
 
 
 def test_model_without_a_score_comes_after_all_that_have_one_and_has_no_rank() -> None:
-    failed = {"name": "broken", "error": "the loss became nan"}
-    rows = [failed, {"name": "empty", "scores": None}, row("none"), row("a", math.nan)]
+    failed = ScoreRow(name="broken", error="the loss became nan")
+    rows = [failed, row("none"), ScoreRow(name="a", scores={"fid": None})]
     found = places([*rows, row("b", 5000.0)])
-    assert found == [("b", "1"), ("broken", ""), ("empty", ""), ("none", ""), ("a", "")]
+    assert found == [("b", "1"), ("broken", ""), ("none", ""), ("a", "")]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_cannot_be_in_a_row(value: float) -> None:
+    with pytest.raises(ValueError, match=r"'scores\.fid' cannot be"):
+        row("a", value)
 
 
 def test_without_a_ranking_column_the_order_stays() -> None:
@@ -81,9 +87,9 @@ def test_ranking_changes_no_row() -> None:
 # ---- what ranks
 
 
-def with_samples(count: int) -> dict:
-    scores = {"fid": 1.0, "kid": 1.0}
-    return {"name": "a", "scores": scores, "card": {**CARD, "samples": count}}
+def with_samples(count: int, **scores: float) -> ScoreRow:
+    scores = {"fid": 1.0, "kid": 0.1, **scores}
+    return ScoreRow.from_json({"name": "a", "scores": scores, "card": {**CARD, "samples": count}})
 
 
 @pytest.mark.parametrize(("count", "name"), [(4999, "kid"), (5000, "fid"), (100, "kid")])
@@ -92,15 +98,40 @@ def test_an_unbiased_score_ranks_where_samples_are_few(count: int, name: str) ->
     assert column is not None and column.name == name
 
 
+CORRECTED = Column(name="fid_corrected", title="FID\ncorrected", better="lower", corrected=True)
+
+
+@pytest.mark.parametrize("count", [100, 50_000])
+def test_a_corrected_score_ranks_with_any_number_of_samples_where_all_have_it(count: int) -> None:
+    columns, rows = [CORRECTED, FID, KID], [with_samples(count, fid_corrected=0.9)]
+    assert choose_column(columns, rows, None) == CORRECTED
+    lacking = choose_column(columns, [*rows, with_samples(count)], None)
+    assert lacking == (KID if count < 5000 else FID)
+
+
+def test_scores_that_order_models_differently_are_named() -> None:
+    def both(name: str, fid: float, kid: float) -> ScoreRow:
+        scores, deviations = {"fid": fid, "kid": kid}, {"fid": 0.1, "kid": 0.001}
+        return ScoreRow(name=name, scores=scores, deviations=deviations)
+
+    rows = [both("a", 1.0, 0.3), both("b", 2.0, 0.2), both("c", 2.05, 0.1), both("d", 5.0, 0.301)]
+    notes = footnotes(rank(rows, [FID, KID], "fid"))
+    assert "FID and KID disagree: by KID b before a, c before a. Neither order is safe." in notes
+    agreeing = footnotes(rank([rows[0], rows[3]], [FID, KID], "fid"))
+    assert not [note for note in agreeing if "disagree" in note]
+
+
 def test_the_score_that_is_asked_for_ranks_if_it_may() -> None:
     assert choose_column([FID, KID], [with_samples(100)], "fid") == FID
-    with pytest.raises(UsageError, match="--rank-by 'is' is no score that ranks; there are: fid"):
+    with pytest.raises(
+        UsageError, match="--rank-by 'is' is not a score that ranks; there are: fid"
+    ):
         choose_column([FID, IS], [], "is")
 
 
-def test_built_in_scores_rank_by_kid_and_fid_only_and_the_inception_score_comes_last() -> None:
+def test_built_in_scores_rank_by_fid_and_kid_only_and_the_inception_score_comes_last() -> None:
     columns = score_columns(load_registry())
-    assert [column.name for column in columns if column.ranks] == ["fid", "kid"]
+    assert [column.name for column in columns if column.ranks] == ["fid_corrected", "fid", "kid"]
     assert [column.name for column in columns if column.unbiased] == ["kid"]
     assert columns[-1].name == "is"
 
@@ -114,9 +145,8 @@ def test_models_within_two_deviations_of_their_difference_are_tied() -> None:
     assert places(rows) == [("a", "1="), ("b", "1="), ("c", "2=")]
 
 
-def test_a_gap_of_one_percent_is_a_tie_however_small_the_error_bars() -> None:
-    assert places([row("a", 100.0, 0.0), row("b", 101.2, 0.0)]) == [("a", "1="), ("b", "1=")]
-    assert places([row("a", 100.0, 0.0), row("b", 101.4, 0.0)]) == [("a", "1"), ("b", "2")]
+def test_there_is_no_least_gap_beside_the_error_bars() -> None:
+    assert places([row("a", 100.0, 0.1), row("b", 100.9, 0.1)]) == [("a", "1"), ("b", "2")]
 
 
 def test_deviations_over_samples_count_for_both_models() -> None:
@@ -143,7 +173,7 @@ def test_deviations_over_samples_count_for_both_models() -> None:
 def test_scores_whose_cards_differ_in_what_matters_are_not_ranked(change, words) -> None:
     rows = [row("a", 2.0, card=CARD), row("b", 1.0, card={**CARD, **change})]
     ranking = rank(rows, [FID])
-    assert [(r["name"], r["rank"], r["tied"]) for r in ranking.rows] == [
+    assert [(r.name, r.rank, r.tied) for r in ranking.rows] == [
         ("a", None, False),
         ("b", None, False),
     ]
@@ -169,44 +199,54 @@ def test_calibration_rows_with_fewer_images_do_not_keep_models_from_being_ranked
 
 
 def test_differences_name_every_value_and_who_has_it() -> None:
-    cards = {"a": CARD, "b": {**CARD, "samples": 5}, "c": CARD}
+    card = ProtocolCard.from_json(CARD)
+    cards = {"a": card, "b": ProtocolCard.from_json({**CARD, "samples": 5}), "c": card}
     assert differences(cards) == ["number of samples: 10,000 (a, c); 5 (b)"]
-    assert differences({"a": CARD, "b": CARD}) == [] == differences({})
+    assert differences({"a": card, "b": card}) == [] == differences({})
 
 
-def test_a_card_is_told_entry_by_entry() -> None:
-    told = dict(entries(CARD))
-    assert told["number of reference images"] == "60,000"
-    assert told["versions: torch"] == "2.15" and told["metric: fid"] == "Gaussians"
+def test_a_card_in_lines_has_each_of_its_entries_and_no_other() -> None:
+    lines = ProtocolCard.from_json({**CARD, "features": None}).lines()
+    assert lines["number of reference images"] == "60,000" and lines["features"] == "none"
+    assert lines["versions: torch"] == "2.15" and lines["metric: fid"] == "Gaussians"
+    assert len(lines) == len(CARD)
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"), [("digits-0123abcd", "digits"), ("a-b-12", "a-b"), (None, None)]
+)
+def test_features_name_is_their_identity_without_the_hash(identity: Any, name: Any) -> None:
+    assert ProtocolCard.from_json({**CARD, "features": identity}).features_name == name
 
 
 # ---- several trainings
 
 
-def training(fid: float, **more: Any) -> dict:
+def training(fid: float, **more: Any) -> ScoreRow:
     likelihood = {"nats": -fid, "bits_per_dimension": 1.0, "kind": "exact", "of": "x", "images": 9}
     memorised = {"pixels": fid / 100, "flagged": False}
-    return row("a", fid, 0.01, likelihood=likelihood, memorisation=memorised, seconds=fid) | more
+    more = {"likelihood": likelihood, "memorisation": memorised, "seconds": fid, **more}
+    return row("a", fid, 0.01, **more)
 
 
 def test_row_of_several_trainings_has_their_mean_and_their_deviation() -> None:
     values = [3.0, 5.0, 10.0]
     found = average([training(value) for value in values])
-    assert found["scores"]["fid"] == 6 and found["seconds"] == 6 and found["trainings"] == 3
-    assert found["deviations"]["fid"] == pytest.approx(statistics.stdev(values))
-    assert found["likelihood"]["nats"] == -6
-    assert found["likelihood"]["deviation"] == pytest.approx(statistics.stdev(values))
-    assert found["memorisation"]["pixels"] == 0.1  # the worst
+    assert found.scores["fid"] == 6 and found.seconds == 6 and found.trainings == 3
+    assert found.deviations["fid"] == pytest.approx(statistics.stdev(values))
+    assert found.likelihood.nats == -6
+    assert found.likelihood.deviation == pytest.approx(statistics.stdev(values))
+    assert found.memorisation.pixels == 0.1  # the worst
 
 
-def test_failed_training_is_left_out_and_told() -> None:
-    failed = {"name": "a", "error": "the loss became nan"}
+def test_failed_training_is_left_out_and_named() -> None:
+    failed = ScoreRow(name="a", error="the loss became nan")
     found = average([training(3.0), failed, training(5.0)])
-    assert found["scores"]["fid"] == 4 and found["trainings"] == 2
+    assert found.scores["fid"] == 4 and found.trainings == 2
     notes = footnotes(rank([found], [FID]))
     assert "a: 1 of 3 trainings failed: the loss became nan" in notes
-    assert average([training(3.0), failed])["scores"]["fid"] == 3
-    assert average([failed, failed])["error"] == "the loss became nan"
+    assert average([training(3.0), failed]).scores["fid"] == 3
+    assert average([failed, failed]).error == "the loss became nan"
 
 
 def test_row_of_one_training_is_that_row() -> None:
@@ -217,7 +257,8 @@ def test_row_of_one_training_is_that_row() -> None:
 
 
 def test_footnotes_say_what_the_numbers_are_of() -> None:
-    likelihood = {"kind": "exact", "images": 2000, "of": "black-and-white images", "nats": -1.0}
+    likelihood = {"kind": "exact", "images": 2000, "of": "black-and-white images"}
+    likelihood |= {"nats": -1.0, "bits_per_dimension": 0.1}
     bound = {**likelihood, "kind": "bound", "draws": 64, "of": "images at 256 levels"}
     rows = [
         row("pixelcnn", 2.0, card=CARD, likelihood=likelihood),
@@ -242,13 +283,17 @@ def test_ties_and_several_trainings_are_explained() -> None:
     rows = [row("a", 2.0, 1.0, card=CARD, trainings=3), row("b", 2.1, 1.0, card=CARD, trainings=3)]
     notes = footnotes(rank(rows, [FID]))
     assert (
-        "± is two standard deviations over 3 trainings, and of calibration rows over samples."
-        in notes
+        "Means of 3 trainings: ± is half of their 95% confidence interval, and of calibration rows "
+        "two standard deviations over samples."
+    ) in notes
+    assert "Ranked by FID; = could not be told apart (Welch's t at 95%)." in notes
+    once = [row.model_copy(update={"trainings": 1}) for row in rows]
+    assert "Ranked by FID; = could not be told apart (two standard deviations)." in footnotes(
+        rank(once, [FID])
     )
-    assert "Ranked by FID; = could not be told apart (two standard deviations or 1.3%)." in notes
 
 
-def test_model_trained_on_other_data_is_told() -> None:
+def test_model_trained_on_other_data_is_named() -> None:
     card = {**CARD, "trained_on": "mnist-mini", "trained_on_fingerprint": "bb"}
     assert "a was trained on other data: mnist-mini" in footnotes(
         rank([row("a", 1.0, card=card)], [FID])
@@ -257,7 +302,7 @@ def test_model_trained_on_other_data_is_told() -> None:
     assert not [n for n in footnotes(rank([row("a", 1.0, card=card)], [FID])) if "other data" in n]
 
 
-def test_copier_is_told_but_not_the_row_that_is_one_by_design() -> None:
+def test_copier_is_named_but_not_the_row_that_is_one_by_design() -> None:
     memorised = {"pixels": 0.9, "flagged": True}
     rows = [row(name, 1.0, memorisation=memorised) for name in ("a", "copy")]
     notes = [note for note in footnotes(rank(rows, [FID])) if "by heart" in note]

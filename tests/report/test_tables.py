@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 
 from genkit.errors import GenkitError
+from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import FLAGGED
-from genkit.report.ranking import footnotes, rank
+from genkit.report.ranking import rank
+from genkit.report.rows import ScoreRow
 from genkit.report.tables import (
     estimate,
     print_cards,
@@ -48,6 +50,9 @@ CARD = {
     "samples": 2000,
     "reference": "mnist-train",
     "reference_images": 60_000,
+    "data_fingerprint": "aa",
+    "quantisation": "uint8",
+    "metrics": {},
 }
 
 
@@ -102,13 +107,13 @@ def printed(
 ) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    ranking = rank(rows, COLUMNS)
+    ranking = rank(list(map(ScoreRow.from_json, rows)), COLUMNS)
     print_ranking(ranking, features, footnotes(ranking), console)
     return out.getvalue().splitlines()
 
 
 def markdown(rows: list[dict[str, Any]], columns: list[Column]) -> str:
-    return to_markdown(rank(rows, columns), "digits")
+    return to_markdown(rank(list(map(ScoreRow.from_json, rows)), columns), "digits")
 
 
 # ---- numbers
@@ -153,15 +158,15 @@ def test_count_has_at_most_five_characters_and_is_right_to_one_percent() -> None
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ((2.914, 0.061), "2.91 ±.12"),
+        ((2.914, 0.122), "2.91 ±.12"),
         ((2.914, None), "2.91"),
         ((None, 0.1), "-"),
-        ((-0.04, 0.02, 1), "-0.0 ±.0"),
-        ((123_456.0, 5.0), "123k ±10.00"),
-        ((86.44, 0.4, 1, "≤"), "≤86.4 ±.8"),
+        ((-0.04, 0.04, 1), "-0.0 ±.0"),
+        ((123_456.0, 10.0), "123k ±10.00"),
+        ((86.44, 0.8, 1, "≤"), "≤86.4 ±.8"),
     ],
 )
-def test_estimate_has_two_standard_deviations_beside_it(arguments, text: str) -> None:
+def test_estimate_has_half_the_width_of_its_error_bar_beside_it(arguments, text: str) -> None:
     assert estimate(*arguments) == text
 
 
@@ -250,7 +255,7 @@ def test_markdown_has_as_many_cells_in_each_line_and_escapes_names() -> None:
 def test_cards_are_printed_once_for_what_they_share() -> None:
     rows = [full_row("dcgan", 1.0), full_row("vae", 2.0, card={**CARD, "weights": "raw"})]
     out = io.StringIO()
-    print_cards(rows, Console(file=out, width=80))
+    print_cards(list(map(ScoreRow.from_json, rows)), Console(file=out, width=80))
     shared, own = out.getvalue().split("\nvae\n")
     assert shared.startswith("\nAll rows\n  features: digits-0123abcd\n")
     assert "  number of reference images: 60,000\n" in shared and "\ndcgan\n" not in shared

@@ -4,7 +4,9 @@ import copy
 import json
 import re
 import struct
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toys import Denoiser, TinyGAN, make_loop, same_bits, snapshot
 
-from genkit.errors import CheckpointError
+from genkit.errors import CheckpointError, PluginError
 from genkit.model import Phase
 from genkit.runs.checkpoint import load_state, load_weights, save_state, save_weights
 
@@ -35,20 +37,31 @@ def test_the_newest_state_is_loaded_bit_for_bit(states):
     folder, saved = states
     state, notes = load_state(folder)
     assert same_bits(state, saved[1]) and notes == []
-    assert json.loads((folder / "last.json").read_text())["file"] == "step-000000002.pt"
+    assert json.loads((folder / "last.json").read_text())["file"] == "step-000000002.safetensors"
 
 
-def test_states_need_no_code_to_load(states):
+def test_a_state_is_one_safetensors_file_with_a_tensor_for_each_path(states):
     """Also the states of Adam and of two phases on one optimizer are plain values and tensors."""
 
     def plan(m, g, d):
+        m.generator.requires_grad_(False)
         return [Phase(name=n, loss=m.discriminator_loss, optimizer=d) for n in ("d", "again")]
 
     loop = make_loop(TinyGAN(plan), ema_half_life=10)
     loop.iterate()
-    path = save_state(states[0], 3, loop.state_dict())
-    state = torch.load(path, weights_only=True)  # noqa: TID251
-    assert same_bits(state, loop.state_dict())
+    state = loop.state_dict()
+    path = save_state(states[0], 3, state)
+    found = load_file(path)
+    moments = state["optimizers"][0]["state"]
+    expected = {f"{part}.{k}": v for part in ("model", "average") for k, v in state[part].items()}
+    expected |= {
+        f"optimizers.0.state.{number}.{k}": v
+        for number, entry in moments.items()
+        for k, v in entry.items()
+    }
+    expected |= {f"logs.{name}": value for name, value in state["logs"].items()}
+    assert same_bits(found, expected)
+    assert same_bits(load_state(states[0])[0], state)
 
 
 def truncate(share):
@@ -78,13 +91,14 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_passed_over_for_the_one_before_it(states, damage):
     folder, saved = states
-    DAMAGE[damage](folder / "step-000000002.pt")
+    DAMAGE[damage](folder / "step-000000002.safetensors")
     state, notes = load_state(folder)
     assert same_bits(state, saved[0])
     if damage == "missing":
         assert notes == []
     else:
-        assert len(notes) == 1 and "step-000000002.pt is damaged and was passed over" in notes[0]
+        assert len(notes) == 1
+        assert "step-000000002.safetensors is damaged and was passed over" in notes[0]
         assert "\n" not in notes[0]
 
 
@@ -97,22 +111,49 @@ def test_a_missing_pointer_does_no_harm(states):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_without_any_whole_state_there_is_a_checkpoint_error(states, damage):
     folder, _ = states
-    for path in folder.glob("step-*.pt"):
+    for path in folder.glob("step-*.safetensors"):
         DAMAGE[damage](path)
     with pytest.raises(CheckpointError, match="holds no whole checkpoint to resume from") as error:
         load_state(folder)
     assert str(folder) in str(error.value)
 
 
-def test_code_in_a_state_is_not_run(states):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("code was run",))
+class Odd(torch.Tensor):
+    """A tensor of a type of its own."""
 
+
+REFUSED = {
+    "an object": (lambda: object(), "is a object"),
+    "a function": (lambda: print, "is a builtin_function_or_method"),
+    "bytes": (lambda: b"x", "is a bytes"),
+    "a number of numpy": (lambda: np.float64(1), "is a float64"),
+    "a subclass of dict": (lambda: Counter("a"), "is a Counter"),
+    "a tensor of another type": (lambda: torch.ones(2).as_subclass(Odd), "is a Odd"),
+    "a sparse tensor": (lambda: torch.eye(2).to_sparse(), "is a tensor of torch.float32, torch.sp"),
+    "a tensor without memory": (lambda: torch.ones(2, device="meta"), "on meta"),
+    "a dtype safetensors does not have": (lambda: torch.ones(2).cdouble(), "torch.complex128"),
+    "a number of 4,000 digits": (lambda: 10**4000, "is a int"),
+    "a list that holds itself": (lambda: (x := []).append(x) or x, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_read_again_is_not_written_and_named_by_its_path(states, kind):
     folder, saved = states
-    save_state(folder, 3, {"loop": Evil()})
-    state, notes = load_state(folder)
-    assert same_bits(state, saved[1]) and "step-000000003.pt is damaged" in notes[0]
+    make, words = REFUSED[kind]
+    before = sorted(folder.iterdir())
+    with pytest.raises(PluginError) as error:
+        save_state(folder, 3, {"loop": {"extra": [1, make()]}})
+    assert "cannot be saved: loop.extra.1" in str(error.value) and words in str(error.value)
+    assert sorted(folder.iterdir()) == before and same_bits(load_state(folder)[0], saved[1])
+
+
+def test_states_of_an_older_genkit_are_refused_in_a_sentence_that_says_what_to_do(tmp_path):
+    torch.save({"loop": {"step": 4}}, tmp_path / "step-000000004.pt")
+    with pytest.raises(CheckpointError) as error:
+        load_state(tmp_path)
+    for words in ("step-000000004.pt was written by an older genkit", "train again", "samples"):
+        assert words in str(error.value)
 
 
 def test_only_the_newest_two_states_stay(states):
@@ -120,26 +161,27 @@ def test_only_the_newest_two_states_stay(states):
     for step in range(3, 8):
         save_state(folder, step, saved[0])
     names = sorted(path.name for path in folder.iterdir())
-    kept = ["step-000000006.json", "step-000000006.pt", "step-000000007.json", "step-000000007.pt"]
+    kept = [f"step-{step:09d}.{end}" for step in (6, 7) for end in ("json", "safetensors")]
     assert names == ["last.json", *kept]
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(states):
     folder, saved = states
-    torn = folder / ".step-000000003.pt.123.tmp"
+    torn = folder / ".step-000000003.safetensors.123.tmp"
     torn.write_bytes(b"half")
     assert load_state(folder)[1] == []
     save_state(folder, 3, saved[0])
     assert not torn.exists()
 
 
-def test_strange_files_beside_the_states_are_left_alone(states):
+def test_other_files_beside_the_states_are_left_alone(states):
     folder, saved = states
-    for name in ("step-best.pt", "step-1.pt", "notes.txt"):
+    others = ("step-best.safetensors", "step-1.safetensors", "step-000000001.pt", "notes.txt")
+    for name in others:
         (folder / name).write_text("mine")
     for step in range(3, 6):
         save_state(folder, step, saved[0])
-    assert all((folder / name).exists() for name in ("step-best.pt", "step-1.pt", "notes.txt"))
+    assert all((folder / name).exists() for name in others)
     assert same_bits(load_state(folder)[0], saved[0])
 
 
@@ -237,7 +279,7 @@ def test_weights_of_another_type_are_refused(weights, kind):
         b"PK\x03\x04" + bytes(100),
     ],
 )
-def test_files_that_are_no_weights_are_refused(tmp_path, content):
+def test_files_that_are_not_weights_are_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     refuse(path)

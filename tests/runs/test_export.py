@@ -149,7 +149,7 @@ def test_nothing_of_the_training_machine_is_exported(tmp_path: Path, onnx: bool)
         ("and/or", "and/or"),
     ],
 )
-def test_absolute_paths_are_told_from_other_text(text: str, expected: str) -> None:
+def test_absolute_paths_are_distinguished_from_other_text(text: str, expected: str) -> None:
     assert export.without_paths({"a": [text, 1]}) == {"a": [expected, 1]}
 
 
@@ -160,7 +160,7 @@ def test_best_weights_are_exported_with_their_step(own: Run, tmp_path: Path) -> 
         for parameter in own.model.parameters():
             parameter.add_(0.25)
     about = {"model": "dcgan", "step": 1, "weights": "ema"}
-    checkpoint.save_best(own.directory.checkpoints, own.model, about, {"column": "kid", "value": 2})
+    checkpoint.save_best(own.directory.checkpoints, own.model, about, "kid", 2.0)
     code = main(["export", str(own.path), "--best", "--to", str(tmp_path / "out")])
     assert code == 0
     assert torch.equal(genkit.load(tmp_path / "out").sample(3), own.sample(3))
@@ -232,6 +232,31 @@ def test_front_matter_is_what_hubs_read(runs: dict[str, Run], tmp_path: Path) ->
     assert "10,000 training and 2,000 test images" in text
     assert "2 steps, 16 images" in text
     assert "have not been evaluated" in text and "±" not in text
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_card_of_a_class_conditional_model_says_so(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: Any, conditional: bool
+) -> None:
+    yaml = pytest.importorskip("yaml")
+    run = runs["vae"]
+    plain = type(run.model).sample
+
+    def sample(self: Any, n: int, labels: Any = None, *, generator: Any) -> Any:
+        images = plain(self, n, generator=generator)
+        return images if labels is None else images * (labels / 10).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(run.model, "image_shape", ImageShape(1, 28, 28, 10))
+    if conditional:
+        monkeypatch.setattr(type(run.model), "sample", sample)
+    export.export(run, tmp_path / "out")
+    front, text = card_of(tmp_path / "out")
+    content = yaml.safe_load(front)
+    assert ("class-conditional-image-generation" in content["tags"]) == conditional
+    assert ("pipeline_tag" not in content) == conditional
+    assert ("labels say which class they are to show" in text) == conditional
+    assert ("no label says what they are to show" not in text) == conditional
+    assert ("genkit sample . --labels each" in text) == conditional
 
 
 def test_python_of_the_card_runs(runs: dict[str, Run], tmp_path: Path, monkeypatch: Any) -> None:
@@ -309,7 +334,7 @@ def test_onnx_network_does_what_pytorch_does_at_any_batch_size(
     out = tmp_path / "out"
     words = ["export", str(runs[name].path), "--to", str(out), "--onnx", "--json", "-"]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)["onnx"]
+    onnx = json.loads(capsys.readouterr().out)["onnx"]
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     model = genkit.load(out, "cpu").model
     (end,) = session.get_inputs()
@@ -324,8 +349,8 @@ def test_onnx_network_does_what_pytorch_does_at_any_batch_size(
         assert found.shape == expected.shape and expected.std() > 1e-3
         np.testing.assert_allclose(found, expected, atol=1e-4)
     text = card_of(out)[1]
-    assert told["kind"] == ("network" if name == "pixelcnn" else "decoder")
-    assert f"{told['difference']:.1e}" in text and told["difference"] <= 1e-4
+    assert onnx["kind"] == ("network" if name == "pixelcnn" else "decoder")
+    assert f"{onnx['difference']:.1e}" in text and onnx["difference"] <= 1e-4
     assert ("is a loop and not in the file" in text) == (name == "pixelcnn")
 
 

@@ -23,16 +23,16 @@ from genkit.errors import Interrupted, PluginError, UsageError
 from genkit.io.progress import Reporter
 from genkit.model import to_unit_range
 from genkit.runs.run import load_run
-from genkit.sampling import completion as exhibits
 from genkit.sampling.completion import complete, known_half
 from genkit.sampling.draw import draw, draw_classes
 from genkit.sampling.latents import between, interpolate
 from genkit.specs import ImageShape
+from genkit.training import pictures
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 from genkit_pixelcnn import PixelCNNConfig
-from genkit_pixelcnn.cached import draw_images
 from genkit_pixelcnn.model import PixelCNN
+from genkit_pixelcnn.sampler import draw_images
 from genkit_vae import VAEConfig
 from genkit_vae.model import VAE
 
@@ -389,21 +389,21 @@ def test_completions_of_a_loaded_run_are_the_same_beside_other_images(tmp_path, 
     assert torch.equal(many[:, 0, :, :4], black[:, :, :4])
 
 
-def test_exhibit_that_fails_is_one_line_and_no_end_of_the_training(tmp_path, data, monkeypatch):
+def test_final_picture_that_fails_is_one_line_and_does_not_end_the_training(
+    tmp_path, data, monkeypatch
+):
     def fail(*arguments):
         raise PluginError("VAE.draw_latents() failed:\nno noise")
 
-    monkeypatch.setattr(exhibits, "interpolate", fail)
+    monkeypatch.setattr(pictures, "interpolate", fail)
     lines = Lines()
     run = train_tiny("vae", data, tmp_path / "run", lines, budget="2steps", grids=1)
     told = [line for line in lines.lines if "interpolation.png" in line]
     assert len(told) == 1 and "was not made: VAE.draw_latents() failed:\\nno noise" in told[0]
-    assert "\n" not in told[0] and run.summary["step"] == 2
+    assert "\n" not in told[0] and run.summary.step == 2
 
 
-def test_no_exhibits_are_made_where_no_grids_are_wanted_or_training_is_not_at_its_end(
-    tmp_path, data
-):
+def test_no_final_pictures_are_made_without_grids_or_before_the_end_of_the_budget(tmp_path, data):
     assert not list(
         train_tiny("vae", data, tmp_path / "a", budget="2steps").directory.samples.iterdir()
     )
@@ -413,8 +413,8 @@ def test_no_exhibits_are_made_where_no_grids_are_wanted_or_training_is_not_at_it
     assert not list((tmp_path / "b" / "samples").iterdir())
 
 
-def test_exhibits_change_nothing_of_a_training_that_goes_on(tmp_path, data):
-    """A run that ended, showed its exhibits and went on equals one that went through."""
+def test_final_pictures_change_nothing_in_a_training_that_is_resumed(tmp_path, data):
+    """A run that ended, drew its final pictures and was resumed equals an uninterrupted one."""
     from genkit.training.resume import resume
 
     train_tiny("vae", data, tmp_path / "parts", budget="3steps", grids=1)

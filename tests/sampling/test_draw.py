@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from toys import SHAPE, TINY, Constant, registry
 
+from genkit.data import read_folder
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.sampling import draw as sampling
 from genkit.sampling.files import check_output, load_samples, save_samples
@@ -191,10 +192,28 @@ def test_a_damaged_sample_is_named(tmp_path, content):
         load_samples(registry(), tmp_path / "s", ImageShape(*SHAPE))
 
 
-def test_transparent_samples_are_refused(tmp_path):
-    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(UsageError, match="RGBA"):
-        load_samples(registry(), tmp_path, ImageShape(3, 8, 8))
+def test_a_folder_of_samples_is_read_as_a_folder_of_data_is(tmp_path):
+    """Hidden colours below transparency, EXIF orientation, 16 bits, animations."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    palette = picture.quantize(8)
+    palette.save(tmp_path / "hidden.png", transparency=bytes(4) + b"\xff" * 4)
+    picture.putalpha(Image.fromarray(noise[..., 0]))
+    picture.save(tmp_path / "half.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 100).save(tmp_path / "deep.tif")
+    palette.save(tmp_path / "frames.gif", save_all=True, append_images=[palette.rotate(90)])
+    loaded = load_samples(registry(), tmp_path, ImageShape(3, 8, 8))
+    assert (loaded.numpy() == read_folder(tmp_path, size=8, channels="3").train.images).all()
+    assert (loaded[3].numpy() == 255).all(0).any()  # hidden.png, laid over white
+
+
+def test_an_archive_without_images_is_refused_in_a_sentence(tmp_path):
+    np.savez(tmp_path / "none.npz", images=np.zeros((0, 8, 8), np.uint8))
+    with pytest.raises(UsageError, match=r"none\.npz holds no images"):
+        load_samples(registry(), tmp_path / "none.npz", ImageShape(*SHAPE))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -203,7 +222,7 @@ def test_what_looks_like_a_sample_and_is_none_is_refused_at_once(tmp_path):
         folder = tmp_path / name
         save_samples(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), folder)
         make(folder / "x.png")
-        with pytest.raises(UsageError, match=r"x\.png.*(no regular file|symbolic link)"):
+        with pytest.raises(UsageError, match=r"x\.png.*(not a regular file|symbolic link)"):
             load_samples(registry(), folder, ImageShape(*SHAPE))
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +16,9 @@ from toys import bright_squares, registry, train_tiny, write_npz
 from genkit.cli import main
 from genkit.errors import GenkitError, printable
 from genkit.io.run_directory import RunDir, new_run_path
-from genkit.report.ranking import footnotes, rank, score_columns
-from genkit.report.rows import read_rows
+from genkit.report.footnotes import footnotes
+from genkit.report.ranking import rank, score_columns
+from genkit.report.rows import ScoreRow, read_rows
 from genkit.report.tables import print_ranking, to_markdown
 from genkit.runs.run import load_run
 
@@ -57,9 +57,9 @@ def test_printable_leaves_what_can_be_shown_as_it_is(name: str) -> None:
     assert printable(name) == name
 
 
-def row(name: str) -> dict[str, Any]:
+def row(name: str) -> ScoreRow:
     """A row of scores of a model with this name."""
-    return {"name": name, "scores": {"fid": 1.0}, "card": None, "run": name}
+    return ScoreRow(name=name, scores={"fid": 1.0}, card=None, run=name)
 
 
 def rendered(name: str) -> str:
@@ -174,7 +174,8 @@ def test_stored_scores_with_odd_names_are_read(tmp_path: Path) -> None:
         folder.mkdir()
         rows = [{"name": name, "scores": {}}]
         (folder / "evaluation.json").write_text(json.dumps(rows), encoding="utf-8")
-        assert read_rows([folder])[0]["name"] == name
+        expected = printable(name) if name == NAMES["half a pair"] else name
+        assert read_rows([folder])[0].name == expected
 
 
 def test_messages_of_typer_show_values_as_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,10 +29,10 @@ from genkit.errors import GenkitError
 
 SIDE = 16
 Make = Callable[[Path], object]
-NO_IMAGE = "is no PNG, JPEG, WebP or BMP image"
+NO_IMAGE = "is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
 HUGE = "has more than 64,000,000 pixels"
 DAMAGED = "is damaged: "
-NO_REGULAR = "is no regular file"
+NO_REGULAR = "is not a regular file"
 LINK = "is a symbolic link, which is not followed"
 
 
@@ -121,6 +121,10 @@ TAKEN: dict[str, tuple[str, Make, np.ndarray | int]] = {
     "progressive jpeg": ("x.jpg", saved(Image.new("RGB", (99, 9)), progressive=True), 0),
     "animated png": ("x.png", animation("PNG"), PIXELS),
     "animated webp": ("x.webp", animation("WEBP"), PIXELS),
+    "animated gif": ("x.gif", animation("GIF"), np.asarray(picture().quantize(256).convert("RGB"))),
+    "tiff": ("x.tif", saved(picture(), "TIFF"), PIXELS),
+    "tiff with compression": ("x.TIFF", saved(picture(), "TIFF", compression="tiff_lzw"), PIXELS),
+    "tiff of 16 bits": ("x.tiff", saved(Image.frombytes("I;16", (SIDE, SIDE), DEEP), "TIFF"), GREY),
     "one pixel": ("x.png", saved(Image.new("RGB", (1, 1), (9, 9, 9))), 9),
     "one column": ("x.png", saved(Image.new("RGB", (1, 20_000), (9, 9, 9))), 9),
     "one row": ("x.png", saved(Image.new("L", (20_000, 1), 9)), 9),
@@ -176,12 +180,31 @@ LEFT_OUT: dict[str, tuple[str, Make, str]] = {
         lambda path: path.write_bytes(flip(WHOLE, 300)),
         "wrong checksum of chunk IDAT",
     ),
+    "tiff of two pages": (
+        "x.tif",
+        saved(picture(), "TIFF", save_all=True, append_images=[picture("L")]),
+        "has several pages; save the one to be used as a file of its own",
+    ),
+    "tiff of fractions": (
+        "x.tif",
+        saved(Image.new("F", (9, 9), 0.5), "TIFF"),
+        "holds fractions; save it with 8 or 16 bits a channel",
+    ),
+    "tiff of 32 bits": (
+        "x.tif",
+        saved(Image.new("I", (9, 9), 70_000), "TIFF"),
+        "has 32 bits a channel; save it with 8 or 16",
+    ),
+    "half a tiff": (
+        "x.tif",
+        lambda path: (picture().save(path), os.truncate(path, path.stat().st_size // 2)),
+        f"{NO_IMAGE}|{DAMAGED}",
+    ),
     "text": ("x.png", written(b"a text file\n" * 100), NO_IMAGE),
     "web page": ("x.jpg", written(b"<html>404 Not Found</html>"), NO_IMAGE),
     "script": ("x.png", written(b"#!/bin/sh\ntouch x\n"), NO_IMAGE),
     "svg": ("x.png", written(b'<svg xmlns="http://www.w3.org/2000/svg"/>'), NO_IMAGE),
-    "gif": ("x.png", saved(picture(), "GIF"), NO_IMAGE),
-    "tiff": ("x.png", saved(picture(), "TIFF"), NO_IMAGE),
+    "jpeg 2000": ("x.png", saved(picture(), "JPEG2000"), NO_IMAGE),
     "eps": ("x.png", saved(picture(), "EPS"), NO_IMAGE),
     "icon": ("x.png", saved(picture(), "ICO"), NO_IMAGE),
     "zeros": ("x.png", written(bytes(10_000)), NO_IMAGE),
@@ -241,7 +264,7 @@ def make(place: Path, name: str, maker: Make) -> Path:
 def test_odd_but_sound_file_is_taken_with_its_pixels(tmp_path: Path, case: str) -> None:
     name, maker, expected = TAKEN[case]
     make(tmp_path, name, maker)
-    pixels = read_image(tmp_path / name, SIDE, 3)[0].transpose(1, 2, 0)
+    pixels = read_image(tmp_path / name, SIDE, 3).transpose(1, 2, 0)
     assert (
         abs(pixels.astype(int) - expected) <= (2 if name.endswith(("jpg", "jpeg")) else 0)
     ).all()
@@ -290,7 +313,7 @@ def test_exif_turns_every_format_and_nonsense_turns_none(
     exif = Image.Exif()
     exif[0x0112] = orientation
     corner.save(tmp_path / f"a.{ending}", exif=exif)
-    bright = read_image(tmp_path / f"a.{ending}", 32, 1)[0][0] > 127
+    bright = read_image(tmp_path / f"a.{ending}", 32, 1)[0] > 127
     # Where the corner that is stored at the top left belongs (the EXIF standard, table of 0x0112).
     rows, columns = {
         2: (slice(16), slice(16, 32)),
@@ -402,8 +425,8 @@ def test_what_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     [
         (lambda path: None, r"cannot be read \(No such file or directory\)"),
         (os.mkdir, r"cannot be read \("),
-        (os.mkfifo, "cannot be read|no regular file"),
-        (lambda path: Path(path).write_bytes(b"half"), "is no PNG"),
+        (os.mkfifo, "cannot be read|not a regular file"),
+        (lambda path: Path(path).write_bytes(b"half"), "is not a PNG"),
     ],
 )
 @pytest.mark.parametrize("how", ["folder", "prepared"])
@@ -413,14 +436,14 @@ def test_file_that_changes_between_walk_and_read_is_left_out(
     place = tmp_path / "in"
     save_images(place, 5)
 
-    def find_and_change(folder: Path) -> object:
-        found = find_images(folder)
+    def find_and_change(folder: Path, splits: bool) -> object:
+        found = find_images(folder, splits)
         (place / "2.png").unlink()
         become(place / "2.png")
         return found
 
     if how == "folder":
-        monkeypatch.setattr("genkit_datasets.folder.find_images", find_and_change)
+        monkeypatch.setattr("genkit.data.folder.find_images", find_and_change)
         notes = open_named(f"folder:{place}").notes
     else:
         monkeypatch.setattr("genkit.data.prepare.find_images", find_and_change)

@@ -1,4 +1,4 @@
-"""The test kit: what is built in passes it, and broken specs and data sets are told."""
+"""The test kit: what is built in passes it, and broken specs are reported."""
 
 import os
 import random
@@ -9,22 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken import Toy, assert_told, recorder  # noqa: F401 (Toy is a target)
+from broken import Toy, assert_reported, recorder  # noqa: F401 (Toy is a target)
 from command_lines import install_plugin, trainer_source
 from pydantic import Field, field_validator
 from toys import TINY, bright_squares
 
-from genkit.errors import UsageError
-from genkit.registry.catalogue import load_registry
-from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing import capabilities as exhibit_promises
-from genkit.testing import check_dataset, check_features, check_metric, check_plugin, check_trainer
-from genkit.testing import datasets as data_promises
-from genkit.testing import features as feature_promises
-from genkit.testing import metrics as metric_promises
-from genkit.testing import models as model_promises
-from genkit.testing import samples as sample_promises
-from genkit.testing.contract import (
+from genkit.contracts.contract import (
     PromiseBroken,
     check,
     difference,
@@ -35,28 +25,45 @@ from genkit.testing.contract import (
     statement,
     white_squares,
 )
-from genkit.testing.specs import PLUGIN_PROMISES, SPEC_PROMISES
+from genkit.errors import UsageError
+from genkit.registry.catalogue import load_registry
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
+from genkit.testing import (
+    capabilities,
+    check_dataset,
+    check_features,
+    check_metric,
+    check_plugin,
+    check_trainer,
+    datasets,
+    exactness,
+    features,
+    metrics,
+    models,
+    samples,
+)
+from genkit.testing.specs import PLUGIN_CONTRACTS, SPEC_CONTRACTS
 
 torch.set_num_threads(1)
 BUILT_IN = load_registry()
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_built_in_model_keeps_its_promises(name):
+def test_built_in_model_keeps_its_contract(name):
     check_trainer(name, options=TINY[name])
 
 
 @pytest.mark.parametrize("name", ["mnist-mini", "mnist-mini-binary"])
-def test_built_in_data_set_keeps_its_promises(name):
+def test_built_in_data_set_keeps_its_contract(name):
     check_dataset(name)
 
 
 @pytest.mark.parametrize("name", BUILT_IN.metrics)
-def test_built_in_metric_keeps_its_promises(name):
+def test_built_in_metric_keeps_its_contract(name):
     check_metric(name)
 
 
-def test_data_sets_of_files_keep_their_promises(tmp_path):
+def test_data_sets_of_files_keep_their_contract(tmp_path):
     from PIL import Image
 
     images = noisy_squares(30, ImageShape(3, 16, 16), seed=0).images
@@ -67,12 +74,12 @@ def test_data_sets_of_files_keep_their_promises(tmp_path):
     check_dataset("folder", str(tmp_path), {"size": 16})
 
 
-def test_shipped_features_keep_their_promises():
+def test_shipped_features_keep_their_contract():
     check_features("digits", (1, 28, 28))
 
 
 @pytest.mark.slow
-def test_trained_features_keep_their_promises_and_leave_the_cache_alone(monkeypatch, tmp_path):
+def test_trained_features_keep_their_contract_and_leave_the_cache_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
     check_features("classifier", (3, 16, 16))
     assert os.environ["GENKIT_CACHE"] == str(tmp_path) and not list(tmp_path.iterdir())
@@ -124,9 +131,9 @@ def test_squares_are_white_in_the_quarter_that_their_label_says():
 def test_unknown_name_is_a_mistake_of_the_caller():
     with pytest.raises(UsageError, match=r"no model named 'vea'.*Did you mean 'vae'"):
         check_trainer("vea")
-    with pytest.raises(UsageError, match="options for vae: latents is no option here"):
+    with pytest.raises(UsageError, match="options for vae: latents is not an option here"):
         check_trainer("vae", options={"latents": 3})
-    with pytest.raises(UsageError, match="options for folder: sizes is no option here"):
+    with pytest.raises(UsageError, match="options for folder: sizes is not an option here"):
         check_dataset("folder", "nowhere", {"sizes": 3})
     with pytest.raises(UsageError, match=r"no plugin named 'dcgam'.* Did you mean 'dcgan'?"):
         check_plugin("dcgam")
@@ -173,13 +180,15 @@ BROKEN_SPECS = [
 ]
 
 
-@pytest.mark.parametrize("change, told", BROKEN_SPECS, ids=[case[1][-20:] for case in BROKEN_SPECS])
-def test_broken_spec_is_told(change, told):
-    with pytest.raises(PromiseBroken, match=f"^toy: .*{told}"):
+@pytest.mark.parametrize(
+    "change, report", BROKEN_SPECS, ids=[case[1][-20:] for case in BROKEN_SPECS]
+)
+def test_broken_spec_is_reported(change, report):
+    with pytest.raises(PromiseBroken, match=f"^toy: .*{report}"):
         check_trainer(replace(TOY, **change))
 
 
-def test_entry_module_that_imports_torch_is_told(monkeypatch, tmp_path):
+def test_entry_module_that_imports_torch_is_reported(monkeypatch, tmp_path):
     (tmp_path / "heavy_entry.py").write_text(
         "import torch\nfrom genkit.specs import TrainerConfig\nclass C(TrainerConfig): pass\n"
     )
@@ -190,7 +199,7 @@ def test_entry_module_that_imports_torch_is_told(monkeypatch, tmp_path):
         check_trainer(replace(TOY, config=heavy_entry.C))
 
 
-def test_plugin_that_fails_or_imports_torch_is_told(monkeypatch, tmp_path):
+def test_plugin_that_fails_or_imports_torch_is_reported(monkeypatch, tmp_path):
     install_plugin(tmp_path, "heavy", "import torch\n" + trainer_source("odd"))
     install_plugin(tmp_path, "misspelt", trainer_source("even").replace("_trainers", "_trainer"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -212,26 +221,25 @@ def test_frames_of_a_plugin_are_those_of_the_first_error_and_neither_genkits_nor
     assert frames_of_plugin(PromiseBroken("nothing behind it")) == ""
 
 
-def test_every_promise_of_specs_and_options_is_broken_above():
-    assert len(model_promises.OPTION_PROMISES) == 1 + len(SPEC_PROMISES) == 5
-    assert len(model_promises.CONFIG_PROMISES) == 2
+def test_every_contract_of_specs_and_options_is_broken_above():
+    assert len(models.OPTION_CONTRACTS) == 1 + len(SPEC_CONTRACTS) == 5
+    assert len(models.CONFIG_CONTRACTS) == 2
 
 
-def test_every_promise_stands_in_the_documentation():
+def test_every_contract_stands_in_the_documentation():
     page = Path(__file__).parents[2] / "docs" / "testing.md"
     rows = re.findall(r"^\| (.*?)\. \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    promises = [
-        PLUGIN_PROMISES[0],
-        *model_promises.OPTION_PROMISES,
-        *model_promises.CONFIG_PROMISES,
+    contracts = [
+        PLUGIN_CONTRACTS[0],
+        *models.OPTION_CONTRACTS,
+        *models.CONFIG_CONTRACTS,
+        *models.TRAINING_CONTRACTS,
+        models.odd_shapes_are_refused_or_work,
+        *samples.SAMPLE_CONTRACTS,
+        *capabilities.CAPABILITY_CONTRACTS,
+        *datasets.DATASET_CONTRACTS,
+        *metrics.METRIC_CONTRACTS,
+        *features.FEATURE_CONTRACTS,
+        *exactness.LIKELIHOOD_CONTRACTS,
     ]
-    promises += [*model_promises.PROMISES, model_promises.odd_shapes_are_refused_or_work]
-    for module in (
-        sample_promises,
-        exhibit_promises,
-        data_promises,
-        metric_promises,
-        feature_promises,
-    ):
-        promises += module.PROMISES
-    assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, promises))
+    assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, contracts))

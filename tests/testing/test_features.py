@@ -1,20 +1,19 @@
-"""Feature extractors that break one promise each: the test kit says which."""
+"""Feature extractors that break one contract each: the test kit says which."""
 
 import random
 from dataclasses import replace
 
 import pytest
 import torch
-from broken import assert_told, recorder
+from broken import assert_reported, recorder
 from pydantic import Field
 from torch.nn import functional as F
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor
 from genkit.specs import Config, FeaturesSpec
-from genkit.testing import check_features
-from genkit.testing import features as feature_promises
-from genkit.testing.contract import PromiseBroken
+from genkit.testing import check_features, features
 
 torch.set_num_threads(1)
 EXTRACTORS = []
@@ -22,7 +21,7 @@ SHAPE = (1, 8, 8)
 breaks = recorder(EXTRACTORS)
 
 
-def features(extractor):
+def spec_of(extractor):
     target = f"{__name__}:{extractor.__name__}"
     return FeaturesSpec(name="toy", summary="A toy.", target=target)
 
@@ -55,50 +54,48 @@ class Choosy(Good):
         return features, features * 2
 
 
-@breaks(feature_promises.extractor_opens, "opened a Linear")
+@breaks(features.extractor_opens, "opened a Linear")
 class NoExtractor:
     check = staticmethod(lambda config, data: None)
     open = staticmethod(lambda config, data: torch.nn.Linear(2, 2))
 
 
-@breaks(feature_promises.extractor_opens, "only large images")
+@breaks(features.extractor_opens, "only large images")
 class RefusesIt(Good):
     def check_shape(self, shape):
         raise UsageError("only large images")
 
 
-@breaks(feature_promises.identity_is_a_name, "it is '/home/me/weights.pt'")
+@breaks(features.identity_is_a_name, "it is '/home/me/weights.pt'")
 class NamedByAPath(Good):
     identity = "/home/me/weights.pt"
 
 
-@breaks(feature_promises.identity_is_a_name, "it is None")
+@breaks(features.identity_is_a_name, "it is None")
 class Nameless(Good):
     identity = None
 
 
-@breaks(feature_promises.identity_is_a_name, "and then 'toy-")
+@breaks(features.identity_is_a_name, "and then 'toy-")
 class NewNames(Good):
     def __init__(self, config):
         super().__init__(config)
         self.identity = f"toy-{id(self)}"
 
 
-@breaks(
-    feature_promises.outputs_are_features_and_logits, "features of quarters-1.0 are torch.float64"
-)
+@breaks(features.outputs_are_features_and_logits, "features of quarters-1.0 are torch.float64")
 class Doubles(Good):
     def forward(self, images):
         return super().forward(images)[0].double(), None
 
 
-@breaks(feature_promises.outputs_are_features_and_logits, "features are (5, 4), 0 finite")
+@breaks(features.outputs_are_features_and_logits, "features are (5, 4), 0 finite")
 class Infinite(Good):
     def forward(self, images):
         return super().forward(images)[0] / 0, None
 
 
-@breaks(feature_promises.outputs_are_features_and_logits, "classes is 3, and there are logits of 4")
+@breaks(features.outputs_are_features_and_logits, "classes is 3, and there are logits of 4")
 class MiscountsClasses(Good):
     classes = 3
 
@@ -107,27 +104,27 @@ class MiscountsClasses(Good):
         return features, features
 
 
-@breaks(feature_promises.features_tell_images_apart, "those of 5 different images are all the same")
+@breaks(features.features_tell_images_apart, "those of 5 different images are all the same")
 class Constant(Good):
     def forward(self, images):
         return torch.ones(len(images), 3), None
 
 
-@breaks(feature_promises.features_follow_from_the_images, "drew from torch's global generator")
+@breaks(features.features_follow_from_the_images, "drew from torch's global generator")
 class DropoutLeftOn(Good):
     def forward(self, images):
         features, _ = super().forward(images)
         return F.dropout(features, 0.5, training=True), None
 
 
-@breaks(feature_promises.features_follow_from_the_images, "a second extraction.0 differs by up to")
+@breaks(features.features_follow_from_the_images, "a second extraction.0 differs by up to")
 class SeededByTheClock(Good):
     def forward(self, images):
         features, _ = super().forward(images)
         return features + random.SystemRandom().random(), None
 
 
-@breaks(feature_promises.features_follow_from_the_images, "the batch of images differs by up to")
+@breaks(features.features_follow_from_the_images, "the batch of images differs by up to")
 class InvertsInPlace(Good):
     def forward(self, images):
         answer = super().forward(images)
@@ -135,20 +132,20 @@ class InvertsInPlace(Good):
         return answer
 
 
-@breaks(feature_promises.features_do_not_depend_on_the_batch, "features of single images differ by")
+@breaks(features.features_do_not_depend_on_the_batch, "features of single images differ by")
 class NormalisesOverTheBatch(Good):
     def forward(self, images):
         features, _ = super().forward(images)
         return features - features.mean(0), None
 
 
-@breaks(feature_promises.other_shapes_are_refused_or_work, "3 x 8 x 8 was not, and then came")
+@breaks(features.other_shapes_are_refused_or_work, "3 x 8 x 8 was not, and then came")
 class GreyOnly(Good):
     def forward(self, images):
         return super().forward(images.view(-1, *SHAPE)[: len(images)].reshape(images.shape))
 
 
-@breaks(feature_promises.unlabelled_data_is_refused_or_works, "ZeroDivisionError")
+@breaks(features.unlabelled_data_is_refused_or_works, "ZeroDivisionError")
 class NeedsClasses(Good):
     @classmethod
     def open(cls, config, data, reporter=None):
@@ -160,7 +157,7 @@ class NeedsClasses(Good):
         pass
 
 
-@breaks(feature_promises.unlabelled_data_is_refused_or_works, "4 classes of data that has none")
+@breaks(features.unlabelled_data_is_refused_or_works, "4 classes of data that has none")
 class AlwaysFour(Good):
     classes = 4
 
@@ -169,20 +166,20 @@ class AlwaysFour(Good):
         return features, features
 
 
-@breaks(feature_promises.unknown_statistics_are_none, "KeyError: 'no such images'")
+@breaks(features.unknown_statistics_are_none, "KeyError: 'no such images'")
 class LooksUpStatistics(Good):
     def shipped_statistics(self, reference):
         return {}[reference]
 
 
-def test_extractors_that_keep_every_promise_pass():
-    check_features(features(Good), SHAPE)
-    check_features(features(Choosy), SHAPE)
+def test_extractors_that_keep_every_contract_pass():
+    check_features(spec_of(Good), SHAPE)
+    check_features(spec_of(Choosy), SHAPE)
 
 
-@pytest.mark.parametrize("extractor, promise, seen", EXTRACTORS)
-def test_broken_extractor_is_told(extractor, promise, seen):
-    assert_told(promise, seen, check_features, features(extractor), SHAPE)
+@pytest.mark.parametrize("extractor, contract, seen", EXTRACTORS)
+def test_broken_extractor_is_reported(extractor, contract, seen):
+    assert_reported(contract, seen, check_features, spec_of(extractor), SHAPE)
 
 
 class Weights(Config):
@@ -199,13 +196,13 @@ class OfWeights(Good):
 
 
 def test_options_of_an_extractor_are_used_and_mistakes_in_them_are_the_callers():
-    spec = replace(features(OfWeights), config=Weights)
+    spec = replace(spec_of(OfWeights), config=Weights)
     check_features(spec, SHAPE, options={"weights": "here"})
     with pytest.raises(PromiseBroken, match="give weights"):
         check_features(spec, SHAPE)
-    with pytest.raises(UsageError, match="options for toy: weigths is no option here"):
+    with pytest.raises(UsageError, match="options for toy: weigths is not an option here"):
         check_features(spec, SHAPE, options={"weigths": "here"})
 
 
-def test_every_promise_of_an_extractor_is_broken_by_some_toy():
-    assert {case.values[1] for case in EXTRACTORS} == set(feature_promises.PROMISES)
+def test_every_contract_of_an_extractor_is_broken_by_some_toy():
+    assert {case.values[1] for case in EXTRACTORS} == set(features.FEATURE_CONTRACTS)

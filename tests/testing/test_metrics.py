@@ -1,18 +1,17 @@
-"""Metrics that break one promise each: the test kit says which."""
+"""Metrics that break one contract each: the test kit says which."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-from broken import assert_told, recorder
+from broken import assert_reported, recorder
 from pydantic import Field
 
+from genkit.contracts.contract import PromiseBroken
 from genkit.metrics import Estimate
 from genkit.specs import Column, Config, MetricSpec
-from genkit.testing import check_metric
-from genkit.testing import metrics as metric_promises
-from genkit.testing.contract import PromiseBroken
+from genkit.testing import check_metric, metrics
 
 torch.set_num_threads(1)
 METRICS = []
@@ -37,69 +36,69 @@ def score_plainly(config, samples, reference):
     return {"gap": gap(samples, reference)}
 
 
-@breaks(metric_promises.columns_are_answered, "'gap' is missing, though there are features")
+@breaks(metrics.columns_are_answered, "'gap' is missing, though there are features")
 def score_nothing(config, samples, reference):
     return {}
 
 
-@breaks(metric_promises.columns_are_answered, "'gaps' is none of them")
+@breaks(metrics.columns_are_answered, "'gaps' is none of them")
 def score_more(config, samples, reference):
     return {"gap": 1.0, "gaps": 1.0}
 
 
-@breaks(metric_promises.scores_are_finite, "'gap' of noise is inf")
+@breaks(metrics.scores_are_finite, "'gap' of noise is inf")
 def score_infinity(config, samples, reference):
     found = gap(samples, reference)
     return {"gap": found if found < 0.1 else float("inf")}
 
 
-@breaks(metric_promises.scores_are_finite, "'gap' of 10 images is nan")
+@breaks(metrics.scores_are_finite, "'gap' of 10 images is nan")
 def score_many_only(config, samples, reference):
     return {"gap": gap(samples, reference) if len(samples) > 20 else float("nan")}
 
 
-@breaks(metric_promises.scores_are_finite, "the deviation of 'gap' of training images is -0.1")
+@breaks(metrics.scores_are_finite, "the deviation of 'gap' of training images is -0.1")
 def score_negative_deviation(config, samples, reference):
     return {"gap": Estimate(gap(samples, reference), -0.1)}
 
 
-@breaks(metric_promises.scores_follow_from_the_images, "drew from torch's global generator")
+@breaks(metrics.scores_follow_from_the_images, "drew from torch's global generator")
 def score_from_torch(config, samples, reference):
     return {"gap": gap(samples, reference) + float(torch.rand(()))}
 
 
-@breaks(metric_promises.scores_follow_from_the_images, "drew from numpy's global generator")
+@breaks(metrics.scores_follow_from_the_images, "drew from numpy's global generator")
 def score_from_numpy(config, samples, reference):
     return {"gap": gap(samples, reference) + np.random.rand()}
 
 
-@breaks(metric_promises.scores_follow_from_the_images, "the second time, gap.value is")
+@breaks(metrics.scores_follow_from_the_images, "the second time, gap.value is")
 def score_by_chance(config, samples, reference):
     return {"gap": gap(samples, reference) + random.SystemRandom().random()}
 
 
-@breaks(metric_promises.scores_follow_from_the_images, "under other global seeds, gap.value is")
+@breaks(metrics.scores_follow_from_the_images, "under other global seeds, gap.value is")
 def score_by_the_seed(config, samples, reference):
     return {"gap": gap(samples, reference) + torch.initial_seed()}
 
 
-@breaks(metric_promises.sets_are_left_as_they_were, "samples.features differs by up to")
+@breaks(metrics.sets_are_left_as_they_were, "samples.features differs by up to")
 def score_in_place(config, samples, reference):
     samples.features.sub_(samples.features.mean(0))
     return {"gap": 0.0}
 
 
-@breaks(metric_promises.real_images_beat_noise, "for noise, where lower is better")
+@breaks(metrics.real_images_beat_noise, "for noise, where lower is better")
 def score_upside_down(config, samples, reference):
     return {"gap": -gap(samples, reference)}
 
 
-@breaks(metric_promises.features_without_logits_will_do, "TypeError: 'NoneType' object")
+@breaks(metrics.features_without_logits_will_do, "TypeError: 'NoneType' object")
 def score_logits(config, samples, reference):
     return {"gap": -float(samples.logits[:, 0].std())}
 
 
-def test_metrics_that_keep_every_promise_pass():
+def test_metrics_that_keep_every_contract_pass():
     check_metric(metric(score_well))
     check_metric(metric(score_plainly))
     check_metric(
@@ -107,14 +106,14 @@ def test_metrics_that_keep_every_promise_pass():
     )
 
 
-@pytest.mark.parametrize("score, promise, seen", METRICS)
-def test_broken_metric_is_told(score, promise, seen):
-    assert_told(promise, seen, check_metric, metric(score))
+@pytest.mark.parametrize("score, contract, seen", METRICS)
+def test_broken_metric_is_reported(score, contract, seen):
+    assert_reported(contract, seen, check_metric, metric(score))
 
 
-def test_metric_without_columns_or_with_equal_ones_is_told():
+def test_metric_without_columns_or_with_equal_ones_is_reported():
     spec = metric(score_well, columns=())
-    assert_told(metric_promises.columns_are_answered, "its columns are []", check_metric, spec)
+    assert_reported(metrics.columns_are_answered, "its columns are []", check_metric, spec)
     column = Column(name="gap", title="gap", better=None)
     with pytest.raises(PromiseBroken, match=r"^toy: .*; .*gap"):
         check_metric(metric(score_well, columns=(column, column)))
@@ -124,10 +123,10 @@ class Required(Config):
     power: int = Field(description="of the distance")
 
 
-def test_option_without_default_is_told():
+def test_option_without_default_is_reported():
     with pytest.raises(PromiseBroken, match="a default and a description; 'power' has no default"):
         check_metric(metric(score_well, config=Required))
 
 
-def test_every_promise_of_a_metric_is_broken_by_some_toy():
-    assert {case.values[1] for case in METRICS} == set(metric_promises.PROMISES)
+def test_every_contract_of_a_metric_is_broken_by_some_toy():
+    assert {case.values[1] for case in METRICS} == set(metrics.METRIC_CONTRACTS)

@@ -1,4 +1,4 @@
-"""Models that break one promise each of those on samples, resuming and likelihoods.
+"""Models that break one contract each of those on samples, resuming and likelihoods.
 
 The decorator of each class says which, and what stands in the message.
 """
@@ -8,87 +8,86 @@ from functools import cache
 
 import pytest
 import torch
-from broken import SHAPE, Toy, assert_model_told, recorder, spec_of
+from broken import SHAPE, Toy, assert_model_reported, recorder, spec_of
 
 from genkit.model import LogLikelihood
-from genkit.testing import PromiseBroken, check_trainer
-from genkit.testing import samples as promises
+from genkit.testing import PromiseBroken, check_trainer, samples
 
 torch.set_num_threads(1)
 CASES = []
 breaks = recorder(CASES)
 
 
-@breaks(promises.samples_are_images, "sample(1) gave (4, 4), not (1, 1, 4, 4)")
+@breaks(samples.samples_are_images, "sample(1) gave (4, 4), not (1, 1, 4, 4)")
 class SqueezesOne(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator).squeeze()
 
 
-@breaks(promises.samples_are_images, "sample(1) gave torch.uint8")
+@breaks(samples.samples_are_images, "sample(1) gave torch.uint8")
 class SamplesBytes(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator).mul(100).to(torch.uint8)
 
 
-@breaks(promises.samples_are_images, "sample(1) gave values from -")
+@breaks(samples.samples_are_images, "sample(1) gave values from -")
 class SamplesTooFar(Toy):
     def sample(self, n, labels=None, *, generator):
         return 3 * super().sample(n, generator=generator)
 
 
-@breaks(promises.samples_are_images, "sample(1) gave values that are not finite")
+@breaks(samples.samples_are_images, "sample(1) gave values that are not finite")
 class SamplesNaN(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator) * torch.nan
 
 
-@breaks(promises.black_is_minus_one, "8 samples go from 0")
+@breaks(samples.black_is_minus_one, "8 samples go from 0")
 class SamplesFromZero(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator).relu()
 
 
-@breaks(promises.samples_follow_from_the_generator, "torch's global generator: give generator=gen")
+@breaks(samples.samples_follow_from_the_generator, "torch's global generator: give generator=gen")
 class DrawsFromTorch(Toy):
     def sample(self, n, labels=None, *, generator):
         return self.images_of(torch.randn(n, self.image_shape.dimensions))
 
 
-@breaks(promises.samples_follow_from_the_generator, "Python's global generator: draw all noise by")
+@breaks(samples.samples_follow_from_the_generator, "Python's global generator: draw all noise by")
 class DrawsFromPython(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator) * random.random()
 
 
-@breaks(promises.samples_follow_from_the_generator, "a second sample differs by up to")
+@breaks(samples.samples_follow_from_the_generator, "a second sample differs by up to")
 class Remembers(Toy):
     def sample(self, n, labels=None, *, generator):
         self.calls += 1
         return super().sample(n, generator=generator) / self.calls
 
 
-@breaks(promises.samples_follow_from_the_generator, "under other global seeds it differs by up to")
+@breaks(samples.samples_follow_from_the_generator, "under other global seeds it differs by up to")
 class PeeksAtTheSeed(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator) / (1 + torch.initial_seed() % 7)
 
 
-@breaks(promises.other_seeds_give_other_samples, "8 samples of seed 1 are those of seed 0")
+@breaks(samples.other_seeds_give_other_samples, "8 samples of seed 1 are those of seed 0")
 class IgnoresTheGenerator(Toy):
     def sample(self, n, labels=None, *, generator):
         fixed = torch.Generator().manual_seed(0)
         return super().sample(n, generator=fixed)
 
 
-@breaks(promises.sample_i_is_the_same_at_any_n, "image 0 of 5 differs by up to")
+@breaks(samples.sample_i_is_the_same_at_any_n, "image 0 of 5 differs by up to")
 class DirtyCacheOfLargeBatches(Toy):
     def sample(self, n, labels=None, *, generator):
         self.calls += n >= 64
         return super().sample(n, generator=generator) / max(1, self.calls)
 
 
-@breaks(promises.labels_may_be_there_or_not, "labels")
+@breaks(samples.labels_are_optional, "labels")
 class InsistsOnLabels(Toy):
     def sample(self, n, labels=None, *, generator):
         if self.image_shape.classes and labels is None:
@@ -96,7 +95,7 @@ class InsistsOnLabels(Toy):
         return super().sample(n, generator=generator)
 
 
-@breaks(promises.labels_may_be_there_or_not, "with labels four of them, sample() gave (5, 1, 4, 4)")
+@breaks(samples.labels_are_optional, "with labels 0 to 3, sample() gave (5, 1, 4, 4)")
 class OneTooMany(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n + (labels is not None), generator=generator)
@@ -107,14 +106,14 @@ def _shared():
     return random.Random(0)
 
 
-@breaks(promises.training_follows_from_the_seed, "model.layer.weight differs by up to")
+@breaks(samples.training_follows_from_the_seed, "model.layer.weight differs by up to")
 class NoiseOfItsOwn(Toy):
     def loss(self, batch):
         loss, extras = super().loss(batch)
         return loss * (0.9 + 0.2 * _shared().random()), extras
 
 
-@breaks(promises.resuming_is_exact, "; 'calls' went from 0 to 3: keep it in a buffer")
+@breaks(samples.resuming_is_exact, "; 'calls' went from 0 to 3: keep it in a buffer")
 class CountsBesideTheState(Toy):
     def loss(self, batch):
         self.calls += 1
@@ -122,7 +121,7 @@ class CountsBesideTheState(Toy):
         return loss / self.calls**2, extras
 
 
-@breaks(promises.file_of_weights_is_enough_to_sample, "; 'tilt' holds a tensor that is no buffer")
+@breaks(samples.file_of_weights_is_enough_to_sample, "; 'tilt' holds a tensor that is not a buffer")
 class TensorThatIsNoBuffer(Toy):
     def __init__(self, config, image_shape):
         super().__init__(config, image_shape)
@@ -132,7 +131,7 @@ class TensorThatIsNoBuffer(Toy):
         return super().sample(n, generator=generator) * self.tilt
 
 
-@breaks(promises.file_of_weights_is_enough_to_sample, "a sample differs by up to")
+@breaks(samples.file_of_weights_is_enough_to_sample, "a sample differs by up to")
 class ClosureOverItself(Toy):
     def __init__(self, config, image_shape):
         super().__init__(config, image_shape)
@@ -142,14 +141,14 @@ class ClosureOverItself(Toy):
         return self.draw(torch.randn(n, self.image_shape.dimensions, generator=generator))
 
 
-@breaks(promises.sampling_leaves_training_as_it_was, "model.offset differs by up to 1")
+@breaks(samples.sampling_leaves_training_as_it_was, "model.offset differs by up to 1")
 class CountsSamples(Toy):
     def sample(self, n, labels=None, *, generator):
         self.offset += 1
         return super().sample(n, generator=generator)
 
 
-@breaks(promises.bf16_is_finite, "the loss of phase 'denoise' became inf in step 1")
+@breaks(samples.bf16_is_finite, "the loss of phase 'denoise' became inf in step 1")
 class CancelsInBf16(Toy):
     def loss(self, batch):
         loss, extras = super().loss(batch)
@@ -157,32 +156,32 @@ class CancelsInBf16(Toy):
         return loss / ((one + 1e-3) - one), extras
 
 
-@breaks(promises.likelihoods_are_consistent, "nats are (), not (6,)")
+@breaks(samples.likelihoods_are_consistent, "nats are (), not (6,)")
 class MeanLikelihood(Toy):
     def log_likelihood(self, images):
         return LogLikelihood(super().log_likelihood(images).nats.mean(), "exact", "toys")
 
 
-@breaks(promises.likelihoods_are_consistent, "its kind is 'precise', not 'exact' or 'bound'")
+@breaks(samples.likelihoods_are_consistent, "its kind is 'precise', not 'exact' or 'bound'")
 class UnknownKind(Toy):
     def log_likelihood(self, images):
         return LogLikelihood(super().log_likelihood(images).nats, "precise", "toys")
 
 
-@breaks(promises.likelihoods_are_consistent, "a second answer differs by up to 1")
+@breaks(samples.likelihoods_are_consistent, "a second answer differs by up to 1")
 class LikelihoodRemembers(Toy):
     def log_likelihood(self, images):
         self.calls += 1
         return LogLikelihood(images.sum((1, 2, 3)) * 0 - self.calls, "bound", "toys")
 
 
-@breaks(promises.likelihoods_are_consistent, "nats are a probability above 1")
+@breaks(samples.likelihoods_are_consistent, "nats are a probability above 1")
 class LossAsLikelihood(Toy):
     def log_likelihood(self, images):
         return LogLikelihood(-super().log_likelihood(images).nats, "bound", "toys")
 
 
-@breaks(promises.training_raises_the_likelihood, "nats it went to -")
+@breaks(samples.training_raises_the_likelihood, "nats it went to -")
 class LikelihoodThatFalls(Toy):
     def log_likelihood(self, images):
         nats = -1 / super().log_likelihood(images).nats.abs()
@@ -192,39 +191,39 @@ class LikelihoodThatFalls(Toy):
         return None
 
 
-@breaks(promises.likelihoods_are_consistent, "in batches of 2 and 4 it differs by up to")
+@breaks(samples.likelihoods_are_consistent, "in batches of 2 and 4 it differs by up to")
 class LikelihoodOfTheBatch(Toy):
     def log_likelihood(self, images):
         nats = super().log_likelihood(images).nats
         return LogLikelihood(nats - nats.mean(), "exact", "toys")
 
 
-@breaks(promises.log_weights_are_consistent, "nats are (6, 3), not (3, 6)")
+@breaks(samples.log_weights_are_consistent, "nats are (6, 3), not (3, 6)")
 class WeightsTheOtherWayRound(Toy):
     def log_weights(self, images, draws):
         return LogLikelihood(torch.zeros(len(images), draws), "bound", "toys")
 
 
-@breaks(promises.reconstructions_are_images, "reconstruct() gave (5, 16), not (5, 1, 4, 4)")
+@breaks(samples.reconstructions_are_images, "reconstruct() gave (5, 16), not (5, 1, 4, 4)")
 class FlatReconstructions(Toy):
     def reconstruct(self, images):
         return super().reconstruct(images).flatten(1)
 
 
-@breaks(promises.sampling_leaves_training_as_it_was, "model.offset differs by up to 1")
+@breaks(samples.sampling_leaves_training_as_it_was, "model.offset differs by up to 1")
 class CountsCompletions(Toy):
     def complete(self, images, known, *, generator):
         self.offset += 1
         return super().complete(images, known, generator=generator)
 
 
-@pytest.mark.parametrize("toy, promise, seen", CASES)
-def test_broken_promise_is_named_with_what_was_seen(toy, promise, seen):
-    assert_model_told(toy, promise, seen)
+@pytest.mark.parametrize("toy, contract, seen", CASES)
+def test_broken_contract_is_named_with_what_was_seen(toy, contract, seen):
+    assert_model_reported(toy, contract, seen)
 
 
-def test_every_promise_on_samples_is_broken_by_some_toy():
-    assert {case.values[1] for case in CASES} == set(promises.PROMISES)
+def test_every_contract_on_samples_is_broken_by_some_toy():
+    assert {case.values[1] for case in CASES} == set(samples.SAMPLE_CONTRACTS)
 
 
 def test_message_is_one_sentence_on_what_must_hold_and_what_was_seen():

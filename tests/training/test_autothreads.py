@@ -17,10 +17,12 @@ from genkit.cli import main
 from genkit.compute.device import cpu_threads
 from genkit.config.resolve import resolve
 from genkit.config.run import RunConfig
+from genkit.io.run_directory import RunDir
 from genkit.runs.build import build_model
 from genkit.runs.checkpoint import load_state
 from genkit.specs import ImageShape
 from genkit.training import autothreads as threads
+from genkit.training.loop import Loop
 from genkit.training.resume import resume
 
 
@@ -78,6 +80,41 @@ def test_auto_is_recorded_as_a_number_and_the_timing_changes_no_bit(
     monkeypatch.setattr(threads, "choose_threads", lambda iterate, most: 1)
     resume(auto.path, registry(), budget="5steps", threads="auto")
     assert json.loads((auto.path / "config.json").read_text())["run"]["threads"] == 1
+
+
+@pytest.mark.parametrize(("name", "factor"), [("fp32", 3.0), ("bf16", 1 / 3), ("fp32", 0.99)])
+def test_auto_precision_is_the_one_that_is_faster_here(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch, name: str, factor: float
+) -> None:
+    """bf16 artificially slowed and sped up, and hardly faster."""
+    monkeypatch.setattr(threads, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(threads, "MOST_TURNS", 3)
+    iterate = Loop.iterate
+
+    def slowed(loop: Loop) -> object:
+        time.sleep(0.05 * (factor if loop.precision == "bf16" else 1))
+        return iterate(loop)
+
+    monkeypatch.setattr(threads.Loop, "iterate", slowed)
+    auto = train_tiny("vae", data, tmp_path / "auto", budget="2steps", precision="auto")
+    record = RunDir(auto.path).record()
+    assert (record.run["precision"], record.precision) == ("auto", name)
+    assert record.precision_seconds["fp32"] > 0.05
+    assert record.precision_seconds["bf16"] > 0.05 * factor
+    given = train_tiny("vae", data, tmp_path / "given", budget="2steps", precision=name)
+    assert RunDir(given.path).record().precision_seconds == {}
+    states = [load_state(run.path / "checkpoints")[0]["loop"] for run in (auto, given)]
+    assert same_bits(*states)
+
+
+def test_without_the_hardware_for_bf16_nothing_is_timed(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(threads, "time_in_turns", None)
+    run = train_tiny("vae", data, tmp_path / "run", budget="1steps", precision="auto")
+    record = RunDir(run.path).record()
+    assert (record.precision, record.precision_seconds) == ("fp32", {})
 
 
 def test_auto_is_a_word_of_the_command_line_and_of_files(

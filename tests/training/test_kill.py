@@ -19,7 +19,7 @@ import pytest
 import torch
 from toys import child_environment, registry, same_bits, train_tiny, write_npz
 
-from genkit.io import run_directory as rundir
+from genkit.io import files, run_directory
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.runs.checkpoint import load_state, read_best
@@ -36,10 +36,11 @@ OFTEN = {"checkpoint_seconds": 1e-9, "log_every": 1, "watch": 0, "grids": 2}
 WATCHED = {"data": "mnist-mini", "grids": 4, "watch": 16}
 # What a save does, in order. Pruning begins when there are three states.
 SAVE = """sync metrics.jsonl
-    write .STATE.pt.tmp, sync .STATE.pt.tmp, replace STATE.pt, sync checkpoints
+    write .STATE.safetensors.tmp, sync .STATE.safetensors.tmp
+    replace STATE.safetensors, sync checkpoints
     write .STATE.json.tmp, sync .STATE.json.tmp, replace STATE.json, sync checkpoints
     write .last.json.tmp, sync .last.json.tmp, replace last.json, sync checkpoints
-    unlink OLD.json, unlink OLD.pt
+    unlink OLD.json, unlink OLD.safetensors
     write .model.safetensors.tmp, sync .model.safetensors.tmp, replace model.safetensors, sync run
     write .summary.json.tmp, sync .summary.json.tmp, replace summary.json, sync run"""
 
@@ -84,7 +85,7 @@ class Plug:
                 plug.note("unlink", path)
             unlink(path, **options)
 
-        rundir.open = opened
+        files.open = run_directory.open = opened
         os.replace, os.unlink = noted_replace, noted_unlink
         # Nothing is lost without: a killed process leaves what it wrote to the system.
         os.fsync = lambda number: plug.note("sync", os.readlink(f"/proc/self/fd/{number}"))
@@ -178,9 +179,8 @@ def server():
     """Runs a case in processes that may be killed; returns how they ended."""
     command = [sys.executable, __file__]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, env=child_environment()
-    ) as process:
+    environment = {**child_environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
 
         def run(**case):
             process.stdin.write(json.dumps(case) + "\n")
@@ -223,7 +223,7 @@ def outcome(path):
         "state": state["loop"],
         "weights": directory.weights_path.read_bytes(),
         "best": best,
-        "best weights": best and (directory.checkpoints / best["file"]).read_bytes(),
+        "best weights": best and (directory.checkpoints / best.file).read_bytes(),
         "metrics": [{k: v for k, v in row.items() if k not in TIMES} for row in rows],
         "warnings": summary["warnings"],
         "samples": {path.name: path.read_bytes() for path in directory.samples.iterdir()},

@@ -15,7 +15,7 @@ from genkit.io.run_directory import RunDir
 from genkit.model import diverged
 from genkit.runs import checkpoint
 from genkit.runs.run import load_run
-from genkit.training.monitor import Look, Watch, nearest_distance
+from genkit.training.monitor import Monitor, Observation, nearest_distance
 from genkit.training.resume import resume
 from genkit.training.train import train_by_name
 
@@ -39,27 +39,25 @@ def rows_with(run, key):
     return [row for row in RunDir(run.path).read_metrics() if key in row]
 
 
-def watch_of(data, count=64):
-    return Watch(
-        registry(),
-        open_data(registry().datasets.find("npz"), data, data[4:]),
-        count,
-        torch.device("cpu"),
-    )
+def monitor_of(data, count=64):
+    opened = open_data(registry().datasets.find("npz"), data, data[4:])
+    monitor = Monitor(registry(), opened, count, torch.device("cpu"))
+    assert monitor.start() == () and monitor.column is None  # features that are not quick
+    return monitor
 
 
 # ---- the best weights
 
 
-def test_weights_of_the_best_look_stay_and_are_those_of_their_step(tmp_path, monkeypatch):
+def test_weights_of_the_best_samples_stay_and_are_those_of_their_step(tmp_path, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 4.0])
-    monkeypatch.setattr(Watch, "_score", lambda self, samples, reference: next(scores))
+    monkeypatch.setattr(Monitor, "_score", lambda self, samples, reference: next(scores))
     options = {"budget": "8steps", "checkpoint_seconds": 1e-9}  # a checkpoint after each step
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **{**WATCHED, **options})
     assert [row["kid"] for row in rows_with(run, "kid")] == [3, 1, 2, 4]
     best = checkpoint.read_best(run.directory.checkpoints)
-    assert (best["step"], best["column"], best["value"]) == (4, "kid", 1.0)
-    assert run.summary["best"] == best
+    assert (best.step, best.column, best.value) == (4, "kid", 1.0)
+    assert run.summary.best == best
     files = {path.name for path in run.directory.checkpoints.glob("best*")}
     assert files == {"best.json", "best-000000004.safetensors"}
     part = train_tiny(
@@ -75,16 +73,16 @@ def test_kid_of_the_digits_chooses_the_best(tmp_path):
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **{**WATCHED, "budget": "12steps"})
     found = [row["kid"] for row in rows_with(run, "kid")]
     assert len(found) == 4 and all(map(math.isfinite, found))
-    assert checkpoint.read_best(run.directory.checkpoints)["value"] == min(found)
+    assert checkpoint.read_best(run.directory.checkpoints).value == min(found)
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path, monkeypatch):
     scores = iter([1.0, 5.0, 5.0])
-    monkeypatch.setattr(Watch, "_score", lambda self, samples, reference: next(scores))
+    monkeypatch.setattr(Monitor, "_score", lambda self, samples, reference: next(scores))
     options = {**WATCHED, "grids": 2, "budget": "3steps"}
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", **options)
     again = resume(run.path, registry(), budget="6steps")
-    assert again.summary["best"]["step"] == 3
+    assert again.summary.best.step == 3
     assert [row["kid"] for row in rows_with(again, "kid")] == [1, 5]
 
 
@@ -93,7 +91,7 @@ def test_damaged_best_weights_are_refused(tmp_path, data, damage):
     run = train_tiny("vae", data, tmp_path / "run", budget="2steps")
     folder = run.directory.checkpoints
     if damage != "nothing":
-        checkpoint.save_best(folder, run.model, {"step": 2}, {"column": "kid", "value": 1.0})
+        checkpoint.save_best(folder, run.model, {"step": 2}, "kid", 1.0)
         assert same_bits(
             load_run(run.path, registry(), best=True).model.state_dict(), run.model.state_dict()
         )
@@ -131,10 +129,10 @@ def test_a_metric_that_fails_ends_the_scores_and_not_the_training(tmp_path, monk
     def fail(self, samples, reference):
         raise PluginError("metric 'kid' failed: no luck")
 
-    monkeypatch.setattr(Watch, "_score", fail)
+    monkeypatch.setattr(Monitor, "_score", fail)
     said = Said()
     run = train_tiny("vae", "mnist-mini", tmp_path / "run", said, **{**WATCHED, "budget": "4steps"})
-    assert run.summary["step"] == 4 and run.summary["best"] is None
+    assert run.summary.step == 4 and run.summary.best is None
     assert (
         said.lines.count("samples are not scored while training: metric 'kid' failed: no luck") == 1
     )
@@ -155,25 +153,25 @@ def test_nearest_distance_is_that_of_a_slow_loop():
 
 def test_diversity_is_one_for_other_real_images_and_low_for_a_few_prototypes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (600, 1, 8, 8), "u1")
-    watch = watch_of(write_npz(tmp_path / "noise.npz", noise), 200)
+    monitor = monitor_of(write_npz(tmp_path / "noise.npz", noise), 200)
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (200, 1, 8, 8), "u1"))
-    assert watch.look(images).diversity == pytest.approx(1, abs=0.1)
+    assert monitor.observe(images).diversity == pytest.approx(1, abs=0.1)
     prototypes = images[:10].repeat(20, 1, 1, 1)
     prototypes[:, :, 0, 0] = torch.arange(200).view(-1, 1)
-    assert watch.look(prototypes).diversity < 0.1
+    assert monitor.observe(prototypes).diversity < 0.1
 
 
 def test_real_images_that_repeat_each_other_have_no_diversity_to_compare_with(data):
-    assert watch_of(data).look(torch.from_numpy(bright_squares(64))).diversity is None
+    assert monitor_of(data).observe(torch.from_numpy(bright_squares(64))).diversity is None
 
 
 def test_collapse_is_told_at_the_second_low_look_once_and_again_after_a_recovery(data):
-    watch = watch_of(data)
+    monitor = monitor_of(data)
     looks = [0.1, 0.1, 0.1, 0.9, 0.1, 0.1, None, 0.1]
-    told = [watch.collapse(Look(diversity), 0.5) is not None for diversity in looks]
+    told = [monitor.collapse(Observation(diversity), 0.5) is not None for diversity in looks]
     assert told == [False, True, False, False, False, True, False, False]
-    early = watch_of(data)
-    assert not any(early.collapse(Look(0.1), 0.1) for _ in range(3))
+    early = monitor_of(data)
+    assert not any(early.collapse(Observation(0.1), 0.1) for _ in range(3))
 
 
 # ---- trouble, provoked in trainings
@@ -187,7 +185,7 @@ def warnings_of(tmp_path, model, data, **options):
     logged = [(row["step"], row["warning"]) for row in rows_with(run, "warning")]
     shown = [line for line in said.lines if line.startswith("Warning: ")]
     assert shown == [f"Warning: run, step {step}: {text}" for step, text in logged]
-    assert run.summary["warnings"] == [text for _, text in logged]
+    assert list(run.summary.warnings) == [text for _, text in logged]
     return [text for _, text in logged]
 
 
@@ -210,6 +208,7 @@ def test_a_latent_that_says_nothing_is_told(tmp_path, data):
 @pytest.mark.parametrize("model", ["vae", "pixelcnn"])
 def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
     """The learning rate jumps after 30 good steps, as a bad schedule would have it."""
+    from genkit.training.rates import Rates
     from genkit.training.runner import Runner
 
     plain = Runner.log
@@ -219,6 +218,7 @@ def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
         if self.loop.step == 30:
             for phase in self.loop.phases:
                 phase.clip, phase.schedule = None, lambda step: 300.0
+            self.loop._rates = Rates(self.loop.phases)
 
     monkeypatch.setattr(Runner, "log", log)
     warnings = warnings_of(tmp_path, model, data, budget="60steps", grids=0, learning_rate=3e-3)
@@ -245,7 +245,7 @@ def test_warnings_of_a_resumed_run_are_not_told_again(tmp_path, data):
     rates = {"generator_rate": 1e-7, "discriminator_rate": 0.02, "grids": 0}
     first = warnings_of(tmp_path, "dcgan", data, budget="120steps", **rates)
     again = resume(tmp_path / "run", registry(), budget="140steps")
-    assert again.summary["warnings"] == first
+    assert list(again.summary.warnings) == first
 
 
 def test_a_model_that_fails_to_say_what_is_wrong_ends_nothing(tmp_path, data, monkeypatch):
@@ -279,3 +279,16 @@ def test_metrics_stay_json_without_nan(tmp_path):
 
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+def test_samples_that_are_never_dark_are_reported_once(data):
+    monitor = monitor_of(data)
+    dark, pale = torch.zeros(64, 1, 8, 8, dtype=torch.uint8), torch.full((64, 1, 8, 8), 127)
+    assert monitor.pale(dark) is None
+    assert "values in [0, 1], where black is 0 and not -1" in monitor.pale(pale.byte())
+    assert monitor.pale(pale.byte()) is None
+
+
+def test_pale_samples_of_pale_images_are_not_reported(tmp_path):
+    monitor = monitor_of(write_npz(tmp_path / "pale.npz", 255 - bright_squares(120)))
+    assert monitor.pale(torch.full((64, 1, 8, 8), 200, dtype=torch.uint8)) is None

@@ -2,79 +2,58 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from genkit.hookspecs import hookimpl
-from genkit.specs import OPTIMISATION, BatchSize, HalfLife, TrainerConfig, TrainerSpec
-
-NETWORK = {"panel": "Network"}
-SAMPLER = {"panel": "Sampler"}
+from genkit.specs import BatchSize, HalfLife, TrainerConfig, TrainerSpec, option
 
 
 class FlowConfig(TrainerConfig):
     """Options of rectified flow."""
 
-    width: int = Field(
+    width: int = option(
         64,
+        "channels at the finest level; each coarser one has twice as many, up to four times",
         ge=8,
         le=1024,
         multiple_of=8,
-        description="channels at the finest level; each coarser one has twice as many, up to four "
-        "times",
-        json_schema_extra=NETWORK,
+        panel="Network",
     )
-    blocks: int = Field(
-        2,
-        ge=1,
-        le=8,
-        description="residual blocks at each level, down and up",
-        json_schema_extra=NETWORK,
+    blocks: int = option(
+        2, "residual blocks at each level, down and up", ge=1, le=8, panel="Network"
     )
-    patch: int = Field(
+    patch: int = option(
         2,
+        "pixels a side that one place of the finest level stands for; 1 is slow",
         ge=1,
         le=4,
-        description="pixels a side that one place of the finest level stands for; 1 is slow",
-        json_schema_extra=NETWORK,
+        panel="Network",
     )
-    steps: int = Field(
-        25, ge=1, le=1000, description="steps from noise to image", json_schema_extra=SAMPLER
-    )
-    solver: Literal["euler", "heun"] = Field(
+    steps: int = option(25, "steps from noise to image", ge=1, le=1000, panel="Sampler")
+    solver: Literal["euler", "heun"] = option(
         "heun",
-        description="of the steps: euler looks once at each, heun twice, with an error that falls "
+        "of the steps: euler looks once at each, heun twice, with an error that falls "
         "with the square of the steps",
-        json_schema_extra=SAMPLER,
+        panel="Sampler",
     )
-    time_mean: float = Field(
+    time_mean: float = option(
         -0.5,
+        "mean of the normal logits of training times; below 0 it looks more at the "
+        "noisy half of the path",
         ge=-5,
         le=5,
-        description="mean of the normal logits of training times; below 0 it looks more at the "
-        "noisy half of the path",
-        json_schema_extra=OPTIMISATION,
+        panel="Optimisation",
     )
-    time_deviation: float = Field(
-        1.0,
-        gt=0,
-        le=5,
-        description="standard deviation of the logits of training times",
-        json_schema_extra=OPTIMISATION,
+    time_deviation: float = option(
+        1.0, "standard deviation of the logits of training times", gt=0, le=5, panel="Optimisation"
     )
-    learning_rate: float = Field(
-        1e-3, gt=0, le=1, description="Adam's learning rate", json_schema_extra=OPTIMISATION
+    learning_rate: float = option(1e-3, "Adam's learning rate", gt=0, le=1, panel="Optimisation")
+    warmup_steps: int = option(
+        100, "iterations in which the rate rises", ge=1, panel="Optimisation"
     )
-    warmup_steps: int = Field(
-        100,
-        ge=1,
-        description="iterations in which the rate rises",
-        json_schema_extra=OPTIMISATION,
-    )
-    decay_after: int = Field(
+    decay_after: int = option(
         5000,
+        "iterations after which the rate falls as 1/sqrt(iteration)",
         ge=1,
-        description="iterations after which the rate falls as 1/sqrt(iteration)",
-        json_schema_extra=OPTIMISATION,
+        panel="Optimisation",
     )
     batch_size: BatchSize = 128
     ema_half_life: HalfLife = 50_000

@@ -63,15 +63,15 @@ class Flow(GenerativeModel):
         ]
 
     def schedule(self, step: int) -> float:
-        """A ramp, constant, then 1/sqrt(step): needs no end, which a budget in seconds has not."""
+        """Linear warm-up, constant, then 1/sqrt(step): no last step needs to be known."""
         ramp = min((step + 1) / self.config.warmup_steps, 1)
         return ramp / math.sqrt(max(step / self.config.decay_after, 1))
 
     def velocity(self, x: Tensor, time: Tensor) -> Tensor:
-        """v(x, t) of points x, (N, C, H, W), at times in [0, 1], (N,)."""
+        """v(x, t) of points x, (N, C, H, W), at times in [0, 1], (N,): (N, C, H, W)."""
         t = time[:, None, None, None]
         variance = t**2 + (1 - t) ** 2
-        residual = self.network(x / variance.sqrt(), time)
+        residual: Tensor = self.network(x / variance.sqrt(), time)
         return (2 * t - 1) / variance * x + residual / variance.sqrt()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -90,7 +90,7 @@ class Flow(GenerativeModel):
         return torch.randn(size, generator=generator, device=self.device)
 
     def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Where the noise ends up at t = 1."""
+        """The images, (n, C, H, W) in [-1, 1], that the noise reaches at t = 1."""
         x, n = latents, latents.shape[0]  # len() would fix the batch of an exported network
         times = torch.linspace(0, 1, self.config.steps + 1, device=self.device)
         for now, then in pairwise(times):

@@ -1,9 +1,11 @@
-"""A small U-Net that is told the time: images to images. What they mean, the model knows."""
+"""A small U-Net from images and times to images. What the images mean is in the model."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,16 @@ GROUPS = 8
 FREQUENCIES = 16
 
 
+def set_to_zero(layer: nn.Conv2d) -> None:
+    """Weights and biases of 0: the layer adds nothing until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class TimeEmbedding(nn.Module):
     """Times in [0, 1], (N,), to vectors, (N, D): sines and cosines through two layers."""
+
+    frequencies: Tensor  # (FREQUENCIES,)
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -27,7 +37,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         angles = time[:, None].float() * self.frequencies
-        return self.layers(torch.cat([angles.sin(), angles.cos()], 1))
+        embedding: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], 1))
+        return embedding
 
 
 class Normalisation(nn.GroupNorm):
@@ -37,7 +48,8 @@ class Normalisation(nn.GroupNorm):
         super().__init__(GROUPS, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float())
+        normalised: Tensor = super().forward(x.float())
+        return normalised
 
 
 class Block(nn.Module):
@@ -52,18 +64,18 @@ class Block(nn.Module):
         self.norm2 = Normalisation(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        set_to_zero(self.conv2)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
         hidden = torch.addcmul(shift, self.norm2(hidden), 1 + scale)
-        return self.skip(x) + self.conv2(F.silu(hidden))
+        out: Tensor = self.skip(x) + self.conv2(F.silu(hidden))  # (N, C', H, W)
+        return out
 
 
 class Attention(nn.Module):
-    """Every place looks at every other, with one head per 32 channels."""
+    """Self-attention of all places, (N, C, H, W) to the same shape, one head per 32 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,8 +83,7 @@ class Attention(nn.Module):
         self.norm = Normalisation(channels)
         self.mixed = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        set_to_zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape
@@ -81,7 +92,9 @@ class Attention(nn.Module):
         parts = mixed.view(n, 3, self.heads, channels // self.heads, -1).permute(1, 0, 2, 4, 3)
         with torch.autocast(x.device.type, enabled=False):  # its backward pass in bfloat16 is slow
             seen = F.scaled_dot_product_attention(*parts)
-        return x + self.out(seen.transpose(2, 3).reshape(n, channels, height, width))
+        seen = seen.transpose(2, 3).reshape(n, channels, height, width)
+        out: Tensor = x + self.out(seen)
+        return out
 
 
 class UNet(nn.Module):
@@ -115,13 +128,9 @@ class UNet(nn.Module):
             self.coarsen.append(nn.Conv2d(own, coarser, 2, stride=2))
             self.refine.append(nn.ConvTranspose2d(coarser, own, 2, stride=2))
         self.attention = Attention(widths[-1])
-        self.tail = nn.Sequential(
-            Normalisation(width),
-            nn.SiLU(),
-            nn.Conv2d(width, channels * patch**2, 3, padding=1),
-        )
-        nn.init.zeros_(self.tail[-1].weight)
-        nn.init.zeros_(self.tail[-1].bias)
+        last = nn.Conv2d(width, channels * patch**2, 3, padding=1)
+        self.tail = nn.Sequential(Normalisation(width), nn.SiLU(), last)
+        set_to_zero(last)
 
     def forward(self, images: Tensor, time: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -134,12 +143,12 @@ class UNet(nn.Module):
             if level:
                 skips.append(x)
                 x = self.coarsen[level - 1](x)
-            for block in blocks:
+            for block in cast(Iterable[Block], blocks):
                 x = block(x, embedding)
         x = self.attention(x)
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:
                 x = torch.cat([self.refine[level](x), skips.pop()], 1)
-            for block in self.up[level]:
+            for block in cast(Iterable[Block], self.up[level]):
                 x = block(x, embedding)
         return F.pixel_shuffle(self.tail(x).float(), self.patch)[:, :, :height, :width]

@@ -1,18 +1,16 @@
 """Game sprites as a genkit plugin: a data set, features and a metric; specs and options only."""
 
-from pydantic import Field
-
 from genkit.hookspecs import hookimpl
-from genkit.specs import Column, Config, DatasetSpec, FeaturesSpec, MetricSpec
+from genkit.specs import Column, Config, DatasetSpec, FeaturesSpec, MetricSpec, option
 
 
 class SpritesConfig(Config):
     """How many sprites are drawn, and how large."""
 
-    size: int = Field(24, ge=8, le=64, description="pixels a side")
-    train_images: int = Field(6000, ge=8, le=100_000, description="sprites to learn from")
-    test_images: int = Field(1000, ge=8, le=100_000, description="sprites held out")
-    drawing_seed: int = Field(0, ge=0, description="start of all randomness of the drawing")
+    size: int = option(24, "pixels a side", ge=8, le=64)
+    train_images: int = option(6000, "sprites to learn from", ge=8, le=100_000)
+    test_images: int = option(1000, "sprites held out", ge=8, le=100_000)
+    drawing_seed: int = option(0, "start of all randomness of the drawing", ge=0)
 
 
 @hookimpl

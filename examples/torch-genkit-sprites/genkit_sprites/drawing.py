@@ -24,7 +24,9 @@ OVERSAMPLING = 2  # points a side in each pixel; their mean is the pixel's value
 SKIES = ((18, 20, 38), (28, 40, 36), (44, 28, 44), (36, 36, 44))
 
 
-def colour(random: np.random.Generator, hues: tuple[float, ...], saturation: float, value: float):
+def colour(
+    random: np.random.Generator, hues: tuple[float, ...], saturation: float, value: float
+) -> Grid:
     """RGB in [0, 255], (3,): one of the hues (in turns), all three values jittered."""
     hue = float(random.choice(hues)) + random.normal(0, 0.02)
     saturation = np.clip(saturation + random.normal(0, 0.06), 0, 1)
@@ -186,8 +188,9 @@ def sprite(drawer: Drawer, size: int, random: np.random.Generator) -> NDArray[np
     canvas[around] = (8, 8, 14)
     for mask, tint in layers:
         canvas[mask] = tint * light[mask, None]
-    pixels = canvas.reshape(size, OVERSAMPLING, size, OVERSAMPLING, 3).mean((1, 3))
-    return pixels.clip(0, 255).round().astype(np.uint8).transpose(2, 0, 1)
+    pixels: Grid = canvas.reshape(size, OVERSAMPLING, size, OVERSAMPLING, 3).mean((1, 3))
+    levels: NDArray[np.uint8] = pixels.clip(0, 255).round().astype(np.uint8)  # (size, size, 3)
+    return levels.transpose(2, 0, 1)
 
 
 def draw_split(count: int, size: int, seed: int, split: int) -> Split:

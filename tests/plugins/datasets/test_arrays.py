@@ -75,13 +75,13 @@ def test_what_is_no_npz_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(UsageError, match="does not exist"):
         open_named(f"npz:{path}")
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         open_named(f"npz:{tmp_path}")
     text = save_npz(path, images=images(50))
     whole = path.read_bytes()
     for content in (b"", b"some text", whole[: len(whole) // 2], pickle.dumps(images())):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match=r"is no \.npz file"):
+        with pytest.raises(UsageError, match=r"is not an \.npz file"):
             open_named(text)
     damaged = bytearray(whole)
     damaged[400] ^= 1

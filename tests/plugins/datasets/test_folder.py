@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import open_named, save_images
 from PIL import Image
@@ -47,6 +48,66 @@ def test_folders_train_and_test_are_the_splits(tmp_path: Path) -> None:
     assert data.notes == ("images outside train and test, left out: 2",)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("train", "val"),
+        ("training", "testing"),
+        ("TRAIN", "Validation"),
+        ("shapes/Training", "shapes/test"),
+        ("train_images", "test_images"),
+    ],
+)
+def test_other_spellings_of_train_and_test_are_the_splits(
+    tmp_path: Path, train: str, test: str
+) -> None:
+    for place, count in ((train, 3), (test, 2)):
+        for name in ("cat", "dog"):
+            save_images(tmp_path / place / name, count)
+    save_images(tmp_path / "__MACOSX", 1)
+    data = open_named(f"folder:{tmp_path}")
+    assert (data.classes, data.held_out) == (("cat", "dog"), False)
+    assert (len(data.train.images), len(data.test.images)) == (6, 4)
+    assert data.notes[0] == f"training images are those in {train}, test images those in {test}"
+
+
+def test_beside_test_images_those_for_validation_are_left_out(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        save_images(tmp_path / name, 2)
+    data = open_named(f"folder:{tmp_path}")
+    assert (len(data.train.images), len(data.test.images)) == (2, 2)
+    assert data.notes == ("images outside train and test, left out: 2",)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "cats"), ("Train", "training", "test"), ("val", "test"), ("test", "dogs")]
+)
+def test_where_splits_are_unclear_the_user_is_asked(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        save_images(tmp_path / name, 2)
+    with pytest.raises(UsageError, match=r"which images of .* are for training"):
+        open_named(f"folder:{tmp_path}")
+    data = open_named(f"folder:{tmp_path}", splits="none")
+    assert data.held_out and data.classes == tuple(sorted(names))
+
+
+def test_values_of_16_bit_images_pass_the_window_that_is_given(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64  # 12 bits, as of a microscope
+    for number in range(3):
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+    full = open_named(f"folder:{tmp_path}", size=8)
+    assert full.train.images.max() == 16 and full.shape.channels == 1
+    assert "16-bit images: 3, their values 0 to 65535 scaled to 0 to 255" in full.notes
+    data = open_named(f"folder:{tmp_path}", size=8, window="1024-3072")
+    expected = np.rint((values.astype(float).clip(1024, 3072) - 1024) / 2048 * 255)
+    assert (data.train.images[0, 0] == expected).all()
+    assert "16-bit images: 3, their values 1024 to 3072 scaled to 0 to 255" in data.notes
+    for window in ("9-1", "0-70000", "all"):
+        with pytest.raises(UsageError, match=f"window '{window}'"):
+            open_named(f"folder:{tmp_path}", window=window)
+
+
 def test_bad_files_are_left_out_with_their_reasons(tmp_path: Path) -> None:
     save_images(tmp_path)
     good = (tmp_path / "0.png").read_bytes()
@@ -60,7 +121,7 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path: Path) -> None:
     assert len(notes) == 6 and notes[0] == "skipped other files: 1 (.txt)"
     assert notes[1].startswith("skipped cut.png: is damaged: ")
     assert notes[2:5] == tuple(
-        f"skipped {name}.png: is no PNG, JPEG, WebP or BMP image"
+        f"skipped {name}.png: is not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
         for name in ("empty", "postscript", "text")
     )
 
@@ -84,7 +145,7 @@ def test_links_and_pipes_neither_loop_nor_leave_nor_block(tmp_path: Path) -> Non
     os.mkfifo(inside / "pipe.png")
     splits = folder.load(FolderConfig(), str(inside), tmp_path)
     assert len(splits.train.images) == 4
-    assert "skipped pipe.png: is no regular file" in splits.notes
+    assert "skipped pipe.png: is not a regular file" in splits.notes
     for name in ("deep/up", "self.png", "away", "away.png"):
         assert f"skipped {name}: is a symbolic link, which is not followed" in splits.notes
     (tmp_path / "link").symlink_to(inside)  # the folder itself may be a link: the user typed it

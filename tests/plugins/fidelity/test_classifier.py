@@ -14,7 +14,8 @@ from genkit.features import extract
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
 from genkit_fidelity import classifier
-from genkit_fidelity.classifier import Classifier, ClassifierNetwork
+from genkit_fidelity.classifier import Classifier
+from genkit_fidelity.network import ClassifierNetwork
 
 torch.set_num_threads(1)
 
@@ -49,13 +50,13 @@ def striped() -> ImageData:
 
 
 class Recorder(Reporter):
-    """Keeps what it is told."""
+    """Keeps what is reported to it."""
 
     def __init__(self) -> None:
         self.states, self.said = [], []
 
     def update(self, state) -> None:
-        self.states.append(dict(state))
+        self.states.append(state)
 
     def say(self, message: str) -> None:
         self.said.append(message)
@@ -122,7 +123,7 @@ def test_weights_depend_on_the_data_alone(striped, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["bit", "end", "text", "another network"])
-def test_a_damaged_cache_is_trained_anew(striped, cache, damage):
+def test_a_classifier_whose_cache_is_damaged_is_trained_again(striped, cache, damage):
     first = Classifier.open(Config(), striped)
     (path,) = cache.iterdir()
     whole = path.read_bytes()
@@ -151,13 +152,13 @@ def test_progress_counts_images_to_the_end(striped):
     reporter = Recorder()
     Classifier.open(Config(), striped, reporter)
     passes = math.ceil(3_000 / 160) + 1
-    counts = [state["images"] for state in reporter.states]
+    counts = [state.images for state in reporter.states]
     assert counts == sorted(counts) and counts[-1] == passes * 160
-    assert reporter.states[-1]["fraction"] == 1
-    assert {state["stage"] for state in reporter.states} == {"training the classifier"}
+    assert reporter.states[-1].fraction == 1
+    assert {state.stage for state in reporter.states} == {"training the classifier"}
 
 
-def test_a_poor_classifier_is_told_each_time():
+def test_a_poor_classifier_is_reported_each_time():
     random = np.random.default_rng(0)
     train, test = (
         Split(random.integers(256, size=(60, 1, 8, 8), dtype=np.uint8), random.integers(3, size=60))

@@ -17,8 +17,9 @@ from torchmetrics.image import FrechetInceptionDistance, InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import Protocol, Yardstick, evaluate
+from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
 from genkit.evaluation.reference import reference_for
+from genkit.evaluation.targets import evaluate
 from genkit.features import ImageSet
 from genkit.metrics import Reference, choice
 from genkit.registry.catalogue import load_registry
@@ -66,7 +67,6 @@ def test_fid_equals_torchmetrics(sets):
 
 
 def test_kid_equals_torchmetrics(sets):
-    """Of subsets that are all there is, so that none is drawn."""
     samples, real = sets
     few = samples.take(torch.arange(800)), real.take(torch.arange(800))
     found = kernel.kernel(Config(), few[0], Reference("real", 800, few[1], few[1]))
@@ -154,18 +154,15 @@ def test_plumbing_folders_score_as_by_torch_fidelitys_own_command(tmp_path, monk
 
     registry = load_registry()
     config = RunConfig(data=f"folder:{tmp_path / 'real'}", data_option=("size=16",))
-    protocol = Protocol(features="inception", weights=str(weights), device="cpu")
-    yardstick = Yardstick.choose(registry, load_data(registry, config), protocol)
-    (row,) = evaluate([str(tmp_path / "samples")], yardstick, load=None)
-    assert row["card"]["features"] == f"inception-{published[:8]}"
+    protocol = EvaluationProtocol(features="inception", weights=str(weights), device="cpu")
+    evaluator = Evaluator.choose(registry, load_data(registry, config), protocol)
+    (row,) = evaluate([str(tmp_path / "samples")], evaluator, load=None)
+    assert row.card.features == f"inception-{published[:8]}"
 
-    # KID's subsets are then drawn from the reference in genkit's order.
-    order = choice(18, 10_000, 0)
-    save_samples(images[18:36][order], tmp_path / "ordered")
     command = [sys.executable, "-m", "torch_fidelity.fidelity", "--cpu", "--json", "--silent"]
     command += ["--isc", "--fid", "--kid", "--kid-subset-size", "18", "--no-cache"]
     command += ["--feature-extractor-weights-path", str(weights)]
-    command += ["--input1", str(tmp_path / "samples"), "--input2", str(tmp_path / "ordered")]
+    command += ["--input1", str(tmp_path / "samples"), "--input2", str(tmp_path / "real" / "train")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = json.loads(done.stdout[done.stdout.index("{") :])
@@ -176,5 +173,5 @@ def test_plumbing_folders_score_as_by_torch_fidelitys_own_command(tmp_path, monk
         ("kid", "kernel_inception_distance_mean"),
     ):
         # Inception is folded here and not there, so that features differ by rounding.
-        assert row["scores"][name] == pytest.approx(expected[key], rel=2e-6), name
-    assert math.isfinite(row["deviations"]["fid"])
+        assert row.scores[name] == pytest.approx(expected[key], rel=2e-6), name
+    assert math.isfinite(row.deviations["fid"])

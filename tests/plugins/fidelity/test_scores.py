@@ -6,6 +6,7 @@ import warnings
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,35 +102,52 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
         feature_extractor="digits-direct",
         isc=True,
         fid=True,
-        kid=True,
-        kid_subset_size=700,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
         verbose=False,
     )
-    found = score(samples, real, digits, scores.frechet, scores.inception, kernel.kernel)
+    found = score(samples, real, digits)
     assert found["fid"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     assert found["is"] == pytest.approx(expected["inception_score_mean"], rel=1e-6)
     assert found["is_std"] == pytest.approx(expected["inception_score_std"], rel=1e-6)
-    # The order of the reference images decides which of them KID's subsets are made of.
-    order = Reference("", 0, ImageSet(real, digits), ImageSet(real, digits)).choose(10_000)
-    again = torch_fidelity.calculate_metrics(
-        input1=scores.Vectors(samples),
-        input2=scores.Vectors(order.images),
-        feature_extractor="digits-direct",
+
+
+def kid_of_torch_fidelity(samples, real, extractor, size, count):
+    """Mean and deviation over `count` pairs of subsets of features."""
+    found = torch_fidelity.calculate_metrics(
+        input1=scores.Vectors(extractor(samples)[0]),
+        input2=scores.Vectors(extractor(real)[0]),
+        feature_extractor=scores._register(),
         kid=True,
-        kid_subset_size=700,
+        kid_subset_size=size,
+        kid_subsets=count,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
         verbose=False,
     )
-    assert found["kid"] == pytest.approx(again["kernel_inception_distance_mean"], rel=1e-6)
-    assert found["kid_std"] == pytest.approx(again["kernel_inception_distance_std"], rel=1e-5)
-    assert found["kid"] == pytest.approx(
-        expected["kernel_inception_distance_mean"], abs=found["kid_std"]
+    return (
+        found["kernel_inception_distance_mean"],
+        found["kernel_inception_distance_std"],
     )
+
+
+def test_kid_of_equal_numbers_is_torch_fidelitys_of_one_subset_with_all(digits, mini):
+    samples, real = mini["test_images"][:700], mini["train_images"][:700]
+    expected, _ = kid_of_torch_fidelity(samples, real, digits, 700, 1)
+    found = score(samples, real, digits, kernel.kernel)["kid"]
+    # A difference of means of about 1: its error is one of those, whatever is left of them.
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_kid_is_what_torch_fidelitys_subsets_scatter_around(digits, mini):
+    samples, real = mini["test_images"][:700], mini["train_images"][:1500]
+    samples = (samples // 64) * 64  # far enough from the real ones to be told from them
+    mean, spread = kid_of_torch_fidelity(samples, real, digits, 300, 100)
+    found = score(samples, real, digits, kernel.kernel)["kid"]
+    assert found == pytest.approx(mean, abs=4 * spread / 10)
+    assert found > 10 * spread / 10
 
 
 def test_fid_equals_the_closed_form_frechet_distance():
@@ -274,20 +292,18 @@ def slow_mmd(x: np.ndarray, y: np.ndarray) -> float:
     return within / (n * (n - 1)) + between / (m * (m - 1)) - 2 * across / (n * m)
 
 
-def test_kid_of_few_images_is_the_slow_loops_mmd():
-    """All images are in every subset then, so that the mean is over 100 equal values."""
+def test_kid_is_the_slow_loops_mmd_over_all_pairs():
     extractor = Projection()
-    samples, real = noise(30, 1), noise(30, 2, low=40)
+    samples, real = noise(30, 1), noise(43, 2, low=40)
     found = score(samples, real, extractor, kernel.kernel)
     x, y = (extractor(images)[0].double().numpy() for images in (samples, real))
     assert found["kid"] == pytest.approx(slow_mmd(x, y), rel=1e-4)
-    assert found["kid_std"] < 1e-4 * found["kid"]
 
 
 def test_jackknife_of_kid_leaves_out_what_it_says():
     extractor = Projection()
     x, y = (extractor(noise(count, count))[0] for count in (45, 30))
-    found = kernel._kernel_left_out(x, y)
+    _, found = kernel._distances(x, y)
     blocks, number = blocks_of(45)
     expected = torch.tensor(
         [slow_mmd(x[blocks != b].double().numpy(), y.double().numpy()) for b in range(number)]
@@ -301,11 +317,54 @@ def test_jackknife_of_kid_leaves_out_what_it_says():
 def test_jackknife_of_fid_leaves_out_what_it_says():
     extractor = Projection()
     samples, real = noise(200, 1), noise(300, 2, low=30)
-    found = scores._frechet_left_out(extractor(samples)[0], reference(real, extractor).statistics)
+    statistics = reference(real, extractor).statistics
+    whole, found = scores._frechet_left_out(extractor(samples)[0], statistics)
+    expected = score(samples, real, extractor, scores.frechet)["fid"]
+    assert whole.item() == pytest.approx(expected, rel=1e-4)
     blocks, number = blocks_of(200)
     for block in (0, 7, number - 1):
         expected = score(samples[blocks != block], real, extractor, scores.frechet)["fid"]
         assert found[block].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_corrected_fid_is_that_of_far_more_samples():
+    """The mean over draws of 400 Gaussian vectors against the distance of the distributions
+    themselves; the bias of the plain one is seen, and what is left of it is a tenth at most."""
+    generator = torch.Generator().manual_seed(0)
+    dimensions, scale = 12, torch.linspace(0.5, 2, 12)
+    statistics = Statistics(torch.zeros(dimensions), torch.eye(dimensions).double(), 60_000)
+    truth = (scale - 1).square().sum().item()
+    one = ImageSet(noise(20, 1), Projection())
+    real = Reference("", 60_000, one, one, statistics)
+    found = []
+    for _ in range(60):
+        vectors = torch.randn(400, dimensions, generator=generator) * scale
+        found.append(scores.frechet(Config(), SimpleNamespace(features=vectors), real))
+    plain, corrected = (
+        np.array([each[name].value for each in found]) - truth for name in ("fid", "fid_corrected")
+    )
+    error = corrected.std() / np.sqrt(len(found))
+    assert plain.mean() > 3 * error
+    assert abs(corrected.mean()) < 0.1 * plain.mean() + 2.5 * error
+    assert found[0]["fid"].deviation == found[0]["fid_corrected"].deviation
+
+
+def test_corrected_fid_of_real_digits_is_about_zero_with_any_number_of_samples(digits, mini):
+    real, found = shipped(digits, mini), {}
+    for count in (500, 1000, 2000):
+        samples = ImageSet(mini["test_images"][:count], digits)
+        found[count] = scores.frechet(Config(), samples, real)
+    for estimates in found.values():
+        error = estimates["fid"].deviation
+        assert abs(estimates["fid_corrected"].value) < 0.1 + 3 * error
+    assert found[500]["fid"].value > 2 * found[2000]["fid"].value
+
+
+def test_fid_is_corrected_from_five_samples_for_each_feature(digits, mini):
+    real = shipped(digits, mini)
+    for count, corrected in ((319, False), (320, True)):
+        samples = ImageSet(mini["test_images"][:count], digits)
+        assert ("fid_corrected" in scores.frechet(Config(), samples, real)) == corrected
 
 
 # Classes
@@ -355,8 +414,8 @@ def test_unsure_samples_are_not_confident():
 def test_the_entry_module_names_what_exists(digits, mini):
     for spec in register_features():
         assert issubclass(spec.load(), FeatureExtractor)
-    samples = ImageSet(mini["test_images"][:60], digits)
-    real = reference(mini["train_images"][:60], digits)
+    samples = ImageSet(mini["test_images"][:320], digits)
+    real = reference(mini["train_images"][:320], digits)
     names = set()
     for metric in register_metrics():
         found = metric.load()(metric.config(), samples, real)

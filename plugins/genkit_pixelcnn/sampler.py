@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from genkit_pixelcnn.model import GatedLayer, PixelCNN
+from genkit_pixelcnn.layers import GatedLayer
+from genkit_pixelcnn.network import Network
 
 CHUNK_IMAGES = 64  # on a CPU more images a pass fall out of its cache
 
 
 def draw_images(
-    model: PixelCNN,
+    model: Network,
     uniforms: Tensor,
     trace: list[Tensor] | None = None,
     *,
     given: Tensor | None = None,
     known: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
 
     Args:
-        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order.
+        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order,
+            before the model's temperature divides them.
         given: (n, C, H, W), at the levels' values; taken instead of a draw where `known`, bool,
             (n, 1, H, W), says so.
+        labels: int64, (n,), for a conditional model.
     """
     images = torch.empty_like(uniforms)
     chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
     if given is None or known is None:
         given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
-    parts = (tensor.split(chunk) for tensor in (images, uniforms, given, known))
+    if labels is None:
+        labels = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
+    parts = (tensor.split(chunk) for tensor in (images, uniforms, given, known, labels))
     with torch.inference_mode():
         for out, *part in zip(*parts, strict=True):
             out.copy_(_Canvas(model, *part).draw(trace))
@@ -76,13 +79,18 @@ class _Vertical:
     A row is (W + 2 * reach, n, c), so that each tap of the convolution is one contiguous matrix.
     """
 
-    def __init__(self, layer: GatedLayer, width: int, n: int) -> None:
+    def __init__(self, layer: GatedLayer, width: int, n: int, own: Tensor | None) -> None:
+        """`own` is what the images' classes add, (n, 2c), None if there are no classes."""
         channels, self.reach = layer.residual.in_features, layer.reach
         # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returned.
-        self.taps = 0.125 * layer.vertical.weight.permute(2, 3, 1, 0).contiguous()  # (2, 3, c, 2c)
-        self.bias = 0.5 * layer.vertical.bias
+        taps = layer.vertical.weight.permute(2, 3, 1, 0).contiguous()
+        self.taps: Tensor = 0.125 * taps  # (2, 3, c, 2c)
+        assert layer.vertical.bias is not None
+        self.bias = 0.5 * layer.vertical.bias  # (2c,), or (W * n, 2c) with classes
+        if own is not None:
+            self.bias = (self.bias + 0.5 * own).repeat(width, 1)
         rows = self.bias.new_zeros(self.reach + 1, width + 2 * self.reach, n, channels)
-        self.slots = [row[self.reach :][:width].view(-1, channels) for row in rows]
+        self.slots: list[Tensor] = [row[self.reach :][:width].view(-1, channels) for row in rows]
         self.windows = [
             [row[tap * self.reach :][:width].view(-1, channels) for tap in range(3)] for row in rows
         ]  # (W * n, c) each
@@ -112,10 +120,15 @@ class _Canvas:
     from its left, one product for all layers, and what comes from itself, layer by layer.
     """
 
-    def __init__(self, model: PixelCNN, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
+    def __init__(
+        self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor, labels: Tensor
+    ) -> None:
         n, colours, height, width = uniforms.shape
         first, *others = model.layers
+        biases = model.class_biases(labels)
+        self.first_biases = [] if biases[0] is None else [0.5 * bias for bias in biases[0]]
         self.height, self.width, self.n = height, width, n
+        self.temperature = model.sampler.temperature
         self.colours = colours
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
         self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
@@ -143,9 +156,16 @@ class _Canvas:
         self.first_horizontal = 0.5 * window.flatten(1).t().contiguous()  # (4 * C, 2c)
 
         # 1 / 2 is for `_Gated`, 1 / 4 makes up for what it returns.
-        self.vertical = [_Vertical(layer, width, n) for layer in others]
+        self.vertical = [
+            _Vertical(layer, width, n, own and own[0])
+            for layer, own in zip(others, biases[1:], strict=True)
+        ]
         self.residuals = [0.25 * _matrix(layer.residual.weight) for layer in model.layers]
-        self.link_biases = [0.5 * layer.horizontal.bias for layer in others]
+        # (2c,) each, or (n, 2c) with classes
+        self.link_biases = [
+            0.5 * (layer.horizontal.bias if own is None else layer.horizontal.bias + own[1])
+            for layer, own in zip(others, biases[1:], strict=True)
+        ]
         self.link_weights = [0.125 * _matrix(link)]
         past, self.now = [], []
         for layer in others:
@@ -197,6 +217,9 @@ class _Canvas:
     def _start_row(self, row: int) -> None:
         """Run the vertical stack and fill `links`."""
         vertical_constant, horizontal_constant = (c[row] for c in self.first_constants)
+        if self.first_biases:  # (W, 1, 2c) and (n, 2c) make (W, n, 2c)
+            vertical_constant = vertical_constant + self.first_biases[0]
+            horizontal_constant = horizontal_constant + self.first_biases[1]
         strip = self.pixels[:, :, row : row + self.margin]
         features = F.conv2d(strip, self.first_vertical)[:, :, 0].permute(2, 0, 1)  # (W, n, 2c)
         outs = [*(layer.slot(row) for layer in self.vertical), self.last_vertical]
@@ -234,6 +257,8 @@ class _Canvas:
             logits = torch.addmm(bias, hidden[colour].relu_(), weight)  # (n, outputs)
             if trace is not None:
                 trace.append(logits)
+            if self.temperature != 1:
+                logits = logits / self.temperature
             level = choose(logits, self.uniforms[row, column, colour])  # (n,)
             torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
             if self.some[row][column]:

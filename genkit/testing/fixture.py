@@ -1,8 +1,7 @@
-"""A model on trial: built and trained as a run does it, small, and once for all promises."""
+"""The model fixture: a small model, built and trained once for all contracts, as in a run."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 
 from genkit.compute.device import place
+from genkit.contracts.contract import CLASSES, seed_random
 from genkit.data import Split
-from genkit.model import GenerativeModel, to_unit_range
+from genkit.model import Batch, GenerativeModel, Phase, to_unit_range
 from genkit.runs.build import build_model
-from genkit.runs.state_file import read_state
+from genkit.runs.tree import pack, unpack
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
-from genkit.testing.contract import CLASSES, seed_random
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
@@ -25,12 +24,12 @@ __tracebackhide__ = True
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 40
-BEFORE, AFTER, MOST_AFTER = 3, 3, 20  # iterations before and after a resumption
+BEFORE, AFTER, MOST_AFTER = 3, 3, 20  # iterations before and after resuming
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A trainer with small options on images of one shape, and what was trained so far."""
+class ModelFixture:
+    """A trainer with small options on images of one shape, and what has been trained so far."""
 
     spec: TrainerSpec
     config: TrainerConfig
@@ -52,6 +51,16 @@ class Trial:
         half_life = self.config.ema_half_life or 1000
         return Loop(model, stream, seed=0, precision=precision, ema_half_life=half_life)
 
+    def planned(self) -> tuple[GenerativeModel, list[Phase]]:
+        """A new model and its phases."""
+        model = self.build()
+        return model, model.phases()
+
+    def batch(self) -> Batch:
+        """The first batch of the training."""
+        split = Split(self.split.images)
+        return Stream(split, batch_size=self.config.batch_size, seed=0, device=CPU).batch(0)
+
     @cached_property
     def trained(self) -> Loop:
         """A loop after some dozens of iterations."""
@@ -59,7 +68,7 @@ class Trial:
 
     @property
     def before_and_after(self) -> tuple[int, int]:
-        """Iterations to do before and after a resumption, such that lazy phases run after it."""
+        """Iterations before and after resuming; phases with `every` run in the latter."""
         lazy = max(phase.every for phase in self.trained.phases)
         return BEFORE, min(max(AFTER, lazy), MOST_AFTER)
 
@@ -69,7 +78,7 @@ class Trial:
         return run(self.loop(), sum(self.before_and_after)).state_dict()
 
     def sample(self, n: int, seed: int = 0, others: int = 0) -> Tensor:
-        """Samples of the averaged weights, as floats; `others` seeds the global generators."""
+        """Samples of the averaged weights, (n, C, H, W); `others` seeds the global generators."""
         seed_random(others)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -81,20 +90,19 @@ class Trial:
         return draw(self.trained.average, 5, seed=0)
 
     def images(self, count: int) -> Tensor:
-        """The first training images, as a model sees them."""
+        """The first training images, (count, C, H, W) float32 in [-1, 1], as a model gets them."""
         return to_unit_range(torch.from_numpy(self.split.images[:count]))
 
 
 def run(loop: Loop, steps: int) -> Loop:
-    """The loop after so many more iterations, all finite."""
+    """Do so many more iterations, check that all weights are finite, and return the loop."""
     for _ in range(steps):
-        loop.iterate()
+        loop.iterate(loop.step * 7 % 10 / 10)  # so that each stage of the budget has its turn
     loop.check_weights()
     return loop
 
 
 def reread(state: dict[str, Any]) -> dict[str, Any]:
     """A training state through a file's bytes, as a resumed run reads it."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return read_state(buffer.getvalue())
+    found: dict[str, Any] = unpack(pack(state))
+    return found

@@ -1,6 +1,6 @@
-"""What the test kit stands on: promises and how a broken one is told, and easy images.
+"""What all checks share: contracts and how a broken one is reported, random states, easy images.
 
-`genkit.testing` is what plugin authors import.
+Plugin authors import `genkit.testing`, not this module.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +25,62 @@ from genkit.specs import ImageShape
 
 __tracebackhide__ = True  # pytest ends its traceback at the author's test
 
-Faults = Iterator[str]  # what was seen against a promise, one line each; the first is told
+Violations = Iterator[str]  # one line each; only the first is reported
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 PACKAGE = Path(__file__).parents[1]  # genkit itself
 CLASSES = ("upper left", "upper right", "lower left", "lower right")
+
+
+_report: ContextVar[Callable[[str], None] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reported(report: Callable[[str], None]) -> Iterator[None]:
+    """Pass "NAME: what must hold" to `report` for each contract that is found to be kept."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 class PromiseBroken(AssertionError):
     """A plugin does not do what genkit promises its users; the message says what and where."""
 
 
-def check(name: str, promises: Sequence[Callable[..., Faults]], subject: object) -> None:
-    """Hold a subject to promises, in their order.
+def check(name: str, contracts: Sequence[Callable[..., Violations]], subject: object) -> None:
+    """Check that a subject keeps each contract, in their order.
 
-    A promise is a generator of faults, whose docstring opens with a sentence that says what must
-    hold. What a plugin raises under it is a fault as well.
+    A contract is a generator of violations. The first sentence of its docstring says what must
+    hold. An exception that the plugin raises meanwhile is a violation, too.
 
     Raises:
-        PromiseBroken: "NAME: what must hold; what was seen", of the first fault.
+        PromiseBroken: "NAME: what must hold; what was seen", for the first violation.
     """
-    for promise in promises:
-        told = f"{name}: {statement(promise)}"
+    for contract in contracts:
+        broken = f"{name}: {statement(contract)}"
         try:
-            seen = next(promise(subject), None)
+            seen = next(contract(subject), None)
         except GenkitError as error:
             words = str(error).removesuffix(TRACEBACK_HINT)  # a test shows it anyway
-            raise PromiseBroken(f"{told}; {words}") from error
-        except Exception as error:  # whatever a stranger's code raises
-            raise PromiseBroken(f"{told}; {type(error).__name__}: {error}") from error
+            raise PromiseBroken(f"{broken}; {words}") from error
+        except Exception as error:  # the plugin's code may raise anything
+            raise PromiseBroken(f"{broken}; {type(error).__name__}: {error}") from error
         if seen:
-            raise PromiseBroken(f"{told}; {seen}")
+            raise PromiseBroken(f"{broken}; {seen}")
+        if report := _report.get():
+            report(broken)
 
 
-def statement(promise: Callable[..., Faults]) -> str:
-    """What must hold, as a promise's docstring opens: without full stop, to stand in a sentence."""
-    first = " ".join(inspect.cleandoc(str(promise.__doc__)).partition(".\n")[0].split())
+def statement(contract: Callable[..., Violations]) -> str:
+    """What must hold: the first sentence of a contract's docstring, without its full stop."""
+    first = " ".join(inspect.cleandoc(str(contract.__doc__)).partition(".\n")[0].split())
     return first[0].lower() + first[1:].rstrip(".")
 
 
 def frames_of_plugin(error: BaseException) -> str:
-    """Where an error began, as a traceback from the first line that is neither genkit's nor the
-    standard library's; empty if there is none."""
+    """The traceback of an error's first cause, without the leading frames of genkit and of the
+    standard library; empty if no other frame is left."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
@@ -89,8 +105,8 @@ def random_states() -> dict[str, Any]:
 
 
 def unsaved(used: nn.Module, fresh: nn.Module) -> str:
-    """A hint at what a used model keeps where no file of weights and no checkpoint finds it, by
-    comparison with a new one: "; 'masks' holds a tensor that is no buffer", or nothing."""
+    """A hint at what a used model keeps outside its state_dict, found by comparison with a new one:
+    "; 'masks' holds a tensor that is not a buffer", or nothing."""
     known = {id(tensor) for tensor in [*used.parameters(), *used.buffers()]}
     for (place, module), (_, other) in zip(
         used.named_modules(), fresh.named_modules(), strict=False
@@ -98,7 +114,7 @@ def unsaved(used: nn.Module, fresh: nn.Module) -> str:
         for name, value in vars(module).items():
             where, before = f"{place}.{name}".lstrip("."), vars(other).get(name)
             if any(isinstance(v, Tensor) and id(v) not in known for v in inside(value)):
-                return f"; {where!r} holds a tensor that is no buffer: use register_buffer()"
+                return f"; {where!r} holds a tensor that is not a buffer: use register_buffer()"
             plain = isinstance(value, int | float | str) and name != "training"
             if plain and value != before:
                 return f"; {where!r} went from {before!r} to {value!r}: keep it in a buffer"
@@ -106,21 +122,21 @@ def unsaved(used: nn.Module, fresh: nn.Module) -> str:
 
 
 def inside(value: Any) -> list[Any]:
-    """What a list, tuple or dict holds; anything else as it is."""
+    """The items of a list or tuple, the values of a mapping; any other value in a list."""
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def drawn_from(before: Mapping[str, Any]) -> str | None:
-    """Whose global generator is no longer in its state of before; None if all are."""
+    """The library whose global generator has changed since `before`; None if none has."""
     now = random_states()
-    same = {
+    unchanged = {
         "torch": torch.equal(now["torch"], before["torch"]),
         "numpy": all(map(np.array_equal, now["numpy"], before["numpy"])),
         "Python": now["Python"] == before["Python"],
     }
-    return next((name for name, unmoved in same.items() if not unmoved), None)
+    return next((name for name, same in unchanged.items() if not same), None)
 
 
 def seed_random(seed: int) -> None:
@@ -143,17 +159,17 @@ def own_random_numbers() -> Iterator[None]:
 
 
 def noisy_squares(count: int, shape: ImageShape, seed: int) -> Split:
-    """`white_squares`, each image with grain of its own: no two are alike."""
+    """`white_squares`, each image with its own noise: no two are alike."""
     clean = white_squares(count, shape)
     grain = np.random.RandomState(seed).randint(0, 56, clean.images.shape)
     return Split((clean.images * 0.75 + grain).astype(np.uint8), clean.labels)
 
 
 def white_squares(count: int, shape: ImageShape) -> Split:
-    """Images that are easy to learn: black, with a white quarter that is their label.
+    """Images that are easy to learn: black, with one white quarter, whose number is the label.
 
-    Labels come in a fixed order: 0, 1, 2, 3, 0, ... Where a side is a single pixel, some quarters
-    are empty.
+    The images are uint8, (count, C, H, W); the labels int64, (count,), in the order 0, 1, 2, 3, 0,
+    ... Where a side is a single pixel, some quarters are empty.
     """
     images = np.zeros((count, shape.channels, shape.height, shape.width), np.uint8)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
@@ -168,8 +184,8 @@ def white_squares(count: int, shape: ImageShape) -> Split:
 
 
 def difference(found: Any, expected: Any, place: str = "it") -> str | None:
-    """Where two nests of mappings, lists, tensors and values first differ by a bit, and by how
-    much; None if they are the same."""
+    """Where nested mappings, lists, tensors and values first differ, and by how much, as a clause
+    that starts with `place`; None if they are equal to the last bit."""
     if isinstance(found, Tensor) and isinstance(expected, Tensor):
         if (found.shape, found.dtype) != (expected.shape, expected.dtype):
             return (

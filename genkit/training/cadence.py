@@ -1,0 +1,86 @@
+"""What is due when: log lines by steps, grids by the budget, checkpoints by the clock."""
+
+from __future__ import annotations
+
+import time
+
+from genkit.training.context import Moment
+
+WATCHING_SHARE = 0.2  # of the time trained goes into samples at most
+FREE_SECONDS = 30.0  # which they may take in any case
+
+
+class LogCadence:
+    """A line of the log each `every` steps, counted from the run's first step."""
+
+    def __init__(self, every: int, now: Moment) -> None:
+        self.every = every
+        self._last = now
+
+    def due(self, step: int) -> bool:
+        """Whether a line is due after that many steps."""
+        return step % self.every == 0
+
+    def rate(self, now: Moment) -> float:
+        """Images per second of training since this was last asked."""
+        seconds = max(now.seconds - self._last.seconds, 1e-9)
+        rate = (now.images - self._last.images) / seconds
+        self._last = now
+        return rate
+
+
+class GridCadence:
+    """`count` grids over the budget: one before the first step, one at the end, the others evenly
+    between them. A single grid comes at the end."""
+
+    def __init__(self, count: int, now: Moment) -> None:
+        self.count = count
+        self._done = 0 if now.step == 0 else self._reached(now.spent)
+
+    def due(self, spent: float) -> bool:
+        """Whether a grid is due at this share of the budget; True once for each."""
+        reached = self._reached(spent)
+        due, self._done = reached > self._done, reached
+        return due
+
+    def _reached(self, spent: float) -> int:
+        """How many grids should be there by now."""
+        if spent >= 1 or self.count == 0:
+            return self.count
+        return int(spent * (self.count - 1) + 1e-9) + (self.count > 1)
+
+
+class CheckpointCadence:
+    """A checkpoint once `every` seconds have passed since the last one was written."""
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.restart()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last > self.every
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._last = time.monotonic()
+
+
+class WatchingTime:
+    """Holds what samples cost while a model trains to a share of the time trained: first fewer are
+    drawn, then none."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._each = 0.0  # seconds for an image, when samples were drawn last
+
+    def affordable(self, wanted: int, fewest: int, trained: float) -> int:
+        """How many of the images wanted can be drawn after so many seconds of training: at least
+        the fewest, or 0."""
+        left = max(WATCHING_SHARE * trained, FREE_SECONDS) - self._spent
+        count = wanted if self._each * wanted <= left else int(left / self._each)
+        return count if count >= fewest else 0
+
+    def add(self, count: int, seconds: float) -> None:
+        """Note what it cost to draw images and to look at them."""
+        self._spent += seconds
+        self._each = seconds / count

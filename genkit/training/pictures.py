@@ -1,0 +1,66 @@
+"""Pictures that only some models can give: reconstructions, and those at the end of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genkit.data import ImageData
+from genkit.errors import plugin_code
+from genkit.model import GenerativeModel, to_bytes, to_unit_range
+from genkit.sampling.completion import complete, completion_rows, known_half
+from genkit.sampling.draw import draw_classes, evaluating
+from genkit.sampling.latents import interpolate
+
+ROWS = 8
+COMPLETIONS = 3  # of each image
+MOST_CLASSES, OF_A_CLASS = 20, 10  # rows, and images of each
+
+
+def reconstruct_pairs(model: GenerativeModel, images: Tensor) -> Tensor | None:
+    """Each image, followed by what the model makes of it; None for models that do not encode.
+
+    Args:
+        images: uint8, (N, C, H, W).
+
+    Returns: uint8, (2 N, C, H, W), on the CPU.
+    """
+    name = f"{type(model).__name__}.reconstruct()"
+    with evaluating(model), torch.no_grad(), plugin_code(name):
+        made = model.reconstruct(to_unit_range(images.to(model.device)))
+    if made is None:
+        return None
+    return torch.stack([images, to_bytes(made).cpu()], 1).flatten(0, 1)
+
+
+def interpolation(model: GenerativeModel, data: ImageData) -> Tensor | None:
+    """Ways from one sample to another: uint8, (rows, columns, C, H, W); None without latents."""
+    return interpolate(model, ROWS)
+
+
+def completion(model: GenerativeModel, data: ImageData) -> Tensor | None:
+    """Test images whose lower half is drawn again: uint8, (rows, columns, C, H, W); None for models
+    that do not complete images."""
+    images = torch.from_numpy(data.test.look(ROWS))
+    known = known_half(data.shape)
+    found = complete(model, images.repeat_interleave(COMPLETIONS, 0), known)
+    if found is None:
+        return None
+    return completion_rows(images, known, found.view(-1, COMPLETIONS, *images.shape[1:]))
+
+
+def classes(model: GenerativeModel, data: ImageData) -> Tensor | None:
+    """A row of samples for each of the first classes: uint8, (rows, columns, C, H, W); None for
+    models that follow no labels."""
+    if not model.conditional:
+        return None
+    return draw_classes(model, range(min(model.image_shape.classes, MOST_CLASSES)), OF_A_CLASS)
+
+
+FINAL_PICTURES: dict[str, Callable[[GenerativeModel, ImageData], Tensor | None]] = {
+    "interpolation": interpolation,
+    "completion": completion,
+    "classes": classes,
+}
