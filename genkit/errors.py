@@ -50,7 +50,7 @@ class Interrupted(GenkitError):
     """Training was asked to stop by a signal; it finished its step and saved."""
 
     def __init__(self, number: int, run: object) -> None:
-        super().__init__(f"interrupted; all is saved, go on with: genkit resume {run}")
+        super().__init__(f"interrupted; all is saved; to resume from there: genkit resume {run}")
         self.exit_code = 128 + number
 
 

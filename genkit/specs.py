@@ -22,8 +22,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 class Config(BaseModel):
     """Base of every config: frozen, finite, and without unknown keys.
 
-    Each field needs a type, a default and a description; ranges and choices are checked on the
-    command line, in files and in Python alike.
+    Each field needs a type, a default and a description; all are checked wherever they are given.
     """
 
     model_config = ConfigDict(
@@ -107,15 +106,15 @@ class SamplerConfig(Config):
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The shape of one image, the number of its classes (0: no labels), and facts about the
-    training images, which do not count when shapes are compared.
+    """The shape of one image and facts about the training images, which do not count when shapes
+    are compared.
 
     Args:
-        class_shares: share of each class among the training images; empty: not known.
-        class_names: the classes' names, in the order of the labels; empty: not known.
-        train_images: number of training images; 0: not known.
-        mean: of all values of training images, in [-1, 1]; 0 if it is not known.
-        deviation: standard deviation of all values, such as EDM's sigma_data; 1 if it is not known.
+        classes: number of classes; 0: no labels.
+        class_shares: share of each class among the training images; () if not known.
+        class_names: the classes' names, in the order of the labels; () if not known.
+        train_images: number of training images; 0 if not known.
+        mean, deviation: of all values of training images, in [-1, 1]; 0 and 1 if not known.
     """
 
     channels: int
@@ -200,8 +199,7 @@ class TrainerSpec(Spec):
 
     `presets` maps a preset's name to the config values it changes; "full" is always there and
     changes nothing unless it says so, and "quick" is what a comparison on a CPU uses. `fit` gives
-    the values that a preset has for certain images, instead of those in `presets`; what the user
-    gives counts more. `sampler` holds what can be chosen after training.
+    the values that a preset has for certain images. `sampler` holds what can be chosen later.
     """
 
     config: type[TrainerConfig] = TrainerConfig
@@ -229,7 +227,7 @@ class DatasetSpec(Spec):
     may. `root` is the folder where data sets live. `features` is the feature extractor that
     scores this data: "none" for none, None for the default extractor. `reference` names the images
     that its scores refer to, for extractors that ship those images' statistics. `default` data is
-    what commands take if no data set is named; the first such data set counts.
+    what commands take if none is named; the first such data set counts.
     """
 
     source: str | None = None

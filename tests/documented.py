@@ -36,6 +36,7 @@ RUN_ELSEWHERE = {
     ("several-processes", "genkit train dcgan --devices 2"): "tests/io/test_processes.py",
     ("several-processes", "genkit resume"): "tests/io/test_processes.py",
     ("testing", "pytest --genkit"): "tests/test_pytest_plugin.py",
+    ("testing", "genkit check"): "tests/cli/test_check.py",
     ("trust", "python tests/fuzz.py"): "tests/security/test_fuzz.py",
 }
 NOT_RUN = {

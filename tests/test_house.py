@@ -22,7 +22,7 @@ CORE = sorted((ROOT / "genkit").rglob("*.py"))
 ENTRY_MODULES = sorted((ROOT / "plugins").glob("*/__init__.py"))
 EVERYTHING = [*CORE, *sorted((ROOT / "plugins").rglob("*.py"))]
 MOST_LINES = 300
-MOST_FILES = 13  # in a folder, its __init__ apart; cli/ has one for each command
+MOST_FILES = 15  # in a folder, its __init__ apart; cli/ has one for each command
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from genkit.config.validation import suggest
 from genkit.errors import UsageError, printable
+from genkit.io.files import JsonObject
 from genkit.registry.catalogue import Entry, Registry
 from genkit.registry.plugin import Plugin
 from genkit.report.tables import print_table
@@ -76,7 +77,7 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
             _print_model(console, spec, ImageShape(channels, size, size))
 
 
-def contested(registry: Registry, kind: str) -> dict[str, Any]:
+def contested(registry: Registry, kind: str) -> JsonObject:
     """Names of a kind that more than one third-party plugin claims."""
     return dict(getattr(registry, kind).contested)
 
@@ -130,7 +131,7 @@ def _print_model(console: Console, spec: TrainerSpec, shape: ImageShape) -> None
     console.print(Text(f"  in all: {count_parameters(model):,}"))
 
 
-def health(registry: Registry) -> list[dict[str, Any]]:
+def health(registry: Registry) -> list[JsonObject]:
     """Each plugin: where it comes from, what it provides, what importing it cost, its problem,
     None if it has none, and notes on what it should not do."""
     return [

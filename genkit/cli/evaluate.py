@@ -88,8 +88,9 @@ def evaluate(
     import torch
 
     from genkit.config.sampler import read_pairs, split_target
-    from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+    from genkit.evaluation.evaluator import Evaluator
     from genkit.evaluation.preflight import choose_data
+    from genkit.evaluation.protocol import EvaluationProtocol
     from genkit.evaluation.targets import evaluate as evaluate_targets
     from genkit.io.machine import count_cores
     from genkit.io.progress import new_reporter

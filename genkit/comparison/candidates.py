@@ -16,7 +16,8 @@ from genkit.config.validation import suggest
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
-from genkit.report.rows import CALIBRATION, DataFacts
+from genkit.report.data_facts import DataFacts
+from genkit.report.rows import CALIBRATION
 
 WATCHING = 0.2  # of the time of a training goes into its grids, at most
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only

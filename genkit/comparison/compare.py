@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from genkit.comparison.averages import average
 from genkit.comparison.candidates import (
     Candidate,
     announce,
@@ -33,7 +34,6 @@ from genkit.io.machine import count_cores
 from genkit.io.progress import error_console
 from genkit.io.run_directory import RunDir, new_run_path
 from genkit.registry.catalogue import Registry
-from genkit.report.averages import average
 from genkit.report.footnotes import footnotes
 from genkit.report.page import refresh_page
 from genkit.report.ranking import Ranking, choose_column, rank, score_columns

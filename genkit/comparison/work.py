@@ -18,13 +18,9 @@ from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.io.processes import genkit_command, last_words
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
+from genkit.report.data_facts import DataFacts
 from genkit.report.ranking import fewest_levels
-from genkit.report.rows import (
-    CALIBRATION,
-    DataFacts,
-    ScoreRow,
-    read_evaluation,
-)
+from genkit.report.rows import CALIBRATION, ScoreRow, read_evaluation
 
 Rows = list[ScoreRow]
 UNSCORED = "the comparison was interrupted before it was scored"

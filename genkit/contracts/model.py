@@ -142,7 +142,7 @@ def losses_are_scalars(subject: Subject) -> Violations:
 
 
 def losses_are_finite(subject: Subject) -> Violations:
-    """A loss, and what it logs, must be finite."""
+    """A loss, its gradient and what it logs must be finite."""
     model, phases = subject.planned()
     batch = subject.batch()
     for phase in phases:
@@ -151,6 +151,10 @@ def losses_are_finite(subject: Subject) -> Violations:
         for name, value in {"loss": loss, **extras}.items():
             if not value.isfinite():
                 yield f"{name!r} of {phase.name!r} is {value.item()}"
+        own = [parameter for parameter in parameters_of(phase) if parameter.requires_grad]
+        for gradient in torch.autograd.grad(loss, own, allow_unused=True):
+            if gradient is not None and not gradient.isfinite().all():
+                yield f"the loss of {phase.name!r} is {loss.item():.4g}, its gradient is not finite"
 
 
 def noise_follows_from_the_step(subject: Subject) -> Violations:

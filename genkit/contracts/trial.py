@@ -104,7 +104,10 @@ class Trial:
 
 def samples_are_images(trial: Trial) -> Violations:
     """Samples must be finite floats in [-1, 1], (n, C, H, W)."""
-    yield from image_violations(trial.drawn[0], COUNT, trial.shape, f"sample({COUNT})")
+    images = trial.drawn[0]
+    if isinstance(images, Tensor) and images.device.type != trial.device.type:
+        yield f"sample({COUNT}) gave a tensor on {images.device}, not on {trial.device}"
+    yield from image_violations(images, COUNT, trial.shape, f"sample({COUNT})")
 
 
 def black_is_minus_one(trial: Trial) -> Violations:

@@ -7,7 +7,8 @@ functions that read image files is asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from genkit.data.datasets import ImageData, Split, Splits
+from genkit.data.datasets import ImageData
+from genkit.data.splits import Split, Splits
 
 if TYPE_CHECKING:
     from genkit.data.alpha import premultiply

@@ -19,57 +19,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
-from genkit.data.alpha import is_premultiplied
+from genkit.data.checks import check_splits
+from genkit.data.levels import mean_and_deviation
+from genkit.data.splits import Split
 from genkit.data.walk import hold_out
-from genkit.errors import PluginError, UsageError, plugin_code
+from genkit.errors import UsageError, plugin_code
 from genkit.io.files import user_cache
 from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
 
-MOST_VALUES = 2**24  # of training images, for their mean and deviation
 Channels = Literal["auto", "1", "3"]  # of images read from files; auto: 1 if all are grey
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images of one split.
-
-    Args:
-        images: uint8, (N, C, H, W), 0 to 255, C 1 to 4; for 2 and 4 see `genkit.data.alpha`.
-        labels: int64, (N,), 0 to the number of classes - 1, or None.
-        intensities: for data that is binarised at random, the probability of white times 255:
-            uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each
-            visit, everything else takes `images`.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None = None
-    intensities: NDArray[np.uint8] | None = None
-
-    def look(self, count: int) -> NDArray[np.uint8]:
-        """Up to `count` of the images, evenly spaced: of data sorted by class, all classes."""
-        shown = min(count, len(self.images))
-        return self.images[np.arange(shown) * len(self.images) // max(shown, 1)]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What a data set's loader returns.
-
-    Args:
-        train: images to learn from.
-        test: images held out by the data set's authors; None lets genkit hold some out.
-        classes: the classes' names, in the order of the labels; empty without labels.
-        notes: one line each on what the user should know, such as files that were skipped.
-        fingerprint: of the arrays when they were stored; if it differs now, they are refused.
-        held_out: `test` was taken from the training images by `hold_out`.
-    """
-
-    train: Split
-    test: Split | None = None
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    fingerprint: str | None = None
-    held_out: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,23 +63,14 @@ class ImageData:
 
     @cached_property
     def model_shape(self) -> ImageShape:
-        """The shape with all facts about the training images that a model may use. Mean and
-        deviation are those of at most 2**24 values, of images at equal distances."""
-        images = self.train.images
-        step = -(-images.size // MOST_VALUES)
-        counts = np.zeros(256)
-        chosen = images[::step].reshape(-1)
-        for part in np.array_split(chosen, -(-chosen.size // 2**20)):  # bincount needs 8 times it
-            counts += np.bincount(part, minlength=256)
-        values = np.arange(256) / 127.5 - 1
-        mean = float(counts @ values / counts.sum())
-        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        """The shape with all facts about the training images that a model may use."""
+        mean, deviation = mean_and_deviation(self.train.images)
         return replace(
             self.shape,
             class_names=self.classes,
-            train_images=len(images),
+            train_images=len(self.train.images),
             mean=mean,
-            deviation=variance**0.5,
+            deviation=deviation,
         )
 
     @property
@@ -202,7 +151,7 @@ def open_data(
     config = _build_config(spec, options or {})
     with plugin_code(f"the loader of data set {spec.name!r}"):
         splits = spec.load()(config, source, data_root(root))
-    _check_splits(splits, spec.name, name)
+    check_splits(splits, spec.name, name)
     train, test, notes = splits.train, splits.test, tuple(splits.notes)
     held_out = test is None or splits.held_out
     if test is None:
@@ -248,68 +197,6 @@ def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
         return spec.config.model_validate(values)
     except ValidationError as error:
         raise UsageError(explain(error, f"data option of {spec.name}, ")) from None
-
-
-def _check_splits(splits: Splits, spec_name: str, name: str) -> None:
-    """Raise `PluginError` unless a loader returned what its contract says."""
-    whose = f"the loader of data set {spec_name!r}"
-
-    def require(holds: bool, problem: str) -> None:
-        if not holds:
-            raise PluginError(f"{whose} {problem}")
-
-    require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
-    for part, split in (("train", splits.train), ("test", splits.test)):
-        if split is None and part == "test":
-            continue
-        if not isinstance(split, Split):
-            raise PluginError(f"{whose} gave {type(split).__name__} as {part}, not a Split")
-        images, labels = split.images, split.labels
-        require(isinstance(images, np.ndarray), f"gave {part} images that are not a numpy array")
-        require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
-        require(
-            images.ndim == 4 and 1 <= images.shape[1] <= 4 and min(images.shape[2:]) > 0,
-            f"gave {part} images of shape {images.shape}, not (N, 1 to 4, H, W)",
-        )
-        require(is_premultiplied(images), f"gave {part} images whose colours are above their alpha")
-        if len(images) == 0:
-            raise UsageError(f"{name} holds no {part} images")
-        require(
-            images.shape[1:] == splits.train.images.shape[1:],
-            f"gave train and test images of different shapes: "
-            f"{splits.train.images.shape[1:]} and {images.shape[1:]}",
-        )
-        require(
-            (labels is not None) == bool(splits.classes),
-            f"names {len(splits.classes)} classes, but its {part} split has "
-            f"{'no ' if labels is None else ''}labels",
-        )
-        if (intensities := split.intensities) is not None:
-            require(
-                isinstance(intensities, np.ndarray)
-                and intensities.dtype == np.uint8
-                and intensities.shape == images.shape,
-                f"gave {part} intensities that are not a uint8 array of shape {images.shape}",
-            )
-            require(
-                bool(((images == 0) | (images == 255)).all()),
-                f"gave {part} intensities with images of other values than 0 and 255",
-            )
-        if labels is None:
-            continue
-        require(
-            isinstance(labels, np.ndarray) and labels.dtype == np.int64,
-            f"gave {part} labels of {getattr(labels, 'dtype', type(labels).__name__)}, not int64",
-        )
-        require(
-            labels.shape == (len(images),),
-            f"gave {part} labels of shape {labels.shape} for {len(images)} images",
-        )
-        require(
-            0 <= labels.min() and labels.max() < len(splits.classes),
-            f"gave {part} labels from {labels.min()} to {labels.max()} "
-            f"for {len(splits.classes)} classes",
-        )
 
 
 def _contiguous(split: Split) -> Split:

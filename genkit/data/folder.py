@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data.datasets import Channels, Split, Splits
+from genkit.data.datasets import Channels
 from genkit.data.decode import BadImage, decode_image, read_content, read_window
+from genkit.data.splits import Split, Splits
 from genkit.data.walk import (
     FULL_WINDOW,
     FolderListing,

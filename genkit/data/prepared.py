@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from genkit.config.validation import explain
-from genkit.data.datasets import Channels, Split, Splits
+from genkit.data.datasets import Channels
+from genkit.data.splits import Split, Splits
 from genkit.data.walk import FULL_WINDOW, FolderListing, ImageFile, describe_left_out
 from genkit.errors import UsageError
 from genkit.io.files import parse_json, read_file

@@ -21,6 +21,7 @@ from genkit.evaluation.levels import count_levels, round_to_levels, rounded_data
 from genkit.evaluation.likelihood import measure_versions
 from genkit.evaluation.measure import Scores, measure_all, report
 from genkit.evaluation.memorisation import Memorisation
+from genkit.evaluation.protocol import Drawn, EvaluationProtocol
 from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
 from genkit.io.progress import Reporter
@@ -39,38 +40,6 @@ FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
 DEFAULT_SAMPLES = 10_000
 OWN_SAMPLES = 100  # of a model, whose likelihood it is asked for
 QUANTISATION = "uint8, rounded, no resizing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationProtocol:
-    """How samples are scored, whatever they are: number and seed of samples, features, likelihood.
-
-    `samples` None takes all images of a file, and 10,000 of a run. `levels` are those at which all
-    are scored as well; None: the fewest that any samples have, if these differ. A model that
-    follows labels draws them from the classes' shares of its training images, or with `balanced`
-    all in turn; `per_class` also scores each class by itself.
-    """
-
-    samples: int | None = None
-    seed: int = 0
-    features: str | None = None
-    weights: str | None = None
-    device: str = "auto"
-    likelihood_images: int = 1000
-    draws: int = 64
-    levels: int | None = None
-    balanced: bool = False
-    per_class: bool = False
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Samples of a run: images, uint8, (n, C, H, W), the labels they were drawn of, int64, (n,), if
-    any, and how many were drawn in a second."""
-
-    images: Tensor
-    labels: Tensor | None
-    rate: float
 
 
 @dataclass(frozen=True)

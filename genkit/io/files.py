@@ -18,6 +18,7 @@ from genkit.errors import GenkitError, UsageError, WriteError, reason_of
 from genkit.io.locks import NOT_OFFERED
 
 MOST_JSON_BYTES = 64 * 2**20
+JsonObject = dict[str, Any]  # of JSON whose fields other code knows
 
 
 def user_cache() -> Path:

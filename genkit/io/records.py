@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genkit.errors import GenkitError, printable
-from genkit.io.files import read_json, write_json
+from genkit.io.files import JsonObject, read_json, write_json
 
 _LONE = re.compile("[\ud800-\udfff]")  # half a pair, for a byte of a file name that is not UTF-8
 
@@ -61,7 +61,7 @@ class Record(BaseModel):
         except ValueError as error:
             raise GenkitError(f"{path}: {error}") from None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The record as JSON holds it."""
         return self.model_dump(mode="json", by_alias=True)
 

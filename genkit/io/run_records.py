@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from genkit.io.files import parse_json
+from genkit.io.files import JsonObject, parse_json
 from genkit.io.records import BestPointer, Record
 from genkit.specs import ImageShape
 
@@ -168,7 +168,7 @@ class RunRecord(Record):
             )
         return self
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What was recorded, without the fields that are at their defaults."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 

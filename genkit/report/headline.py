@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genkit.registry.catalogue import Registry
-from genkit.report.ranking import Ranking, tie
+from genkit.report.ranking import Ranking, half_width_of, tie
 from genkit.report.rows import ScoreRow
 from genkit.report.tables import Field, score_cell
 from genkit.specs import Column
@@ -187,7 +187,7 @@ def interval(row: ScoreRow, column: Column | None) -> tuple[float, float, float]
     value = row.scores.get(column.name) if column else None
     if value is None or column is None:
         return None
-    spread = row.half_width(column.name) or 0.0
+    spread = half_width_of(row, column.name) or 0.0
     scale = column.scale
     if max(abs(value), abs(spread)) > HUGE:
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genkit.errors import GenkitError, one_line, printable
-from genkit.io.files import write_atomic
+from genkit.io.files import JsonObject, write_atomic
 from genkit.report.charts import Chart
 from genkit.report.footnotes import footnotes
 from genkit.report.headline import draw_bars, explain_columns, make_headline
@@ -115,7 +115,7 @@ def policy_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) -> dict[str, Any]:
+def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) -> JsonObject:
     """All that the template shows."""
     ranking = rank(gather_rows(sources), score_columns(registry), rank_by)
     models = build_sections(
@@ -128,7 +128,7 @@ def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) ->
     headline, deck = make_headline(ranking)
     quality = _chart_quality(models, ranking, _is_quick(features, registry))
     comparisons = [found for source in sources if (found := read_comparison(source))]
-    content: dict[str, Any] = {
+    content: JsonObject = {
         "headline": headline,
         "deck": deck,
         "facts": facts(models, ranking),

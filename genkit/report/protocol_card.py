@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
+from genkit.io.files import JsonObject
 from genkit.io.records import Record
 
 # Two scores whose cards differ in one of these measure different things. The other entries are
@@ -67,7 +68,7 @@ class ProtocolCard(Record):
         """The feature extractor's name, without the hash of its weights."""
         return (self.features or "").rpartition("-")[0] or None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The card as JSON holds it, without fields that were never set."""
         return self.model_dump(mode="json", exclude_unset=True)
 

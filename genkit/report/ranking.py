@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from genkit.errors import UsageError
 from genkit.registry.catalogue import Registry
-from genkit.report.intervals import Mean, apart
 from genkit.report.protocol_card import differences
 from genkit.report.rows import ScoreRow, calibration_order, rounded_name
 from genkit.specs import Column
 
 FEW_SAMPLES = 5000  # below it a biased distance does not rank
+CONFIDENCE = 0.95  # of half widths over trainings, and of Welch's test
+PIECES = 400  # of the integral, an even number: right to 1e-9
+Mean = tuple[float, float, int]  # a mean, the standard deviation, and of how many trainings
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def rank(rows: Sequence[ScoreRow], columns: Sequence[Column], name: str | None =
     """Rank rows by one column, unless the cards of two models differ in what matters.
 
     A model's rank is 1 plus the number of models that are better than it and can be told apart
-    from it (`genkit.report.intervals.apart`); models that cannot be told apart are tied.
+    from it (`apart`); models that cannot be told apart are tied.
 
     Models whose samples have different numbers of levels are ranked at the fewest of them, by
     scores of all samples and of the reference rounded alike.
@@ -181,3 +184,69 @@ def with_common_likelihood(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
         row.model_copy(update={"likelihood": each[of]}) if each else row
         for row, each in zip(rows, versions, strict=True)
     ]
+
+
+def student_probability(t: float, freedom: float) -> float:
+    """P(|T| <= t) of Student's distribution with `freedom` degrees of freedom, at least 1.
+
+    With T = sqrt(freedom) tan(a) the density is proportional to cos(a)^(freedom - 1): Simpson's
+    rule over that.
+    """
+    end = math.atan(t / math.sqrt(freedom))
+    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    total = 0.0
+    for piece in range(PIECES + 1):
+        weight = 1 if piece in (0, PIECES) else 4 if piece % 2 else 2
+        total += weight * math.cos(end * piece / PIECES) ** (freedom - 1)
+    return 2 * math.exp(scale) / math.sqrt(math.pi) * total * end / PIECES / 3
+
+
+@cache
+def student_quantile(freedom: float) -> float:
+    """The t that |T| exceeds in 5% of cases: 12.7 for one degree of freedom, 4.30 for two."""
+    low, high = 0.0, 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if student_probability(middle, freedom) < CONFIDENCE:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def half_width(deviation: float | None, trainings: int) -> float | None:
+    """Half the width of a score's error bar.
+
+    Of one training, two standard deviations over samples; of several, the 95% confidence interval
+    of their mean, from the standard deviation over trainings.
+    """
+    if deviation is None or trainings < 2:
+        return None if deviation is None else 2 * deviation
+    return student_quantile(trainings - 1) * deviation / math.sqrt(trainings)
+
+
+def apart(one: Mean, other: Mean) -> bool:
+    """Whether two scores can be told apart.
+
+    Scores of one training each: by more than two standard deviations, over samples, of their
+    difference. Means over trainings: by Welch's t (Welch 1947, Biometrika 34) at 95%, with the
+    degrees of freedom that follow from the data. One training beside several is taken to vary
+    from training to training as much as those do.
+    """
+    (a, _, count_a), (b, _, count_b) = one, other
+    if count_a < 2 and count_b < 2:
+        return abs(a - b) > 2 * math.hypot(one[1], other[1])
+    if min(count_a, count_b) < 2:
+        (_, single, _), (_, spread, count) = sorted((one, other), key=lambda mean: mean[2])
+        error = math.hypot(max(single, spread), spread / math.sqrt(count))
+        return abs(a - b) > student_quantile(count - 1) * error
+    parts = [deviation**2 / count for _, deviation, count in (one, other)]
+    squares = sum(p**2 / (c - 1) for p, c in zip(parts, (count_a, count_b), strict=True))
+    if squares == 0:  # trainings that do not differ at all
+        return a != b
+    return abs(a - b) > student_quantile(sum(parts) ** 2 / squares) * math.sqrt(sum(parts))
+
+
+def half_width_of(row: ScoreRow, column: str) -> float | None:
+    """Half the width of the error bar of a row's score, None if it is not known."""
+    return half_width(row.deviations.get(column), row.trainings)

@@ -9,17 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from genkit.errors import GenkitError, UsageError
-from genkit.io.files import read_json, write_json
+from genkit.io.files import JsonObject, read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
-from genkit.report.intervals import half_width
 from genkit.report.protocol_card import Count, ProtocolCard, differences
-from genkit.specs import Column, ImageFacts, ImageShape
+from genkit.specs import Column
 
 CALIBRATION = ("real", "copy", "noise")
 ROUNDED_REAL = re.compile(r"real at \d+ levels")
@@ -108,7 +107,7 @@ class ScoreRow(Record):
     run: str | None = Field(None, description="path of the run; null for what is not a run")
     scores: dict[str, float | None] = Field(
         default_factory=dict,
-        description='by column; "kid@2" is of samples and reference rounded to 2 levels',
+        description='by column; "COLUMN@2" is of samples and reference rounded to 2 levels',
     )
     deviations: dict[str, float | None] = Field(
         default_factory=dict,
@@ -153,11 +152,7 @@ class ScoreRow(Record):
         """The rank for a table: "1", "2=" for one of several that cannot be told apart, or ""."""
         return "" if self.rank is None else f"{self.rank}=" if self.tied else str(self.rank)
 
-    def half_width(self, column: str) -> float | None:
-        """Half the width of the error bar of a column's score, None if it is not known."""
-        return half_width(self.deviations.get(column), self.trainings)
-
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The row as JSON holds it, without fields that were never set."""
         return self.model_dump(mode="json", exclude_unset=True)
 
@@ -179,50 +174,9 @@ class ComparisonRecord(Record):
     rows: tuple[ScoreRow, ...] = Field(description="models in order of rank, then calibration rows")
     trainings: tuple[ScoreRow, ...] = Field((), description="a row for each training or run")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The content of compare.json."""
         return self.model_dump(mode="json", exclude_unset=True)
-
-
-class ImageFactsRecord(Record):
-    """What presets are fitted to."""
-
-    channels: int = Field(description="1 for grey, 3 for colour")
-    height: int = Field(description="pixels")
-    width: int = Field(description="pixels")
-    count: Count = Field(description="training images")
-    between: float = Field(description="share of values between nearly black and nearly white")
-
-    @classmethod
-    def of(cls, facts: ImageFacts) -> ImageFactsRecord:
-        shape = facts.shape
-        return cls(
-            channels=shape.channels,
-            height=shape.height,
-            width=shape.width,
-            count=facts.count,
-            between=facts.between,
-        )
-
-    def facts(self) -> ImageFacts:
-        """The same as specs take it."""
-        return ImageFacts(
-            ImageShape(self.channels, self.height, self.width), self.count, self.between
-        )
-
-
-class DataFacts(Record):
-    """What a comparison knows of data, features and device before it starts (genkit inspect)."""
-
-    device: str = Field(description='"cpu", "cuda" or "mps"')
-    devices: tuple[str, ...] = Field(
-        description="values of CUDA_VISIBLE_DEVICES, one for each GPU that trainings may use"
-    )
-    shape: str = Field(description="shape of an image: channels x height x width")
-    train_images: Count = Field(description="images in the training split")
-    image_facts: ImageFactsRecord | None = Field(None, description="what presets are fitted to")
-    features: str = Field(description='feature extractor that scores the samples, or "none"')
-    notes: tuple[str, ...] = Field(description="what the data set says to its user")
 
 
 def write_evaluation(path: Path, rows: Iterable[ScoreRow]) -> None:

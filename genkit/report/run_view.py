@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import GenkitError, UsageError
-from genkit.io.files import read_json
+from genkit.io.files import JsonObject, read_json
 from genkit.io.run_directory import RunDir
 from genkit.report.charts import Point
 from genkit.report.headline import HUGE
@@ -29,12 +29,12 @@ class RunView:
 
     name: str
     path: Path | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    config: JsonObject = field(default_factory=dict)
+    summary: JsonObject = field(default_factory=dict)
+    metrics: list[JsonObject] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def table(self, key: str) -> dict[str, Any]:
+    def table(self, key: str) -> JsonObject:
         """A table in the run's config; empty if it is missing."""
         found = self.config.get(key)
         return found if isinstance(found, dict) else {}
@@ -121,7 +121,7 @@ def read_run(path: Path, name: str) -> RunView:
     """The view of a run directory; what cannot be read is among the problems."""
     run, problems = RunDir(path), list[str]()
 
-    def table(file: Path) -> dict[str, Any]:
+    def table(file: Path) -> JsonObject:
         if not file.is_file():
             return {}
         try:

@@ -16,9 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.errors import GenkitError, printable
-from genkit.report.intervals import half_width
 from genkit.report.protocol_card import FLAGGED
-from genkit.report.ranking import Ranking
+from genkit.report.ranking import Ranking, half_width, half_width_of
 from genkit.report.rows import NearestShares, ScoreRow
 from genkit.specs import Column
 
@@ -67,7 +66,7 @@ def estimate(value: float | None, half: float | None, decimals: int = 2, prefix:
 
 def score_cell(row: ScoreRow, column: Column) -> Cell:
     """A row's score and its error bar as tables show them."""
-    value, half = row.scores.get(column.name), row.half_width(column.name)
+    value, half = row.scores.get(column.name), half_width_of(row, column.name)
     return estimate(
         None if value is None else value * column.scale,
         None if half is None else half * column.scale,

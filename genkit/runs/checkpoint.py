@@ -20,7 +20,7 @@ from genkit.errors import CheckpointError, GenkitError, plugin_code, printable
 from genkit.io.files import read_file, read_json, write_atomic, write_json
 from genkit.io.records import BestPointer
 from genkit.runs.state_file import compare_shapes, compare_types
-from genkit.runs.tree import MALFORMED, MOST_HEADER_BYTES, pack, parse_header, unpack
+from genkit.runs.tree import MALFORMED, MOST_HEADER_BYTES, StateDict, pack, parse_header, unpack
 
 KEEP = 2  # the newest, and one before it in case the newest is damaged
 
@@ -56,8 +56,8 @@ def save_state(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_state(
-    directory: Path, fits: Callable[[dict[str, Any]], None] | None = None
-) -> tuple[dict[str, Any], list[str]]:
+    directory: Path, fits: Callable[[StateDict], None] | None = None
+) -> tuple[StateDict, list[str]]:
     """The newest whole training state, and a line on each damaged one that was passed over.
 
     Raises CheckpointError if there is none. `fits` raises CheckpointError for a state that is

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.files import check_free, write_atomic
+from genkit.io.files import JsonObject, check_free, write_atomic
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import SCHEMA
 from genkit.registry.catalogue import Registry
@@ -37,7 +37,7 @@ def check_target(to: Path) -> None:
     check_free(to, "--to")
 
 
-def export(run: Run, to: Path, *, onnx: bool = False) -> dict[str, Any]:
+def export(run: Run, to: Path, *, onnx: bool = False) -> JsonObject:
     """Write model.safetensors, config.json, README.md and samples.png, and with `onnx`
     model.onnx, into a new or empty folder; all of the files or none.
 
@@ -106,7 +106,7 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
         raise
 
 
-def public_config(run: Run) -> dict[str, Any]:
+def public_config(run: Run) -> JsonObject:
     """A run's config.json for others: all that loading needs, and where it came from, without
     paths. "training" holds what is known of the training."""
     config = run.record.to_json()
@@ -129,7 +129,7 @@ def public_config(run: Run) -> dict[str, Any]:
         training.setdefault("weights", "unknown")
     if run.best and (best := checkpoint.read_best(run.directory.checkpoints)):
         training["weights"] = f"{average}, of step {best.step}: best {best.column} in training"
-    public: dict[str, Any] = without_paths(
+    public: JsonObject = without_paths(
         {
             "schema": SCHEMA,
             "model": config["model"],

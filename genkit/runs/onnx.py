@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.errors import GenkitError, UsageError, one_line
+from genkit.io.files import JsonObject
 from genkit.model import GenerativeModel
 from genkit.sampling.draw import evaluating
 
@@ -48,7 +49,7 @@ class Network:
     difference: float
     opset: int
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """All fields but `content`, as JSON types."""
         return {name: value for name, value in asdict(self).items() if name != "content"}
 

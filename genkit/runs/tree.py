@@ -22,6 +22,10 @@ from torch import Tensor, nn
 from genkit.errors import CheckpointError, PluginError, printable
 from genkit.io.files import parse_json
 
+StateDict = dict[
+    str, Any
+]  # tensors and plain values of any depth, as torch's modules and optimizers give them
+
 MOST_HEADER_BYTES = 16 * 2**20
 MOST_DEPTH = 100
 MOST_BITS = 10_000  # of a whole number

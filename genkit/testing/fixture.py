@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from genkit.contracts.contract import CLASSES, seed_random
 from genkit.data import Split
 from genkit.model import Batch, GenerativeModel, Phase, to_unit_range
 from genkit.runs.build import build_model
-from genkit.runs.tree import pack, unpack
+from genkit.runs.tree import StateDict, pack, unpack
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 from genkit.training.loop import Loop
@@ -73,7 +72,7 @@ class ModelFixture:
         return BEFORE, min(max(AFTER, lazy), MOST_AFTER)
 
     @cached_property
-    def uninterrupted(self) -> dict[str, Any]:
+    def uninterrupted(self) -> StateDict:
         """The state of a loop that ran through."""
         return run(self.loop(), sum(self.before_and_after)).state_dict()
 
@@ -102,7 +101,7 @@ def run(loop: Loop, steps: int) -> Loop:
     return loop
 
 
-def reread(state: dict[str, Any]) -> dict[str, Any]:
+def reread(state: StateDict) -> StateDict:
     """A training state through a file's bytes, as a resumed run reads it."""
-    found: dict[str, Any] = unpack(pack(state))
+    found: StateDict = unpack(pack(state))
     return found

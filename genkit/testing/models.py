@@ -24,12 +24,12 @@ from genkit.contracts.model import (
 )
 from genkit.errors import UsageError
 from genkit.model import Batch, Phase
+from genkit.phases.rates import schedule_of
 from genkit.sampling.draw import draw
 from genkit.specs import ImageShape
 from genkit.testing.fixture import BEFORE, CPU, LEARNING_STEPS, ModelFixture, reread, run
 from genkit.testing.specs import SPEC_CONTRACTS, Subject
 from genkit.training.loop import Loop
-from genkit.training.rates import schedule_of
 
 __tracebackhide__ = True
 

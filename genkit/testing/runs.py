@@ -37,7 +37,7 @@ IMAGES = DatasetSpec(
 
 def load_images(config: Config, source: str | None, root: Path) -> Splits:
     """The images of an .npz file, (N, C, H, W), uint8."""
-    with np.load(str(source)) as content:
+    with np.load(str(source), allow_pickle=False) as content:
         return Splits(Split(content["images"]))
 
 

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,10 @@ from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import plugin_code
 from genkit.model import Batch, GenerativeModel, Loss, Phase
-from genkit.training.finite import bad_loss, bad_weights
-from genkit.training.phases import check_answer, check_phases, is_active, parameters_of
-from genkit.training.rates import Rates
+from genkit.phases.contract import check_answer, check_phases, is_active, parameters_of
+from genkit.phases.finite import bad_loss, bad_weights
+from genkit.phases.rates import Rates
+from genkit.runs.tree import StateDict
 from genkit.training.stream import Stream, split
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
@@ -232,7 +232,7 @@ class Loop:
         if not torch.stack(torch._foreach_norm(tensors)).isfinite().all():  # one wait for a GPU
             raise bad_weights(self.model, self._own, self.step)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """All that resuming needs; data order and noise follow from the step."""
         return {
             "step": self.step,
@@ -243,7 +243,7 @@ class Loop:
             "logs": dict(self._logs),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self.model.load_state_dict(state["model"])
         if self.ema_half_life:
             self.average.load_state_dict(state["average"])

@@ -18,11 +18,11 @@ from genkit.errors import GenkitError, printable
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ClockMark, Summary
 from genkit.model import GenerativeModel
+from genkit.phases.pace import append_mark
 from genkit.runs import checkpoint
 from genkit.sampling.grids import make_grid, save_png
 from genkit.training.context import Moment, RunContext
 from genkit.training.metrics_log import MetricsLog
-from genkit.training.pace import append_mark
 from genkit.training.pictures import reconstruct_pairs
 from genkit.training.settled import settled_text
 

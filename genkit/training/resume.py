@@ -20,6 +20,7 @@ from genkit.runs import checkpoint
 from genkit.runs.build import build_model, load_data, with_absolute_paths
 from genkit.runs.provenance import describe_origin
 from genkit.runs.run import Run, read_values
+from genkit.runs.tree import StateDict
 from genkit.training.context import RunContext
 from genkit.training.settled import changed, check_settled
 from genkit.training.train import make_runner, prepare_options, run_to_end
@@ -92,7 +93,7 @@ def _needed(value: str | None, name: str, directory: RunDir) -> str:
     return value
 
 
-def _newest_state(directory: RunDir) -> tuple[dict[str, Any] | None, list[str]]:
+def _newest_state(directory: RunDir) -> tuple[StateDict | None, list[str]]:
     """The newest whole training state and notes on damaged ones; no state if the run ended before
     the first was saved: then nothing is lost by starting again."""
     try:

@@ -19,6 +19,7 @@ from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ProgressState
 from genkit.io.signals import signals_noted
+from genkit.phases.pace import Pace, parse_marks, read_clock
 from genkit.runs.state_file import check_state
 from genkit.sampling.draw import draw
 from genkit.training.cadence import (
@@ -31,7 +32,6 @@ from genkit.training.cadence import (
 from genkit.training.context import Moment, RunContext
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor, Observation
-from genkit.training.pace import Pace, parse_marks, read_clock
 from genkit.training.pictures import FINAL_PICTURES
 from genkit.training.recorder import GRID_IMAGES, Recorder
 

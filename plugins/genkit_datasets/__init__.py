@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from genkit.hookspecs import hookimpl
 from genkit.specs import Config, DatasetSpec, option
@@ -17,7 +19,7 @@ class FolderConfig(Config):
     channels: Literal["auto", "1", "3"] = option(
         "auto", "1 for grey, 3 for colour; auto takes 1 if all images are grey"
     )
-    window: str = option(
+    window: Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")] = option(
         "0-65535", "LOW-HIGH, the values of 16-bit images that become black and white"
     )
     splits: Literal["auto", "none"] = option(

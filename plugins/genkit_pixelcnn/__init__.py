@@ -79,7 +79,7 @@ def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
     photographs. "full" has all 256."""
     if preset != "quick" or images.kind == "black-and-white":
         return {}
-    return {"levels": 32, "learning_rate": 0.008}
+    return {"levels": 32}
 
 
 class PixelCNNSampler(SamplerConfig):

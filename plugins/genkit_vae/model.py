@@ -269,7 +269,8 @@ class VAE(GenerativeModel):
         if self.conditional:
             means, log_variances = self.encode_each(images)
             labels = self.class_posterior(images, means, log_variances).argmax(1)
-            return self.mean_image(means[labels, torch.arange(len(images))], labels)
+            each = torch.arange(len(images), device=images.device)
+            return self.mean_image(means[labels, each], labels)
         return self.mean_image(self.encoder(images)[0])
 
 

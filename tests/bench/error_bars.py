@@ -15,8 +15,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.preflight import choose_data
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.io.progress import Lines
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import score_columns

@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.io.progress import Lines
 from genkit.metrics import choice
 from genkit.registry.catalogue import load_registry
-from genkit.report.ranking import score_columns
+from genkit.report.ranking import half_width_of, score_columns
 from genkit.report.rows import ScoreRow
 from genkit.report.tables import estimate
 from genkit.runs.build import load_data
@@ -155,7 +156,7 @@ def main() -> None:
         real = real or row
         found, about = row.memorisation, [name, f"{len(samples):,}"]
         cells = [
-            estimate(row.scores[c.name] * c.scale, row.half_width(c.name) * c.scale, c.decimals)
+            estimate(row.scores[c.name] * c.scale, half_width_of(row, c.name) * c.scale, c.decimals)
             for c in columns
         ]
         values.append([*about, *cells, estimate(found.pixels, 2 * found.pixels_deviation)])

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.runs.build import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
 from genkit_fidelity.scores import Vectors

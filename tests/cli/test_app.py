@@ -123,7 +123,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("resume nowhere --budget 0s", "'--budget': '0s' is not a budget"),
         (
             "compare vae --rank-by is",
-            "--rank-by 'is' is not a score that ranks; there are: fid, kid",
+            "--rank-by 'is' is not a score that ranks; there are: fid_corrected",
         ),
         ("report nowhere", "nowhere is neither a run nor a folder of a comparison"),
         ("list --json nowhere/list.json", "is not a file in an existing folder"),
@@ -139,7 +139,7 @@ def test_info_of_a_metric_says_what_ranks_and_how_it_is_defined(light: dict[str,
     text = light["info kid"].out
     assert "Kernel distance between the features" in " ".join(text.split())
     assert "kid: lower is better, ranks models, unbiased" in text
-    assert "cubic kernel, 100 subsets" in text
+    assert "cubic kernel, all pairs" in text
 
 
 def test_help_of_a_model_shows_its_own_options(light: dict[str, Answer]) -> None:

@@ -321,7 +321,7 @@ def test_run_on_prepared_images_resumes_from_any_folder(
     monkeypatch.chdir(tmp_path)
     save_images(tmp_path / "in", 40)
     prepare(tmp_path / "in", tmp_path / "out", size=32)
-    options = {"preset": "quick", "batch_size": 8, "grids": 0, "threads": 1}
+    options = {"preset": "quick", "batch_size": 8, "grids": 0, "threads": 1, "precision": "fp32"}
     run = genkit.train("vae", data="prepared:out", budget="3steps", run_dir="a", **options)
     genkit.train("vae", data="prepared:out", budget="6steps", run_dir="b", **options)
     (tmp_path / "else").mkdir()

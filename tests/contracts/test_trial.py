@@ -55,6 +55,14 @@ def per_image(self, batch):
     return self.layer(batch.images.flatten(1)).square().mean(1), {}
 
 
+def numpy_loss(self, batch):
+    return Toy.loss(self, batch)[0].detach().numpy(), {}
+
+
+def without_super(self, config, image_shape):
+    self.layer = torch.nn.Linear(2, 2)
+
+
 def logs_floats(self, batch):
     return Toy.loss(self, batch)[0], {"accuracy": 0.5}
 
@@ -114,6 +122,7 @@ MISTAKES = {
     "its own generator": ({"sample": by_own_generator}, "a second sample of the same generator"),
     "bare loss": ({"loss": bare_loss}, "'denoise' returned Tensor, not (loss, extras)"),
     "loss per image": ({"loss": per_image}, "'loss' of 'denoise' is (8,), not a scalar tensor"),
+    "loss by numpy": ({"loss": numpy_loss}, "'loss' of 'denoise' is ndarray, not a scalar"),
     "floats to log": ({"loss": logs_floats}, "'accuracy' of 'denoise' is float, not a scalar"),
     "backward()": ({"loss": backward}, "calls backward(), which the loop does"),
     "images in place": ({"loss": in_place}, "'denoise' changed the images in place"),
@@ -212,6 +221,10 @@ def raise_value_error(self, *arguments, **named):
         ({"loss": raise_value_error}, "the loss of phase 'denoise' failed: ValueError: not today"),
         ({"phases": raise_value_error}, "Model.phases() failed: ValueError: not today"),
         ({"__init__": raise_value_error}, "toy: building the model for images of 1 x 8 x 8 failed"),
+        (
+            {"__init__": without_super},
+            "toy: building the model for images of 1 x 8 x 8 failed: Attr",
+        ),
     ],
 )
 def test_failure_of_the_models_code_is_said_as_such(monkeypatch, data, methods, message):

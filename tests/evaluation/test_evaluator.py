@@ -24,7 +24,8 @@ from toys import (
 
 from genkit.config.run import RunConfig
 from genkit.errors import PluginError, UsageError
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.reference import reference_for
 from genkit.evaluation.targets import evaluate
 from genkit.features import FeatureExtractor, Statistics
@@ -215,7 +216,7 @@ def test_features_of_none_leave_likelihoods_only(toys, tmp_path):
     row = evaluator.evaluate_run(run)
     assert row.scores == {} and row.card.features is None
     assert row.likelihood.images == 6
-    shares = {"images", "pixels", "pixels_deviation", "flagged"}
+    shares = {"images", "pixels", "pixels_deviation", "flagged", "copies", "copies_of"}
     assert set(row.to_json()["memorisation"]) == shares
 
 
@@ -235,7 +236,8 @@ def test_likelihood_is_of_as_many_test_images_as_the_protocol_says(toys, tmp_pat
 @pytest.fixture
 def judges(toys, tmp_path):
     """Rows of a small VAE and of a PixelCNN with two levels, on grey images."""
-    data = write_npz(tmp_path / "grey.npz", random_images(200))
+    images = random_images(200)
+    data = write_npz(tmp_path / "grey.npz", np.where(images > 127, 250, 5).astype(np.uint8))
     opened = load_data(toys, RunConfig(data=data))
     evaluator = Evaluator.choose(toys, opened, protocol(samples=20, draws=4))
     rows = []

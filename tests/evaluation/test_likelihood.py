@@ -206,6 +206,9 @@ def test_a_model_of_exact_likelihood_needs_no_draws():
         "images": 250,
         "draws": None,
         "elbo": None,
+        "levels": None,
+        "own": None,
+        "own_deviation": None,
     }
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.targets import evaluate
 from genkit.registry.catalogue import load_registry
 from genkit.report.footnotes import footnotes
@@ -88,7 +89,7 @@ def test_both_scores_are_shown_with_real_images_at_these_levels(evaluator, sets,
     found = compared(evaluator, tmp_path, sets, "real")
     table = to_markdown(found, "digits")
     heading = table.splitlines()[0]
-    assert "2 levels" in heading and heading.count("KID") == 2
+    assert "2 levels" in heading and heading.count("FID corrected") == 2
     floor = {row.name: row for row in found.rows}
     rounded, plain = floor["real at 2 levels"], floor["real"]
     assert [row.name for row in found.rows[-2:]] == ["real", "real at 2 levels"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from genkit.comparison.averages import average
 from genkit.errors import UsageError
 from genkit.registry.catalogue import load_registry
-from genkit.report.averages import average
 from genkit.report.footnotes import footnotes
 from genkit.report.protocol_card import ProtocolCard, differences
 from genkit.report.ranking import choose_column, rank, score_columns, tie

@@ -9,10 +9,10 @@ from command_lines import error_of
 
 from genkit.cli import main
 from genkit.errors import GenkitError, UsageError
+from genkit.report.data_facts import DataFacts
 from genkit.report.protocol_card import ProtocolCard
 from genkit.report.rows import (
     ComparisonRecord,
-    DataFacts,
     Likelihood,
     NearestShares,
     ScoreRow,
@@ -243,8 +243,9 @@ def test_path_that_is_no_run_is_refused(tmp_path, capsys):
 
 def test_score_that_cannot_rank_is_refused(runs, capsys):
     assert main(["report", str(runs[0]), "--rank-by", "is"]) == 2
-    assert "--rank-by 'is' is not a score that ranks; there are: fid, kid" in error_of(
-        capsys.readouterr()
+    assert (
+        "--rank-by 'is' is not a score that ranks; there are: fid_corrected, fid, kid"
+        in error_of(capsys.readouterr())
     )
 
 

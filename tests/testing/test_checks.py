@@ -40,6 +40,7 @@ from genkit.testing import (
     features,
     metrics,
     models,
+    runs,
     samples,
 )
 from genkit.testing.specs import PLUGIN_CONTRACTS, SPEC_CONTRACTS
@@ -241,5 +242,6 @@ def test_every_contract_stands_in_the_documentation():
         *metrics.METRIC_CONTRACTS,
         *features.FEATURE_CONTRACTS,
         *exactness.LIKELIHOOD_CONTRACTS,
+        runs.runs_can_be_resumed,
     ]
     assert sorted(row[0].lower() + row[1:] for row in rows) == sorted(map(statement, contracts))

@@ -206,6 +206,13 @@ class GlobalSeedInLoss(Toy):
         return super().loss(batch)
 
 
+@breaks(new.losses_are_finite, "its gradient is not finite")
+class RootOfZero(Toy):
+    def loss(self, batch):
+        loss, extras = super().loss(batch)
+        return loss + (0 * self.layer.bias.sum()).sqrt(), extras
+
+
 @breaks(models.labels_may_be_none, "labels were None, and the loss of 'denoise' failed with Type")
 class LabelsRequired(Toy):
     def __init__(self, config, image_shape):

@@ -121,6 +121,19 @@ class CountsBesideTheState(Toy):
         return loss / self.calls**2, extras
 
 
+@breaks(samples.resuming_is_exact, "; 'replay' holds a tensor that is not a buffer")
+class ReplaysOldImages(Toy):
+    def __init__(self, config, image_shape):
+        super().__init__(config, image_shape)
+        self.replay = []
+
+    def loss(self, batch):
+        loss, extras = super().loss(batch)
+        self.replay.append(batch.images.flatten(1))
+        old = self.replay[0]
+        return loss + (self.layer(old).float() - old).square().mean(), extras
+
+
 @breaks(samples.file_of_weights_is_enough_to_sample, "; 'tilt' holds a tensor that is not a buffer")
 class TensorThatIsNoBuffer(Toy):
     def __init__(self, config, image_shape):

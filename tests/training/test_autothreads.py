@@ -91,9 +91,9 @@ def test_auto_precision_is_the_one_that_is_faster_here(
     monkeypatch.setattr(threads, "MOST_TURNS", 3)
     iterate = Loop.iterate
 
-    def slowed(loop: Loop) -> object:
+    def slowed(loop: Loop, *progress: float) -> object:
         time.sleep(0.05 * (factor if loop.precision == "bf16" else 1))
-        return iterate(loop)
+        return iterate(loop, *progress)
 
     monkeypatch.setattr(threads.Loop, "iterate", slowed)
     auto = train_tiny("vae", data, tmp_path / "auto", budget="2steps", precision="auto")

@@ -208,7 +208,7 @@ def test_a_latent_that_says_nothing_is_told(tmp_path, data):
 @pytest.mark.parametrize("model", ["vae", "pixelcnn"])
 def test_a_likelihood_that_diverges_is_told(tmp_path, data, model, monkeypatch):
     """The learning rate jumps after 30 good steps, as a bad schedule would have it."""
-    from genkit.training.rates import Rates
+    from genkit.phases.rates import Rates
     from genkit.training.runner import Runner
 
     plain = Runner.log

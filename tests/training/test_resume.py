@@ -226,7 +226,7 @@ def test_a_signal_saves_the_run_which_then_goes_on(tmp_path, data, number, code)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"interrupted; all is saved, go on with: genkit resume {path}" in errors
+    assert f"interrupted; all is saved; to resume from there: genkit resume {path}" in errors
     assert "Traceback" not in errors
 
     step = load_state(path / "checkpoints")[0]["loop"]["step"]
@@ -331,7 +331,7 @@ def test_a_second_interrupt_of_the_command_is_no_traceback(tmp_path, data):
         time.sleep(0.002)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert "go on" in errors and not list(path.rglob("*.tmp"))
+    assert "to resume from there" in errors and not list(path.rglob("*.tmp"))
     assert load_state(path / "checkpoints")[0]["loop"]["step"] > 0
 
 

@@ -17,7 +17,8 @@ from torchmetrics.image import FrechetInceptionDistance, InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from genkit.config.run import RunConfig
-from genkit.evaluation.evaluator import EvaluationProtocol, Evaluator
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.reference import reference_for
 from genkit.evaluation.targets import evaluate
 from genkit.features import ImageSet

@@ -112,7 +112,7 @@ def test_a_loss_that_returns_something_else_is_named_with_its_line(answer, compl
     line = model.phase["loss"].__code__.co_firstlineno
     with pytest.raises(PluginError, match=complaint) as caught:
         make_loop(model).iterate()
-    assert f"(training/test_phases.py:{line})" in str(caught.value)
+    assert f"(phases/test_contract.py:{line})" in str(caught.value)
 
 
 # ---- what is not finite

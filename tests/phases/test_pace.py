@@ -3,7 +3,7 @@
 import pytest
 
 from genkit.config.budget import Budget
-from genkit.training.pace import Pace, append_mark, parse_marks, read_clock
+from genkit.phases.pace import Pace, append_mark, parse_marks, read_clock
 
 
 def make_pace(budget, marks=(), record=lambda mark: None):

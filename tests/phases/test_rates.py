@@ -9,7 +9,7 @@ from toys import Denoiser, TinyGAN, make_loop, same_bits, snapshot
 
 from genkit.errors import PluginError
 from genkit.model import Phase
-from genkit.training.rates import Rates, schedule_of
+from genkit.phases.rates import Rates, schedule_of
 
 
 def phase_with(schedule, rates=(0.1, 0.4), name="p"):
