@@ -241,7 +241,7 @@ def to_bytes(images: Tensor) -> Tensor:
     Of premultiplied images (2 or 4 channels) the colours are clipped at their alpha.
     """
     levels = images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    if has_alpha(levels.shape[-3]):
+    if levels.ndim >= 3 and has_alpha(levels.shape[-3]):
         colours, alpha = torch.split(levels, [levels.shape[-3] - 1, 1], dim=-3)
         levels = torch.cat([torch.minimum(colours, alpha), alpha], dim=-3)
     return levels

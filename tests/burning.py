@@ -13,7 +13,7 @@ def burn(seconds: float) -> None:
 
 
 def burn_now_and_then(gate: Any) -> None:
-    """A worker that computes once it is told to, and stays."""
+    """A worker that computes when a message comes, and stays."""
     gate.recv()
     burn(0.2)
     gate.send("done")

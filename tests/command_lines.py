@@ -42,7 +42,7 @@ class Answer:
 
 
 class CommandLines:
-    """Runs command lines of genkit in one fresh interpreter, with packages of strangers."""
+    """Runs command lines of genkit in one fresh interpreter, with third-party packages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

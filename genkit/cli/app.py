@@ -164,6 +164,7 @@ def run(arguments: list[str]) -> int:
         complain("the current folder is gone; change to another one")
         return UsageError.exit_code
     warnings.showwarning = show_warning
+    warnings.simplefilter("always", ChangedFile)  # it is a message, also under -W error
     try:
         taken = take_plugins(arguments)
         app(taken, prog_name="genkit", obj=taken)

@@ -19,6 +19,7 @@ from genkit.registry.catalogue import Registry
 from genkit.report.data_facts import DataFacts
 from genkit.report.rows import CALIBRATION
 
+SECONDS = "120s"  # of training, on a machine of unknown speed
 WATCHING = 0.2  # of the time of a training goes into its grids, at most
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
 
@@ -38,6 +39,7 @@ class Candidate:
     title: str
     seed: int | None = None
     preset: str = "full"
+    budget: str = SECONDS
     problem: str | None = None
     sampler: str = ""
 
@@ -120,7 +122,8 @@ def choose_presets(
         except UsageError as error:
             text = str(error).removeprefix("--")
             raise UsageError(f"--set {spec.name}.{text}" if given else text) from None
-        chosen.append(replace(candidate, preset=own))
+        budget = options.budget or (spec.budget if preset == "quick" else SECONDS)
+        chosen.append(replace(candidate, preset=own, budget=budget))
     return chosen
 
 
@@ -153,6 +156,14 @@ def option_arguments(model: str, given: Mapping[str, str], registry: Registry) -
     return arguments
 
 
+def budgets_of(candidates: Sequence[Candidate]) -> str:
+    """The budget of all new trainings, or the models' own ones: "dcgan 14tflop, vae 5tflop"."""
+    budgets = {each.name: each.budget for each in candidates if not each.trained}
+    if len({*budgets.values()}) == 1:
+        return next(iter(budgets.values()))
+    return ", ".join(f"{name} {budget}" for name, budget in budgets.items())
+
+
 def announce(
     candidates: Sequence[Candidate],
     options: CompareOptions,
@@ -175,7 +186,7 @@ def announce(
         why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
         lines.append(
-            f"Training {', '.join(models)}{times} for {options.budget} each on {options.data} "
+            f"Training {', '.join(models)}{times} for {budgets_of(new)} each on {options.data} "
             f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
             f"), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."
@@ -187,8 +198,8 @@ def announce(
     if old:
         lines.append(f"Scoring {', '.join(old)} as trained before.")
     scores = f"{options.samples:,} samples each, features {facts.features}"
-    budget = Budget.parse(options.budget)
-    if budget.unit == "seconds":
+    budget = Budget.parse(options.budget or SECONDS)
+    if new and budget.unit == "seconds":
         rounds = math.ceil(len(new) / workers)
         scoring = math.ceil((len(candidates) + 1) / workers) * (START_SECONDS + SCORE_SECONDS)
         watching = 0 if options.grids == 0 and options.watch == 0 else WATCHING
@@ -196,6 +207,7 @@ def announce(
         minutes = max(round(seconds / 60), 1)
         about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
         about += ", more for models that sample slowly"
+        about += "" if options.budget or preset != "quick" else " and on slower machines"
         lines.append(f"Then {scores}: {about}. Results go to {out}.")
     else:
         lines.append(f"Then {scores}. Results go to {out}.")

@@ -108,7 +108,7 @@ def _train_and_score(
             raise UsageError(candidate.problem)
         if not candidate.trained:
             command = ["train", candidate.name, *options.data_arguments()]
-            command += ["--preset", candidate.preset, "--budget", options.budget]
+            command += ["--preset", candidate.preset, "--budget", candidate.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
             command += ["--precision", options.precision, *options.watching_arguments()]
             command += ["--run-dir", str(candidate.run)]

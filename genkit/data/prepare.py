@@ -40,7 +40,7 @@ from genkit.data.walk import (
     label_by_folder,
     split_by_folder,
 )
-from genkit.data.workers import DecodedFile, decoders
+from genkit.data.workers import DecodedFile, decoders, finished
 from genkit.errors import UsageError, printable
 from genkit.io.files import write_atomic
 from genkit.io.locks import LOCK_FILES, locked
@@ -196,7 +196,7 @@ def _decode(
     count = reporter.counter("decoding")
 
     def write(known: list[DecodedFile | None], future: Future[list[DecodedFile]]) -> None:
-        fresh = iter(future.result())
+        fresh = iter(finished(future))
         partial.append([file or next(fresh) for file in known])
         count(len(partial.files) - first, total - first)
 

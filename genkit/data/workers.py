@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
 from types import ModuleType
 from typing import NamedTuple
@@ -73,6 +74,15 @@ def decoders(workers: int) -> Iterator[Decode]:
         held_open.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
+
+
+def finished(future: Future[list[DecodedFile]]) -> list[DecodedFile]:
+    """The result of a future. Unlike in its own `result()`, an interrupt while this waits cannot
+    leave the future locked, which would keep the pool from ending."""
+    done: SimpleQueue[object] = SimpleQueue()
+    future.add_done_callback(done.put)
+    done.get()
+    return future.result()
 
 
 def decode_files(

@@ -11,7 +11,7 @@ from genkit.data import ImageData, Split
 from genkit.model import to_bytes
 
 ALL = 256
-MOST = 64  # levels that are told from all of them
+MOST = 64  # levels; images with more count as having all 256
 STRAY = 1e-3  # share of values that may lie between the levels
 
 

@@ -67,9 +67,10 @@ def evaluate(
         evaluator.reporter.start(f"scoring at {levels} levels")
         rows = [evaluator.at_levels(*each, levels) for each in zip(rows, sets, strict=True)]
         if "real" in targets and not rows[targets.index("real")].error:
-            images = round_to_levels(sets[targets.index("real")], levels)
-            real = evaluator.evaluate_images(f"real at {levels} levels", images)
-            rows.append(evaluator.at_levels(real, images, levels))
+            images, places = real(evaluator)
+            images = round_to_levels(images, levels)
+            row = evaluator.evaluate_images(f"real at {levels} levels", images, places=places)
+            rows.append(evaluator.at_levels(row, images, levels))
     problems = [problem for row in rows for problem in row.problems]
     if problems and not any(row.scores or row.likelihood for row in rows):
         raise PluginError(f"nothing could be scored: {problems[0]}")

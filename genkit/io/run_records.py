@@ -123,6 +123,10 @@ class RunRecord(Record):
     device: str | None = Field(None, description="the device, as trained", json_schema_extra=FIXED)
     ranks: int = Field(1, description="number of processes that trained together")
     parameters: int | None = Field(None, description="number of trainable parameters")
+    flop_per_image: float | None = Field(
+        None,
+        description="floating-point operations of training per image, if the budget is in them",
+    )
     training: dict[str, JsonValue] | None = Field(
         None, description="in an exported run: what its summary.json said"
     )

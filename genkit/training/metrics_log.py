@@ -1,6 +1,6 @@
 """The log of a run: what was measured and warned of. A full disk only delays its lines.
 
-Training goes on while its disk is full; what could not be written is written later.
+Training continues while its disk is full; what could not be written is written later.
 """
 
 from __future__ import annotations

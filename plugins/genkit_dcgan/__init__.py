@@ -43,6 +43,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Convolutional generator against discriminator (Radford et al. 2015).",
             target="genkit_dcgan.model:DCGAN",
             config=DCGANConfig,
+            budget="14tflop",  # about two minutes on a core without bf16
             presets={
                 # Small batches: at this size the number of steps counts. On a CPU, drawing
                 # dropout's masks costs a third of the time and buys nothing within minutes.

@@ -28,7 +28,7 @@ class PixelRNN(Network):
        so for the first step alone, and pads with zeros above.
      - Skip connections come from all LSTMs and from what their layers have added up.
      - Values are given to the network in [-1, 1].
-     - With `positions`, a pixel is told its row and column.
+     - With `positions`, each pixel has its row and column as learned features.
     """
 
     def nats(self, images: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_vae.model:VAE",
             config=VAEConfig,
             fit=fit,
+            budget="5tflop",  # about two minutes on a core without bf16
             presets={
                 "quick": {
                     "latent": 10,

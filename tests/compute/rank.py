@@ -8,6 +8,7 @@ import sys
 import torch
 from toys import TINY, Denoiser, bright_squares, random_images, registry
 
+from genkit.cli.app import leave
 from genkit.compute.device import place
 from genkit.compute.ranks import joined
 from genkit.config.resolve import resolve
@@ -29,7 +30,7 @@ with joined() as ranks:
     else:
         spec = registry().trainers.find(name)
         model = build_model(spec, resolve(spec, given=TINY[name]).options, ImageShape(1, 8, 8), 0)
-    if name == "pixelcnn":  # images that are drawn anew at each visit
+    if name == "pixelcnn":  # images that are drawn again at each visit
         grey = random_images(40)
         split = Split((grey > 127).astype("u1") * 255, None, grey)
     cpu = torch.device("cpu")
@@ -46,3 +47,4 @@ with joined() as ranks:
         "largest": ranks.largest(ranks.rank, -ranks.rank),
     }
     torch.save(found, f"{to}-{ranks.rank}.pt")
+leave([0])  # as the command does: threads of torch may disturb the end of the interpreter

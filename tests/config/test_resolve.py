@@ -60,6 +60,7 @@ def toml(folder: Path, text: str) -> Path:
         ("5000steps", 5000, "steps"),
         ("20epochs", 20, "epochs"),
         (" 20EPOCHS ", 20, "epochs"),
+        ("0.5tflop", 5e11, "flop"),
     ],
 )
 def test_budget_is_read(text: str, amount: float, unit: str) -> None:
@@ -86,6 +87,12 @@ def test_bad_budget_is_refused_with_its_value(text: str) -> None:
 def test_spent_is_the_share_of_the_budgets_own_unit(text: str, share: float) -> None:
     spent = Budget.parse(text).spent(step=10, images=640, seconds=25.0, images_per_epoch=200)
     assert spent == pytest.approx(share, rel=1e-12)
+
+
+def test_floating_point_operations_become_images_and_nothing_else_does() -> None:
+    assert Budget.parse("3tflop").in_images(2e9) == Budget(1500, "images")
+    assert Budget.parse("3steps").in_images(2e9) == Budget(3, "steps")
+    assert Budget.parse("3steps").in_images(None) == Budget(3, "steps")
 
 
 def test_spent_passes_one_when_the_budget_is_exceeded() -> None:

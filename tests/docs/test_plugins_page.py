@@ -278,7 +278,7 @@ def test_every_method_of_a_model_stands_in_the_page_with_its_arguments() -> None
 # left out, "*" stands before those that are given by name. Lines may be added, and parameters with
 # "=" at the end of a line; whatever else changes here is version 2 of the plugin interface.
 PROMISED = """
-specs.TrainerSpec(*, name, summary, target, config=, presets=, fit=, records=, sampler=)
+specs.TrainerSpec(*, name, summary, target, budget=, config=, presets=, fit=, records=, sampler=)
 specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=, records=)
 specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, records=)
 specs.FeaturesSpec(*, name, summary, target, config=, quick=, default=, records=)

@@ -1,4 +1,4 @@
-"""Metrics of strangers that fail, installed for real: each costs its own columns, no more."""
+"""Third-party metrics that fail, installed for real: each costs its own columns, no more."""
 
 from __future__ import annotations
 

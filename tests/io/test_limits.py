@@ -44,7 +44,7 @@ def data(tmp_path_factory):
 
 
 class Said(Reporter):
-    """Keeps what it is told; `at` maps a step to what is done once its line of the log is out."""
+    """Keeps the messages; `at` maps a step to what is done once its line of the log is out."""
 
     def __init__(self, at=None):
         self.lines = []

@@ -1,4 +1,4 @@
-"""What reporters say of work that counts images; bars that begin anew; samples on a terminal."""
+"""What reporters say of work that counts images; bars that start again; samples on a terminal."""
 
 import io
 import json
@@ -137,7 +137,7 @@ def test_training_reports_the_score_that_its_log_holds(tmp_path):
     assert {(p.shape, p.dtype.name) for p in listener.pictures} == {((64, 1, 28, 28), "uint8")}
     assert np.array_equal(listener.pictures[-1], run.sample(64).numpy())
 
-    again = Listener()  # told anew where a run goes on
+    again = Listener()  # it hears the last score when a run resumes
     resume(run.path, registry, reporter=again, budget="6steps", watch=0)
     assert again.last_score == {}
     resume(run.path, registry, reporter=again, budget="8steps", watch=16, grids=1)

@@ -102,7 +102,7 @@ class Ticks(Reporter):
 
 
 def work(case, reporter=None):
-    """Train, or go on with what there is."""
+    """Train, or resume from what there is."""
     path = Path(case["path"])
     if (path / "config.json").exists():
         resume(path, registry(), reporter=reporter)

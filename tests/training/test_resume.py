@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on and ends as if it had not been, to the last bit."""
+"""A run that was interrupted resumes and ends as if it had not been, to the last bit."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_seeds_give_different_runs(tmp_path, data):
 
 
 def test_a_damaged_checkpoint_costs_steps_but_not_equality(tmp_path, data):
-    """The newest state is cut short, so the one before it is used, and metrics are written anew."""
+    """The newest state is cut short: the one before it is used, and metrics are written again."""
     whole = train_tiny("dcgan", data, tmp_path / "whole", budget="12steps")
     run = train_tiny("dcgan", data, tmp_path / "run", budget="5steps")
     resume(run.path, registry(), budget="9steps")
@@ -545,8 +545,8 @@ def test_what_a_killed_training_had_half_written_goes_and_the_rest_stays(tmp_pat
 
 
 def test_warnings_come_at_the_same_steps_after_a_resume(tmp_path):
-    """A collapse is told at the second look that sees it: the first one was before the end of the
-    first part."""
+    """A collapse is reported at the second look that sees it: the first one was before the end of
+    the first part."""
     options = {"budget": "6steps", "grids": 7, "watch": 16, "log_every": 1}
     whole = train_tiny("vae", "mnist-mini", tmp_path / "whole", **options)
     told = [row["step"] for row in metrics_of(whole) if "warning" in row]
