@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -63,11 +64,14 @@ class FeatureExtractor(nn.Module):
     extractors of one identity give the same features. It is a plain string, never a path.
     `classes` is the number of the data's own classes that the logits are of, 0 if they are of
     others; `note` is one line on the extractor for the readers of a score, such as its accuracy.
+    `file` holds its weights if it trained them itself: given to `--feature-weights`, the file gives
+    the same features on another machine.
     """
 
     identity: str
     classes: int = 0
     note: str = ""
+    file: Path | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from genkit.comparison.candidates import (
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
-from genkit.comparison.work import inspect_data, run_all
+from genkit.comparison.work import KEPT_FEATURES, inspect_data, run_all
 from genkit.config.budget import Budget
 from genkit.config.sampler import split_target
 from genkit.errors import UsageError, WriteError, printable, reason_of
@@ -122,7 +122,9 @@ def compare(
         ) from None
     write_atomic(out / "real.png", real)
     processes = ProcessPool(console, facts.notes, facts.devices)
-    rows, calibration, interruption = run_all(processes, candidates, options, registry, workers)
+    rows, calibration, interruption = run_all(
+        processes, candidates, options, registry, workers, out / KEPT_FEATURES
+    )
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.error and not candidate.sampler:
             with _failures_said(console):

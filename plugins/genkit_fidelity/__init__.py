@@ -19,6 +19,16 @@ class WeightsConfig(Config):
     )
 
 
+class ClassifierConfig(Config):
+    """Where the weights of a classifier are that was trained before."""
+
+    weights: str | None = option(
+        None,
+        "features.safetensors of a comparison (--feature-weights PATH), for the same features on "
+        "another machine; without it the classifier is trained here, once",
+    )
+
+
 @hookimpl
 def register_features() -> list[FeaturesSpec]:
     return [
@@ -32,6 +42,7 @@ def register_features() -> list[FeaturesSpec]:
             name="classifier",
             summary="A small classifier of the data's own classes, trained once; works offline",
             target="genkit_fidelity.classifier:Classifier",
+            config=ClassifierConfig,
         ),
         FeaturesSpec(
             name="inception",

@@ -1,5 +1,6 @@
 """FID of averaged weights by what their BatchNorm holds: buffers of the last batch, buffers that
-are averaged as the weights are, or buffers recomputed over 100 batches. One DCGAN for each seed.
+are averaged as the weights are, or buffers recomputed over batches of samples. A DCGAN for each
+seed.
 
     python tests/bench/averaged_batchnorm.py --seeds 6 --images 20000 60000
 """
@@ -25,7 +26,7 @@ from genkit.training import loop as loops
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
-KINDS = ("raw", "copied", "averaged", "recomputed")
+KINDS = ("raw", "copied", "averaged", "recomputed 100", "recomputed 16", "recomputed 4")
 
 
 def norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
@@ -33,8 +34,8 @@ def norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
     return [m for m in model.modules() if isinstance(m, kind) and m.running_mean is not None]
 
 
-def recomputed(model: nn.Module, stream: Stream) -> nn.Module:
-    """A copy whose statistics are the mean of those of 100 batches of samples."""
+def recomputed(model: nn.Module, batch_size: int, batches: int) -> nn.Module:
+    """A copy whose statistics are the mean of those of some batches of samples."""
     model = copy.deepcopy(model)
     for norm in norms(model):
         norm.reset_running_stats()
@@ -42,8 +43,8 @@ def recomputed(model: nn.Module, stream: Stream) -> nn.Module:
     model.train()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for _ in range(100):
-            model.sample(stream.batch_size, generator=generator)
+        for _ in range(batches):
+            model.sample(batch_size, generator=generator)
     return model.eval()
 
 
@@ -77,15 +78,17 @@ def main() -> None:
                 seen = min(half_life, loops.RAMP * loop.images_seen)
                 new = [b for n in norms(model) for b in (n.running_mean, n.running_var)]
                 torch._foreach_lerp_(averages[0], new, 1 - 0.5 ** (loop.images_per_step / seen))
-            alike = copy.deepcopy(loop.average)
+            alike, copied = copy.deepcopy(loop.average), copy.deepcopy(loop.average)
+            for buffer, last in zip(copied.buffers(), model.buffers(), strict=True):
+                buffer.copy_(last)
             own = [b for n in norms(alike) for b in (n.running_mean, n.running_var)]
             for buffer, average in zip(own, averages[0], strict=True):
                 buffer.copy_(average)
             kinds = (
                 copy.deepcopy(loop.model).eval(),
-                loop.average,
+                copied,
                 alike,
-                recomputed(loop.average, stream),
+                *(recomputed(copied, stream.batch_size, n) for n in (100, 16, 4)),
             )
             for name, each in zip(KINDS, kinds, strict=True):
                 row = evaluator.evaluate_images(name, draw(each, options.samples, seed=0))
