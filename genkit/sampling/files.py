@@ -13,7 +13,8 @@ from torch import Tensor
 
 from genkit.data.alpha import has_alpha, straighten
 from genkit.data.datasets import data_root
-from genkit.data.decode import BadImage, decode_whole, read_content
+from genkit.data.decode import decode_whole
+from genkit.data.image_file import BadImage, read_content
 from genkit.data.walk import EXTENSIONS, find_images
 from genkit.errors import UsageError, reason_of
 from genkit.io.files import saved, write_atomic

@@ -61,7 +61,7 @@ def test_hidden_colours_of_a_file_do_not_bleed_when_it_is_scaled(
     pixels[..., :3] = 255  # white, hidden
     pixels[16:48, 16:48] = (90, 90, 90, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    image = read_image(tmp_path / "a.png", 24, channels)[0]
+    image = read_image(tmp_path / "a.png", 24, channels)
     assert image.shape == (channels, 24, 24)
     assert (image[:-1] <= image[-1]).all() and image[:-1].max() <= 96
     assert (image[-1, :4, :4] == 0).all()
@@ -72,11 +72,11 @@ def test_hidden_colours_of_a_file_do_not_bleed_when_it_is_scaled(
 def test_opaque_and_palette_files_gain_an_alpha_channel(tmp_path: Path) -> None:
     colours = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "rgb.png")
-    image = read_image(tmp_path / "rgb.png", 8, 4)[0]
+    image = read_image(tmp_path / "rgb.png", 8, 4)
     assert (image[:3].transpose(1, 2, 0) == colours).all() and (image[3] == 255).all()
     palette = Image.fromarray((colours[..., 0] > 127).astype(np.uint8), "P")
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.save(tmp_path / "p.png", transparency=0)
-    image = read_image(tmp_path / "p.png", 8, 4)[0]
+    image = read_image(tmp_path / "p.png", 8, 4)
     assert (image[3] == np.where(colours[..., 0] > 127, 255, 0)).all()
     assert (image[0] == 0).all() and (image[2] == image[3]).all()

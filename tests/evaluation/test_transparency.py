@@ -11,8 +11,10 @@ from toys import registry
 from genkit.config.run import RunConfig
 from genkit.data import ImageData
 from genkit.data.alpha import over_black, over_white, premultiply
-from genkit.evaluation.evaluator import Protocol, Yardstick
+from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.evaluation.reference import on_white, open_features
+from genkit.evaluation.targets import evaluate
 from genkit.features import FeatureExtractor, extract
 from genkit.io.progress import Reporter
 from genkit.runs.build import load_data
@@ -81,8 +83,9 @@ def test_extractors_of_opaque_images_score_transparent_ones(name: str, data: Ima
 
 
 def test_noise_and_copies_of_transparent_data_are_scored(data: ImageData) -> None:
-    protocol = Protocol(samples=50, features="efficientnet")
-    yardstick = Yardstick.choose(registry(), data, protocol, Reporter())
-    noise, copy = yardstick.evaluate_noise(), yardstick.evaluate_copy()
-    assert noise["scores"]["kid"] > 10 * abs(copy["scores"]["kid"])
-    assert copy["memorisation"]["pixels"] == copy["memorisation"]["features"] == 1
+    protocol = EvaluationProtocol(samples=50, features="efficientnet")
+    evaluator = Evaluator.choose(registry(), data, protocol, Reporter())
+    noise, copy = evaluate(["noise", "copy"], evaluator, load=None)
+    assert noise.scores["kid"] > 10 * abs(copy.scores["kid"])
+    assert copy.memorisation is not None
+    assert copy.memorisation.pixels == copy.memorisation.features == 1
