@@ -185,8 +185,12 @@ def announce(
     if new:
         why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
+        own = {each.name: each.budget for each in new}
+        alike = len({*own.values()}) == 1
+        named = models if alike else [f"{name} ({own[name]})" for name in models]
+        each = f" for {own[models[0]]} each" if alike else ""
         lines.append(
-            f"Training {', '.join(models)}{times} for {budgets_of(new)} each on {options.data} "
+            f"Training {', '.join(named)}{times}{each} on {options.data} "
             f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
             f"), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."

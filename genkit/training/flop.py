@@ -6,6 +6,7 @@ import copy
 import math
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from genkit.compute.device import place
@@ -14,7 +15,7 @@ from genkit.config.budget import Budget
 from genkit.config.run import RunConfig
 from genkit.data import ImageData
 from genkit.errors import UsageError
-from genkit.model import GenerativeModel
+from genkit.model import Batch, GenerativeModel, Phase
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
@@ -33,7 +34,7 @@ def flop_of_budget(
     trial = copy.deepcopy(model)
     place(trial, device)
     stream = Stream(data.train, batch_size=part, seed=options.seed, device=device)
-    found = flop_per_image(Loop(trial, stream, seed=options.seed))
+    found = flop_per_image(CountingLoop(trial, stream, seed=options.seed))
     if not found:
         raise UsageError(
             f"--budget {options.budget}: torch counts no floating-point operations in the losses "
@@ -42,17 +43,35 @@ def flop_of_budget(
     return found
 
 
-def flop_per_image(loop: Loop) -> float:
-    """Floating-point operations of a whole training for each image seen, forward and backward, in
-    products and convolutions (torch's counter leaves out the rest). The loop is used up by it.
+class CountingLoop(Loop):
+    """Counts what each phase costs in an iteration, by its name, forward and backward: products and
+    convolutions, since torch's counter leaves out the rest."""
 
-    A phase that runs in every k-th iteration, or in a part of the budget, counts accordingly.
-    """
-    total = 0.0
-    for phase in loop.phases:
-        loop.phases, loop.step = [phase], 0  # in which every phase is due
-        start, end = phase.active
+    def __init__(self, model: GenerativeModel, stream: Stream, *, seed: int) -> None:
+        super().__init__(model, stream, seed=seed)
+        self.flop: dict[str, int] = {}
+
+    def iterate(self, progress: float = 0.0) -> dict[str, Tensor | float]:
+        self.flop = {}
+        return super().iterate(progress)
+
+    def _update(self, phase: Phase, parts: list[Batch], batch: Batch) -> dict[str, Tensor | float]:
         with FlopCounterMode(display=False) as counter:
-            loop.iterate(start)
-        total += counter.get_total_flops() * (end - start) / phase.every
+            logs = super()._update(phase, parts, batch)
+        self.flop[phase.name] = self.flop.get(phase.name, 0) + counter.get_total_flops()
+        return logs
+
+
+def flop_per_image(loop: CountingLoop) -> float:
+    """Floating-point operations of a whole training for each image seen. A phase that runs in every
+    k-th iteration, or in a part of the budget, counts accordingly. The loop is used up by it."""
+    found: dict[str, int] = {}
+    for start in sorted({phase.active[0] for phase in loop.phases}):
+        loop.step = 0  # in which every phase is due
+        loop.iterate(start)
+        found |= loop.flop
+    total = sum(
+        found[phase.name] * (phase.active[1] - phase.active[0]) / phase.every
+        for phase in loop.phases
+    )
     return total / loop.images_per_step

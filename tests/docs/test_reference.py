@@ -66,7 +66,7 @@ def test_ranges_choices_and_switches_are_stated(reference: ModuleType) -> None:
     dcgan = section(pages["options.md"], "### `dcgan`")
     assert "| `--batch-size` | whole number | from 2 to 65,536 | `64` | `32` |" in dcgan
     assert "| `--dropout` | number | from 0 below 1 |" in dcgan
-    assert "| `--loss` | `non-saturating`, `minimax` |" in dcgan
+    assert "| `--loss` | `non-saturating`, `minimax`, `least-squares`, `hinge`, " in dcgan
     compare = section(pages["commands.md"], "## `genkit compare`")
     assert "| `--seeds` | whole number | from 1 to 100 | `1` |" in compare
     assert "| `--cards` | switch |  | off |" in compare

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from toys import (
     CPU,
     SHAPE,
+    TINY,
     Denoiser,
-    make_loop,
+    bright_squares,
+    make_stream,
     random_images,
     registry,
     same_bits,
@@ -21,22 +24,30 @@ from toys import (
 )
 
 from genkit.compute.ranks import ALONE
+from genkit.config.budget import Budget
+from genkit.config.resolve import resolve
 from genkit.config.run import RunConfig
 from genkit.data import ImageData, Split
 from genkit.errors import UsageError
 from genkit.io.run_directory import RunDir
-from genkit.model import Phase
+from genkit.model import GenerativeModel, Phase
+from genkit.runs.build import build_model
 from genkit.runs.checkpoint import load_state
+from genkit.specs import ImageShape
 from genkit.training import flop
 from genkit.training.resume import resume
+from genkit.training.stream import Stream
+from genkit_dcgan import DCGANConfig
+from genkit_dcgan.model import DCGAN
 
-LAYERS = (
-    2 * 64 * 16,
-    2 * 16 * 64,
-)  # of Denoiser, multiplications and additions
+LAYERS = (2 * 64 * 16, 2 * 16 * 64)  # of Denoiser, multiplications and additions
 FORWARD = sum(LAYERS)
 BACKWARD = 2 * FORWARD - LAYERS[0]  # nobody asks for the gradient of the first layer's input
 ONCE = FORWARD + BACKWARD
+
+
+def counting(model: GenerativeModel) -> flop.CountingLoop:
+    return flop.CountingLoop(model, make_stream(), seed=0)
 
 
 def phase_of(model: Denoiser, **options: Any) -> Phase:
@@ -57,7 +68,30 @@ def test_a_phase_counts_as_often_as_it_runs(phase: dict[str, object], share: flo
             phase_of(model, name="b", active=(0.5, 1.0)),
         ]
         share = 1
-    assert flop.flop_per_image(make_loop(model)) == pytest.approx(share * ONCE)
+    assert flop.flop_per_image(counting(model)) == pytest.approx(share * ONCE)
+
+
+def test_phases_of_an_iteration_share_what_they_share_in_training() -> None:
+    """DCGAN's discriminator is shown the fakes of the generator's phase."""
+    config = DCGANConfig(**TINY["dcgan"])
+    model = DCGAN(config, ImageShape(*SHAPE))
+    loop = counting(model)
+    found = flop.flop_per_image(loop)
+    with FlopCounterMode(display=False) as counter:
+        loop.iterate()
+    assert found == counter.get_total_flops() / 8
+    assert set(loop.flop) == {"generator", "discriminator"}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_built_in_model_can_be_counted(name: str) -> None:
+    spec = registry().trainers.find(name)
+    config = resolve(spec, given=TINY[name]).options
+    model = build_model(spec, config, ImageShape(*SHAPE), 0)
+    split = Split(bright_squares(40), None, bright_squares(40))
+    stream = Stream(split, batch_size=8, seed=0, device=CPU)
+    assert flop.flop_per_image(flop.CountingLoop(model, stream, seed=0)) > 1000
+    assert Budget.parse(spec.budget).unit == "flop"
 
 
 class Table(Denoiser):
