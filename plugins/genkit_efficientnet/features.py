@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from genkit.features import FeatureExtractor
 from genkit.specs import Config
 from genkit_efficientnet.network import EfficientNetLite0, fold
-from genkit_efficientnet.weights import SHA256, read_weights
+from genkit_efficientnet.weights import SHA256, parse_weights, read_weights
 
 SIDE = 96  # pixels that images are scaled to
 CHUNK = 16  # images at a time: their activations stay in a core's cache
@@ -31,9 +30,7 @@ class EfficientNet(FeatureExtractor):
         super().__init__(config)
         with torch.device("meta"):  # random initial weights would advance torch's global generator
             self.network = EfficientNetLite0()
-        # Tensors only, of a file whose hash is known.
-        weights = torch.load(io.BytesIO(read_weights()), weights_only=True)  # noqa: TID251
-        self.network.load(weights)
+        self.network.load(parse_weights(read_weights()))
         self.requires_grad_(False).eval()
         fold(self.network)
         self.network.to(memory_format=torch.channels_last)

@@ -1,10 +1,15 @@
-"""The file of weights in the installed package: found without importing it, and hashed."""
+"""The file of weights in the installed package: found without importing it, hashed, then opened."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from genkit.errors import UsageError
 
@@ -29,6 +34,13 @@ def read_weights() -> bytes:
     if found != SHA256:
         raise _unusable(f"holds other weights: the SHA-256 of {FILE} is {found}, not {SHA256}")
     return content
+
+
+def parse_weights(content: bytes) -> Mapping[str, Tensor]:
+    """The tensors in the published file, in the order of the network's modules. It is a pickle, of
+    which nothing but tensors is read."""
+    weights: Mapping[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True)  # noqa: TID251
+    return weights
 
 
 def _unusable(why: str) -> UsageError:
