@@ -31,7 +31,9 @@ class ShapeRecord(Record):
 
     model_config = ConfigDict(extra="forbid")
 
-    channels: int = Field(ge=1, le=3, description="1 for grey, 3 for RGB")
+    channels: int = Field(
+        ge=1, le=4, description="1 for grey, 3 for RGB; 2 and 4: the same with alpha"
+    )
     height: int = Field(ge=1, le=MOST_PIXELS, description="pixels")
     width: int = Field(ge=1, le=MOST_PIXELS, description="pixels")
     classes: int = Field(0, ge=0, le=MOST_CLASSES, description="number of classes; 0: no labels")

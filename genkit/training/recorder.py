@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.data.alpha import over_checkers
 from genkit.errors import GenkitError, printable
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ClockMark, Summary
@@ -90,7 +91,7 @@ class Recorder:
         if pairs is not None:
             self._write_grid(self.directory.grid_path(now.step, "reconstructions"), pairs)
         self.notify("on_sample", step=now.step, path=path)
-        self.reporter.show(images[:GRID_IMAGES].numpy())
+        self.reporter.show(over_checkers(images[:GRID_IMAGES].numpy()))
 
     def add_picture(self, name: str, make: Callable[[], Tensor | None]) -> None:
         """Write a picture of the trained model; `make` returns uint8, (rows, columns, C, H, W), or

@@ -51,6 +51,11 @@ def register_datasets() -> list[DatasetSpec]:
             default=True,
         ),
         DatasetSpec(
+            name="emoji-mini",
+            summary="3,786 emoji in colour with transparency, 4 x 32 x 32; comes with genkit",
+            target="genkit_datasets.emoji:load",
+        ),
+        DatasetSpec(
             name="mnist",
             summary="70,000 handwritten digits, 1 x 28 x 28; downloads 12 MB",
             target="genkit_datasets.classic:load_mnist",

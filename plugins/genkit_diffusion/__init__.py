@@ -145,6 +145,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_diffusion.flow:Flow",
             config=FlowConfig,
             sampler=FlowSampler,
+            budget="8tflop",  # about two minutes on one core
             fit=fit,
             presets={"quick": QUICK},
         ),

@@ -56,7 +56,6 @@ def register_features() -> list[FeaturesSpec]:
             target="genkit_fidelity.pretrained:Inception",
             config=WeightsConfig,
             records=RECORDS,
-            default=True,
         ),
         FeaturesSpec(
             name="vgg16",

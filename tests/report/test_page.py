@@ -165,7 +165,7 @@ def test_tables_hold_the_numbers_of_the_comparison(folder: Path, page: Page) -> 
     assert [line[1] for line in main_table[1:]] == [one["name"] for one in rows]
     assert [line[0] for line in main_table[1:]] == ["1", "2", "3", "", "", ""]
     for table, name, heading, scale, decimals in (
-        (main_table, "kid", "KID\nx1000", 1000, 1),
+        (main_table, "kid", "KID x1000\n(digits)", 1000, 1),
         (main_table, "fid", "FID\n(digits)", 1, 2),
         (quality_table, "precision", "precision", 1, 2),
         (quality_table, "is", "IS\n(digits)", 1, 2),
