@@ -207,6 +207,12 @@ class GenerativeModel(nn.Module):
         nothing."""
         return None
 
+    def pictures(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Further pictures to draw with each grid, by names such as "attention": rows of images,
+        float in [-1, 1], (rows, columns, C, H, W). `images` are test images, float in [-1, 1],
+        (N, C, H, W), always the same; so are torch's random numbers."""
+        return {}
+
     def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
         """What `genkit export --onnx` writes, if not the decoder of latents: a module that gives
         one tensor, and examples of its inputs, by name and in order, at least two images each,

@@ -87,6 +87,12 @@ class RunConfig(Config):
         description="samples looked at with each grid: the best weights are kept and a collapse "
         "is reported; 0: none",
     )
+    best_by: Literal["score", "likelihood"] = Field(
+        "score",
+        description="what the best weights are best by: the score of watched samples, or the "
+        "likelihood of test images",
+        json_schema_extra=FIXED,
+    )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"
     )

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from genkit.compute.device import choose_device
 from genkit.config.sampler import sampler_of
-from genkit.errors import UsageError
+from genkit.errors import UsageError, plugin_code
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import RunRecord, Summary
-from genkit.model import GenerativeModel
+from genkit.model import GenerativeModel, to_bytes, to_unit_range
 from genkit.registry.catalogue import Registry
 from genkit.runs.build import load_model
 from genkit.sampling.completion import complete
-from genkit.sampling.draw import draw
+from genkit.sampling.draw import CHUNK, draw
 from genkit.sampling.grids import make_grid
 from genkit.sampling.latents import interpolate
 from genkit.specs import SamplerConfig
@@ -120,6 +120,17 @@ class Run:
                 )
             rows.append(row)
         return torch.stack(rows)
+
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """Images, uint8, (N, C, H, W), as the model sees them, the same; None for models that
+        encode nothing."""
+        with torch.no_grad(), plugin_code(f"{type(self.model).__name__}.reconstruct()"):
+            parts = [
+                self.model.reconstruct(to_unit_range(part.to(self.model.device)))
+                for part in torch.split(images, CHUNK)
+            ]
+        found = [to_bytes(part).cpu() for part in parts if part is not None]
+        return torch.cat(found) if found else None
 
     @property
     def sampler(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from genkit.training.autothreads import TimedPrecision, fastest_precision, faste
 from genkit.training.context import RunContext
 from genkit.training.flop import flop_of_budget
 from genkit.training.loop import Loop
-from genkit.training.monitor import Monitor
+from genkit.training.monitor import Monitor, has_likelihood
 from genkit.training.recorder import Recorder
 from genkit.training.runner import Runner
 from genkit.training.stream import Stream
@@ -70,6 +70,11 @@ def train(
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)
         model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed, runs)
+        if resolved.run.best_by == "likelihood" and not has_likelihood(model):
+            raise UsageError(
+                f"--best-by likelihood: {spec.name} has no likelihood; leave it out, and the best "
+                "weights are those whose samples score best"
+            )
         start, source = None, resolved.run.from_run
         if source:
             start = take_weights(source, spec, model)
@@ -181,7 +186,8 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
     monitor, recorder = None, None
     if ranks.first:
         watched = min(options.watch, len(data.train.images))
-        monitor = Monitor(context.registry, data, watched, device) if watched > 1 else None
+        if watched > 1:
+            monitor = Monitor(context.registry, data, watched, device, options.best_by)
         recorder = Recorder(context, "ema" if loop.ema_half_life else "raw")
     return Runner(context, loop, monitor, recorder)
 
