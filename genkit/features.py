@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from genkit.compute.cache import cache_folder, hash_tensors, read_cached, write_cached
 from genkit.compute.device import cpu_threads
 from genkit.data import ImageData
+from genkit.data.alpha import has_alpha, over_black, over_white
 from genkit.errors import PluginError, plugin_code
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
@@ -62,11 +64,14 @@ class FeatureExtractor(nn.Module):
     extractors of one identity give the same features. It is a plain string, never a path.
     `classes` is the number of the data's own classes that the logits are of, 0 if they are of
     others; `note` is one line on the extractor for the readers of a score, such as its accuracy.
+    `file` holds its weights if it trained them itself: given to `--feature-weights`, the file gives
+    the same features on another machine.
     """
 
     identity: str
     classes: int = 0
     note: str = ""
+    file: Path | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -103,6 +108,9 @@ def extract(
 ) -> tuple[Tensor, Tensor | None]:
     """Features, (N, D), and logits, (N, K) or None, of uint8 images, (N, C, H, W), on the CPU.
 
+    Transparent images are seen on white and on black: their features lie one behind the other,
+    (N, 2 D), so that alpha counts and hidden colours do not; the logits are of those on white.
+
     Args:
         on_progress: called with (images done, images in all) after each batch.
 
@@ -115,25 +123,34 @@ def extract(
     extractor.eval()
     device = next((weights.device for weights in extractor.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        for batch in torch.split(images, BATCH_SIZE):
-            with plugin_code(f"features {extractor.identity}"):
-                outputs = extractor(batch.to(device))
-            for layer, values, into in zip(
-                ("features", "logits"), outputs, (features, logits), strict=True
-            ):
-                if values is None and into is logits:
-                    continue
-                if values.dtype != torch.float32 or values.shape[:-1] != batch.shape[:1]:
-                    raise PluginError(
-                        f"{layer} of {extractor.identity} are {values.dtype} "
-                        f"{tuple(values.shape)}: they must be float32 ({len(batch)}, D)"
-                    )
-                into.append(values.cpu())
+        for batch in images.split(BATCH_SIZE):
+            views = [batch]
+            if has_alpha(batch.shape[1]):
+                views = [torch.from_numpy(over(batch.numpy())) for over in (over_white, over_black)]
+            seen = [_outputs_of(extractor, view.to(device)) for view in views]
+            features.append(torch.cat([vectors for vectors, _ in seen], 1))
+            if seen[0][1] is not None:
+                logits.append(seen[0][1])
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, len(images))
     # Cloned, since tensors of inference mode refuse to be changed in place later.
     return torch.cat(features).clone(), torch.cat(logits).clone() if logits else None
+
+
+def _outputs_of(extractor: FeatureExtractor, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What an extractor gives for images, on the CPU; PluginError if it broke its contract."""
+    with plugin_code(f"features {extractor.identity}"):
+        features, logits = extractor(batch)
+    for layer, values in (("features", features), ("logits", logits)):
+        if values is None and layer == "logits":
+            continue
+        if values.dtype != torch.float32 or values.shape[:-1] != batch.shape[:1]:
+            raise PluginError(
+                f"{layer} of {extractor.identity} are {values.dtype} "
+                f"{tuple(values.shape)}: they must be float32 ({len(batch)}, D)"
+            )
+    return features.cpu(), None if logits is None else logits.cpu()
 
 
 def statistics_of(features: Tensor) -> Statistics:

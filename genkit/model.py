@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from genkit.data.alpha import has_alpha
 from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
@@ -213,10 +214,10 @@ class GenerativeModel(nn.Module):
         return {}
 
     def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
-        """For models without latents, what `genkit export --onnx` writes: a module that gives one
-        tensor, and examples of its inputs, by name and in order, at least two images each, with
-        the batch first. None for models that offer nothing. The module must take batches of any
-        size; `len(x)` would fix it, `x.shape[0]` does not."""
+        """What `genkit export --onnx` writes, if not the decoder of latents: a module that gives
+        one tensor, and examples of its inputs, by name and in order, at least two images each,
+        with the batch first. None for models that offer nothing. The module must take batches of
+        any size; `len(x)` would fix it, `x.shape[0]` does not."""
         return None
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
@@ -267,8 +268,15 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] to uint8, rounded to the nearest level and clipped."""
-    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    """Float images in [-1, 1], (..., C, H, W), to uint8, rounded to the nearest level and clipped.
+
+    Of premultiplied images (2 or 4 channels) the colours are clipped at their alpha.
+    """
+    levels = images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    if levels.ndim >= 3 and has_alpha(levels.shape[-3]):
+        colours, alpha = torch.split(levels, [levels.shape[-3] - 1, 1], dim=-3)
+        levels = torch.cat([torch.minimum(colours, alpha), alpha], dim=-3)
+    return levels
 
 
 def is_black_and_white(images: Tensor) -> bool:

@@ -155,14 +155,15 @@ class TrainerSpec(Spec):
     `(config, image_shape)`.
 
     `presets` maps a preset's name to the config values it changes; "full" is always there and
-    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses. `fit` gives
-    the values that a preset has for certain images. `sampler` holds what can be chosen later.
+    changes nothing unless it says so, and "quick" is what a comparison on a CPU uses, for `budget`.
+    `fit` gives a preset's values for certain images. `sampler` holds what can be chosen later.
     """
 
     config: type[TrainerConfig] = TrainerConfig
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fit: Callable[[ImageFacts, str], Mapping[str, Any]] | None = None
     sampler: type[SamplerConfig] = SamplerConfig
+    budget: str = "10tflop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -249,8 +250,7 @@ class FeaturesSpec(Spec):
     `open(config, data, reporter)`.
 
     `quick` says that it opens in no time and sees hundreds of images a second on a CPU: samples
-    are then scored while a model trains. The `default` extractor scores data sets that name none;
-    the first such extractor counts.
+    are then scored while a model trains. The first `default` one scores data that name none.
     """
 
     quick: bool = False

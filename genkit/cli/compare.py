@@ -37,8 +37,12 @@ def compare(
     data_root: DataRoot = None,
     data_option: DataOption = None,
     budget: Annotated[
-        str, typer.Option(help="for each training: 90s, 10m, 200kimg, 5000steps or 20epochs")
-    ] = "120s",
+        str | None,
+        typer.Option(
+            help="for each training: 90s, 10m, 200kimg, 5000steps, 20epochs or 10tflop; default: "
+            "with preset quick each model's own, which repeats on any machine; else 120s"
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="default: quick on a CPU, full elsewhere")
     ] = None,

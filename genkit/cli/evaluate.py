@@ -90,6 +90,7 @@ def evaluate(
     rank_by: RankBy = None,
     cards: Cards = False,
     json: JSONPath = None,
+    keep_features: Annotated[Path | None, typer.Option(hidden=True)] = None,
     progress: ProgressOption = "auto",
 ) -> None:
     """Score runs or samples against a data set; runs use the one they were trained on."""
@@ -100,6 +101,7 @@ def evaluate(
     from genkit.evaluation.preflight import choose_data
     from genkit.evaluation.protocol import EvaluationProtocol
     from genkit.evaluation.targets import evaluate as evaluate_targets
+    from genkit.io.files import write_atomic
     from genkit.io.machine import count_cores
     from genkit.io.progress import new_reporter
     from genkit.io.run_directory import RunDir
@@ -137,6 +139,8 @@ def evaluate(
     try:
         opened = load_data(found, choose_data(targets[0], chosen))
         evaluator = Evaluator.choose(found, opened, protocol, reporter)
+        if keep_features and evaluator.extractor and evaluator.extractor.file:
+            write_atomic(keep_features, evaluator.extractor.file.read_bytes())
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
         rows = evaluate_targets([*targets, *more], evaluator, load)
     finally:

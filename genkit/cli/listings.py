@@ -24,7 +24,7 @@ def list_(json: JSONPath = None) -> None:
 
 def info(
     name: Annotated[str, typer.Argument(help="a model, data set, metric or feature extractor")],
-    channels: Annotated[int, typer.Option(min=1, max=3, help="of the images to count for")] = 1,
+    channels: Annotated[int, typer.Option(min=1, max=4, help="of the images to count for")] = 1,
     size: Annotated[int, typer.Option(min=1, help="pixels a side of these images")] = 28,
 ) -> None:
     """Show one thing in full: options, presets and, for a model, its parameters."""

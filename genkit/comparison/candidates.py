@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from genkit.registry.catalogue import Registry
 from genkit.report.data_facts import DataFacts
 from genkit.report.rows import CALIBRATION
 
+SECONDS = "120s"  # of training, on a machine of unknown speed
 WATCHING = 0.2  # of the time of a training goes into its grids, at most
 START_SECONDS, SCORE_SECONDS = 8, 20  # of a process, roughly; for the announcement only
 
@@ -38,6 +40,7 @@ class Candidate:
     title: str
     seed: int | None = None
     preset: str = "full"
+    budget: str = SECONDS
     problem: str | None = None
     sampler: str = ""
 
@@ -59,6 +62,8 @@ def choose_candidates(
     is neither, or given twice."""
     candidates: list[Candidate] = []
     labels: list[str] = []
+    paths = {Path(split_target(name)[0]).resolve() for name in names}
+    folders = Counter(path.name for path in paths if (path / "config.json").exists())
     for name in names:
         if name in registry.trainers or name in registry.trainers.contested:
             registry.trainers.find(name)
@@ -71,7 +76,8 @@ def choose_candidates(
             run = RunDir.open(Path(path))
             sampler_of(registry.trainer_of(run.record()), given)
             options = ",".join(f"{key}={value}" for key, value in given.items())
-            title = f"{run.name}@{options}" if options else run.name
+            title = run.name if folders[run.name] == 1 else str(Path(path))
+            title = f"{title}@{options}" if options else title
             labels.append(title)
             candidates.append(Candidate(title, Path(path), title, sampler=options))
         elif os.sep in name or Path(name).exists():
@@ -120,7 +126,8 @@ def choose_presets(
         except UsageError as error:
             text = str(error).removeprefix("--")
             raise UsageError(f"--set {spec.name}.{text}" if given else text) from None
-        chosen.append(replace(candidate, preset=own))
+        budget = options.budget or (spec.budget if preset == "quick" else SECONDS)
+        chosen.append(replace(candidate, preset=own, budget=budget))
     return chosen
 
 
@@ -153,6 +160,14 @@ def option_arguments(model: str, given: Mapping[str, str], registry: Registry) -
     return arguments
 
 
+def budgets_of(candidates: Sequence[Candidate]) -> str:
+    """The budget of all new trainings, or the models' own ones: "dcgan 14tflop, vae 5tflop"."""
+    budgets = {each.name: each.budget for each in candidates if not each.trained}
+    if len({*budgets.values()}) == 1:
+        return next(iter(budgets.values()))
+    return ", ".join(f"{name} {budget}" for name, budget in budgets.items())
+
+
 def announce(
     candidates: Sequence[Candidate],
     options: CompareOptions,
@@ -174,8 +189,12 @@ def announce(
     if new:
         why = " (the default on a CPU)" if not options.preset and preset == "quick" else ""
         times = f", {options.seeds} times each" if options.seeds > 1 else ""
+        own = {each.name: each.budget for each in new}
+        alike = len({*own.values()}) == 1
+        named = models if alike else [f"{name} ({own[name]})" for name in models]
+        each = f" for {own[models[0]]} each" if alike else ""
         lines.append(
-            f"Training {', '.join(models)}{times} for {options.budget} each on {options.data} "
+            f"Training {', '.join(named)}{times}{each} on {options.data} "
             f"({facts.train_images:,} images of {facts.shape}{', by class' * options.conditional}"
             f"), preset {preset}{why}, "
             f"{min(workers, len(new))} at a time on {facts.device}."
@@ -187,8 +206,8 @@ def announce(
     if old:
         lines.append(f"Scoring {', '.join(old)} as trained before.")
     scores = f"{options.samples:,} samples each, features {facts.features}"
-    budget = Budget.parse(options.budget)
-    if budget.unit == "seconds":
+    budget = Budget.parse(options.budget or SECONDS)
+    if new and budget.unit == "seconds":
         rounds = math.ceil(len(new) / workers)
         scoring = math.ceil((len(candidates) + 1) / workers) * (START_SECONDS + SCORE_SECONDS)
         watching = 0 if options.grids == 0 and options.watch == 0 else WATCHING
@@ -196,6 +215,7 @@ def announce(
         minutes = max(round(seconds / 60), 1)
         about = f"about {minutes} minute{'s' if minutes > 1 else ''} in all"
         about += ", more for models that sample slowly"
+        about += "" if options.budget or preset != "quick" else " and on slower machines"
         lines.append(f"Then {scores}: {about}. Results go to {out}.")
     else:
         lines.append(f"Then {scores}. Results go to {out}.")

@@ -18,6 +18,7 @@ from genkit.comparison.averages import average
 from genkit.comparison.candidates import (
     Candidate,
     announce,
+    budgets_of,
     choose_candidates,
     choose_presets,
     fitted_options,
@@ -25,7 +26,7 @@ from genkit.comparison.candidates import (
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
-from genkit.comparison.work import inspect_data, run_all
+from genkit.comparison.work import KEPT_FEATURES, inspect_data, run_all
 from genkit.config.budget import Budget
 from genkit.config.sampler import split_target
 from genkit.errors import UsageError, WriteError, printable, reason_of
@@ -96,10 +97,11 @@ def compare(
     seeds = range(options.seed, options.seed + options.seeds)
     candidates = choose_candidates(names, registry, out, seeds)
     choose_column(score_columns(registry), [], options.rank_by)
-    try:
-        Budget.parse(options.budget)
-    except ValueError as error:
-        raise UsageError(f"--budget: {error}") from None
+    if options.budget:
+        try:
+            Budget.parse(options.budget)
+        except ValueError as error:
+            raise UsageError(f"--budget: {error}") from None
     check_free(out, "--out")
     with tempfile.TemporaryDirectory() as temporary:
         facts = inspect_data(options, Path(temporary))
@@ -120,7 +122,9 @@ def compare(
         ) from None
     write_atomic(out / "real.png", real)
     processes = ProcessPool(console, facts.notes, facts.devices)
-    rows, calibration, interruption = run_all(processes, candidates, options, registry, workers)
+    rows, calibration, interruption = run_all(
+        processes, candidates, options, registry, workers, out / KEPT_FEATURES
+    )
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.error and not candidate.sampler:
             with _failures_said(console):
@@ -128,7 +132,7 @@ def compare(
     columns = [] if facts.features == "none" else score_columns(registry)
     ranking = rank([*_one_for_each_model(rows), *calibration], columns, options.rank_by)
     with _failures_said(console):
-        _record(options, preset, rows, ranking).write(out / COMPARISON)
+        _record(options, candidates, preset, rows, ranking).write(out / COMPARISON)
     with _failures_said(console):
         _join_grids(candidates, out)
     for folder in [*(Path(str(row.run)) for row in rows if not row.error), out]:
@@ -162,12 +166,16 @@ def _one_for_each_model(rows: Rows) -> Rows:
 
 
 def _record(
-    options: CompareOptions, preset: str, trainings: Rows, ranking: Ranking
+    options: CompareOptions,
+    candidates: Sequence[Candidate],
+    preset: str,
+    trainings: Rows,
+    ranking: Ranking,
 ) -> ComparisonRecord:
     return ComparisonRecord(
         command=tuple(sys.argv),
         data=options.data,
-        budget=options.budget,
+        budget=budgets_of(candidates) or None,
         preset=preset,
         seed=options.seed,
         seeds=options.seeds,

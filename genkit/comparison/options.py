@@ -18,7 +18,7 @@ class CompareOptions:
     data: str | None = None
     data_root: Path | None = None
     data_option: tuple[str, ...] = ()
-    budget: str = "120s"
+    budget: str | None = None
     preset: str | None = None
     set: tuple[str, ...] = ()
     conditional: bool = False

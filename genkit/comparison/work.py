@@ -24,6 +24,7 @@ from genkit.report.rows import CALIBRATION, ScoreRow, read_evaluation
 
 Rows = list[ScoreRow]
 UNSCORED = "the comparison was interrupted before it was scored"
+KEPT_FEATURES = "features.safetensors"  # weights that --feature-weights takes
 CALIBRATED = "real, copy and noise"  # title of their scoring
 
 
@@ -45,14 +46,19 @@ def run_all(
     options: CompareOptions,
     registry: Registry,
     workers: int,
+    keep: Path,
 ) -> tuple[Rows, Rows, BaseException | None]:
     """Train and score all candidates, some at a time: their rows, the calibration rows and, if it
-    was interrupted, by what. Then the rows that are not there yet say so."""
+    was interrupted, by what. Then the rows that are not there yet say so.
+
+    Args:
+        keep: file for the weights of features that are trained here.
+    """
     with processes, signals_raised(), ThreadPoolExecutor(workers) as threads:
         calibration = [] if options.features == "none" else [CALIBRATED]
         processes.expect([*calibration, *(candidate.title for candidate in candidates)])
         # First of all, since it also makes what every scoring needs: reference, classifier.
-        calibrated = threads.submit(_calibrate, processes, options)
+        calibrated = threads.submit(_calibrate, processes, options, keep)
         futures = [
             threads.submit(_train_and_score, processes, candidate, options, registry, calibrated)
             for candidate in candidates
@@ -85,12 +91,13 @@ def _unscored(candidate: Candidate) -> ScoreRow:
     return ScoreRow(name=candidate.name, run=str(candidate.run), error=UNSCORED)
 
 
-def _calibrate(processes: ProcessPool, options: CompareOptions) -> Rows:
+def _calibrate(processes: ProcessPool, options: CompareOptions, keep: Path) -> Rows:
     """The calibration rows: what the best and the worst score would be."""
     if options.features == "none":
         return []
     try:
-        return _score(processes, list(CALIBRATION), CALIBRATED, options)
+        more = ["--keep-features", str(keep)]
+        return _score(processes, list(CALIBRATION), CALIBRATED, options, more)
     except GenkitError as error:
         return [ScoreRow(name=name, error=str(error)) for name in CALIBRATION]
 
@@ -108,7 +115,7 @@ def _train_and_score(
             raise UsageError(candidate.problem)
         if not candidate.trained:
             command = ["train", candidate.name, *options.data_arguments()]
-            command += ["--preset", candidate.preset, "--budget", options.budget]
+            command += ["--preset", candidate.preset, "--budget", candidate.budget]
             command += ["--seed", str(candidate.seed), "--device", options.device]
             command += ["--precision", options.precision, *options.watching_arguments()]
             command += ["--run-dir", str(candidate.run)]
@@ -167,6 +174,6 @@ def _score(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.json")
         command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
-        command += ["-n", str(options.samples), "--threads", "1", "--json", str(path), *more]
+        command += ["-n", str(options.samples), "--threads", "1", *more, "--json", str(path)]
         processes.run(command, title, "scoring")
         return read_evaluation(path)

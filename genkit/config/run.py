@@ -28,12 +28,14 @@ class RunConfig(Config):
         (), description="KEY=VALUE option of the data set, repeatable, such as size=64"
     )
     budget: str = Field(
-        "10m", description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training"
+        "10m",
+        description="how long: 90s, 10m, 2h, 200kimg, 5000steps or 20epochs of training, or "
+        "10tflop (10^12 floating-point operations)",
     )
     cooldown: str = Field(
         "0%",
         description="share of the budget at its end in which learning rates fall to zero linearly, "
-        "such as 20%; for budgets in steps, images and epochs",
+        "such as 20%; for budgets that are not in seconds",
     )
     seed: int = Field(
         0,

@@ -11,8 +11,10 @@ from genkit.data.datasets import ImageData
 from genkit.data.splits import Split, Splits
 
 if TYPE_CHECKING:
-    from genkit.data.decode import BadImage, read_image
+    from genkit.data.alpha import premultiply
+    from genkit.data.decode import read_image
     from genkit.data.folder import read_folder
+    from genkit.data.image_file import BadImage
     from genkit.data.prepared import read_prepared
     from genkit.io.downloads import downloading
 
@@ -22,13 +24,15 @@ __all__ = [
     "Split",
     "Splits",
     "downloading",
+    "premultiply",
     "read_folder",
     "read_image",
     "read_prepared",
 ]
 
 _IMPORTED_WHEN_USED = {
-    "BadImage": "genkit.data.decode",
+    "BadImage": "genkit.data.image_file",
+    "premultiply": "genkit.data.alpha",
     "downloading": "genkit.io.downloads",
     "read_image": "genkit.data.decode",
     "read_folder": "genkit.data.folder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from genkit.data.alpha import is_premultiplied
 from genkit.data.splits import Split, Splits
 from genkit.errors import PluginError, UsageError
 
@@ -26,9 +27,10 @@ def check_splits(splits: Splits, spec_name: str, name: str) -> None:
         require(isinstance(images, np.ndarray), f"gave {part} images that are not a numpy array")
         require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
         require(
-            images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 0,
-            f"gave {part} images of shape {images.shape}, not (N, 1 or 3, H, W)",
+            images.ndim == 4 and 1 <= images.shape[1] <= 4 and min(images.shape[2:]) > 0,
+            f"gave {part} images of shape {images.shape}, not (N, 1 to 4, H, W)",
         )
+        require(is_premultiplied(images), f"gave {part} images whose colours are above their alpha")
         if len(images) == 0:
             raise UsageError(f"{name} holds no {part} images")
         require(

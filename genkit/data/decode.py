@@ -1,63 +1,27 @@
-"""One image file to one small uint8 array: which files are trusted, how modes become grey or RGB.
-
-Pillow decodes; what it raises or warns of for a bad file becomes `BadImage` with a short reason.
-"""
+"""One image file to one small uint8 array: how modes become grey, RGB or RGBA, and are scaled."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
+from genkit.data.alpha import has_alpha
+from genkit.data.image_file import (
+    TURNED_SIDEWAYS,
+    BadImage,
+    opened,
+    read_content,
+    what_turns_upright,
+)
 from genkit.data.walk import FULL_WINDOW
 from genkit.errors import UsageError
-from genkit.io.files import read_file
 from genkit.specs import ImageShape
 
-# Without this list Pillow tries some forty parsers on any bytes, whatever the file is called.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-NAMES = "PNG, JPEG, WebP, BMP, GIF or TIFF"
-MOST_PIXELS = 64_000_000
-MOST_BYTES = 2**28  # MOST_PIXELS of four bytes, uncompressed
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAND_ROWS = 256
 BITS_PER_SAMPLE = 258  # a TIFF's tag
-
-# What Pillow's parsers raise for damaged files.
-ERRORS_OF_DAMAGED_FILES = (
-    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-    *(AssertionError, AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
-)
-
-# The EXIF tag, and what undoes each of its values.
-ORIENTATION_TAG = 0x0112
-UNDO_ORIENTATION = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-TURNED_SIDEWAYS = [UNDO_ORIENTATION[value] for value in (5, 6, 7, 8)]
-
-
-class BadImage(UsageError):
-    """A file is not an image that can be used; `reason` says why, such as "is damaged: ..."."""
-
-    def __init__(self, reason: str, name: str = "the image") -> None:
-        super().__init__(f"{name} {reason}")
-        self.reason = reason
 
 
 def read_window(text: str) -> tuple[int, int]:
@@ -92,30 +56,18 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
         raise BadImage(error.reason, str(path)) from None
 
 
-def read_content(path: Path) -> bytes:
-    """The content of a file, which may have become anything since it was found.
-
-    Raises:
-        BadImage: it cannot be read, is not a regular file, or has more than `MOST_BYTES` bytes.
-    """
-    try:
-        return read_file(path, MOST_BYTES)
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-        raise BadImage(f"cannot be read ({reason})", str(path)) from None
-
-
 def decode_image(
     content: bytes, size: int, channels: int, window: str = FULL_WINDOW
 ) -> tuple[NDArray[np.uint8], bool]:
     """The centre square of the image, upright and scaled, and whether it had 16 bits a channel.
 
-    Of an animation, the first frame. Scaled by Lanczos's filter; transparency lies on white.
+    Of an animation, the first frame. Scaled by Lanczos's filter. Without a channel for alpha,
+    transparency lies on white; with one, colours are premultiplied before they are scaled.
 
     Args:
         content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
         size: pixels a side of the square.
-        channels: 1 or 3.
+        channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha).
         window: "LOW-HIGH", the values of 16-bit images that become 0 and 255; what lies outside is
             cut.
 
@@ -129,8 +81,8 @@ def decode_image(
         # A JPEG can be decoded at a fraction of its size, several times faster.
         image.draft(None, (2 * size, 2 * size))
         deep = _is_deep(image)
-        turn = UNDO_ORIENTATION.get(_orientation(image))
-        flat = _flatten(image, read_window(window), deep)
+        turn = what_turns_upright(image)
+        flat = _flat_or_premultiplied(image, read_window(window), deep, channels)
         square = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
     return _to_array(square, turn, channels), deep
 
@@ -140,94 +92,37 @@ def decode_whole(content: bytes, shape: ImageShape) -> NDArray[np.uint8]:
 
     Args:
         content: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
-        shape: whose height and width it must have.
+        shape: whose height and width it must have; of 2 or 4 channels transparency is kept.
 
     Returns:
-        uint8, (3, height, width), 0 to 255.
+        uint8, 0 to 255: (3, height, width), or (4, height, width), premultiplied.
 
     Raises:
         BadImage: as `opened` does, or it has another size.
     """
+    channels = 4 if has_alpha(shape.channels) else 3
     with opened(content) as image:
         deep = _is_deep(image)
-        turn = UNDO_ORIENTATION.get(_orientation(image))
+        turn = what_turns_upright(image)
         size = image.size[::-1] if turn in TURNED_SIDEWAYS else image.size
         if size != (shape.width, shape.height):
             raise BadImage(f"is {size[1]} x {size[0]}, the data set has {shape}")
-        flat = _flatten(image, read_window(FULL_WINDOW), deep)
-        return _to_array(flat, turn, 3)
+        flat = _flat_or_premultiplied(image, read_window(FULL_WINDOW), deep, channels)
+        return _to_array(flat, turn, channels)
 
 
 def _to_array(image: Image.Image, turn: Image.Transpose | None, channels: int) -> NDArray[np.uint8]:
     """The image turned upright, uint8, (channels, H, W)."""
     if turn is not None:
         image = image.transpose(turn)
+    if has_alpha(channels):
+        *colours, alpha = image.split()
+        shown = Image.merge("RGB", colours).convert("L" if channels == 2 else "RGB")
+        # Lanczos's filter overshoots, in each channel by itself.
+        levels = [np.minimum(np.asarray(band), np.asarray(alpha)) for band in shown.split()]
+        return np.stack([*levels, np.asarray(alpha)])
     pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
-
-
-@contextlib.contextmanager
-def opened(content: bytes) -> Iterator[Image.Image]:
-    """A PNG, JPEG, WebP, BMP, GIF or TIFF file's image, not decoded yet.
-
-    Raises:
-        BadImage: it is not such an image, is damaged, which may show only when it is used within,
-            has more than `MOST_PIXELS` pixels, or is a TIFF of several pages.
-    """
-    try:
-        _check_png(content)
-        with _pillow_quiet(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            if image.format == "TIFF":
-                _check_pages(image)
-            yield image
-    except BadImage:
-        raise
-    except UnidentifiedImageError:
-        raise BadImage(f"is not a {NAMES} image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadImage(f"has more than {MOST_PIXELS:,} pixels") from None
-    except ERRORS_OF_DAMAGED_FILES as error:
-        raise BadImage(f"is damaged: {error or type(error).__name__}") from None
-
-
-@contextlib.contextmanager
-def _pillow_quiet() -> Iterator[None]:
-    """Within this, a suspiciously large image raises, and Pillow is silent about metadata."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def _check_png(content: bytes) -> None:
-    """Compare the checksums of a PNG's critical chunks: Pillow accepts changed pixels.
-
-    Raises:
-        ValueError: a checksum is wrong. Pillow reports files that are cut off.
-    """
-    place = len(PNG_SIGNATURE) if content.startswith(PNG_SIGNATURE) else len(content)
-    while place + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        end = place + 8 + length
-        if kind[:1].isupper() and end + 4 <= len(content):
-            (expected,) = struct.unpack_from(">I", content, end)
-            if zlib.crc32(memoryview(content)[place + 4 : end]) != expected:
-                raise ValueError(f"wrong checksum of chunk {kind.decode('latin1')}")
-        if kind == b"IEND":
-            return
-        place = end + 4
-
-
-def _check_pages(image: Image.Image) -> None:
-    """Raise BadImage for a TIFF of several pages: which one counts is not known."""
-    try:
-        image.seek(1)
-    except EOFError:
-        image.seek(0)
-        return
-    raise BadImage("has several pages; save the one to be used as a file of its own")
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -270,9 +165,17 @@ def _flatten(image: Image.Image, window: tuple[int, int], deep: bool) -> Image.I
     return image if image.mode == mode else image.convert(mode)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, if the metadata are damaged."""
-    try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except ERRORS_OF_DAMAGED_FILES:
-        return 1
+def _flat_or_premultiplied(
+    image: Image.Image, window: tuple[int, int], deep: bool, channels: int
+) -> Image.Image:
+    """The image in mode L or RGB; for 2 and 4 channels in mode RGBa, whose colours were multiplied
+    by their alpha."""
+    if not has_alpha(channels):
+        return _flatten(image, window, deep)
+    if not image.has_transparency_data:
+        image = _flatten(image, window, deep)
+    page = Image.new("RGBa", image.size)
+    for top in range(0, image.height, BAND_ROWS):
+        box = (0, top, image.width, min(top + BAND_ROWS, image.height))
+        page.paste(image.crop(box).convert("RGBA").convert("RGBa"), box)
+    return page

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.data.datasets import Channels
-from genkit.data.decode import BadImage, decode_image, read_content, read_window
+from genkit.data.decode import decode_image, read_window
+from genkit.data.image_file import BadImage, read_content
 from genkit.data.splits import Split, Splits
 from genkit.data.walk import (
     FULL_WINDOW,

@@ -13,7 +13,7 @@ class Split:
     """Images of one split.
 
     Args:
-        images: uint8, (N, C, H, W), 0 to 255, C 1 or 3.
+        images: uint8, (N, C, H, W), 0 to 255, C 1 to 4; for 2 and 4 see `genkit.data.alpha`.
         labels: int64, (N,), 0 to the number of classes - 1, or None.
         intensities: for data that is binarised at random, the probability of white times 255:
             uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each

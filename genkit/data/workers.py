@@ -23,7 +23,8 @@ from threading import Thread
 from types import ModuleType
 from typing import NamedTuple
 
-from genkit.data.decode import BadImage, decode_image, read_content
+from genkit.data.decode import decode_image
+from genkit.data.image_file import BadImage, read_content
 from genkit.data.prepared import PrepareOptions, SourceFile
 from genkit.data.walk import ImageFile
 from genkit.errors import GenkitError

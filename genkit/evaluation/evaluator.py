@@ -252,6 +252,7 @@ class Evaluator:
             weights=f"{summary.weights if summary else 'ema'}{', best in training' * run.best}",
             precision="fp32",
             training_precision=record.precision,
+            **({"budget": record.run["budget"]} if "budget" in record.run else {}),
             trained_on=record.data.name,
             trained_on_fingerprint=record.data.fingerprint,
         )

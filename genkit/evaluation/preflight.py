@@ -12,7 +12,7 @@ from genkit.compute.device import choose_device, visible_devices
 from genkit.config.run import RunConfig
 from genkit.config.sampler import split_target
 from genkit.config.validation import validate
-from genkit.evaluation.reference import find_features
+from genkit.evaluation.reference import find_features, on_white
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
 from genkit.report.data_facts import DataFacts, ImageFactsRecord
@@ -52,7 +52,7 @@ def inspect_data(
     name = features or data.features
     if name != "none":
         target, config = find_features(registry, name, weights)
-        target.check(config, data)
+        target.check(config, on_white(data))
     if grid:
         save_png(make_grid(torch.from_numpy(data.test.look(GRID_IMAGES))), grid)
     chosen_device = choose_device(device)

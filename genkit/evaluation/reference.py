@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from genkit.data import ImageData
+from genkit.data.alpha import has_alpha, over_white
 from genkit.errors import PluginError, plugin_code
 from genkit.features import FeatureExtractor, ImageSet
 from genkit.io.progress import Reporter
@@ -35,9 +38,21 @@ def open_features(
     """The feature extractor of that name for a data set; UsageError if it cannot score it."""
     target, config = find_features(registry, name, weights)
     with plugin_code(f"opening features {name!r}"):
-        extractor = target.open(config, data, reporter)
-        extractor.check_shape(data.shape)
+        seen = on_white(data)
+        extractor = target.open(config, seen, reporter)
+        extractor.check_shape(seen.shape)
     return extractor.eval()
+
+
+def on_white(data: ImageData) -> ImageData:
+    """The data set as extractors know it: transparent images lie on white."""
+    if not has_alpha(data.shape.channels):
+        return data
+    return replace(
+        data,
+        train=replace(data.train, images=over_white(data.train.images)),
+        test=replace(data.test, images=over_white(data.test.images)),
+    )
 
 
 def reference_for(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genkit.compute.seeds import derive_seed
 from genkit.config.sampler import split_target
+from genkit.data.alpha import premultiply
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.levels import round_to_levels
@@ -125,10 +126,11 @@ def copy(evaluator: Evaluator) -> Chosen:
 
 
 def noise(evaluator: Evaluator) -> Chosen:
-    """The ceiling: uniform noise."""
+    """The ceiling: uniform noise, with transparency where the data set has it."""
     generator = torch.Generator().manual_seed(derive_seed(evaluator.protocol.seed, "noise"))
     shape = (evaluator.count, *evaluator.data.train.images.shape[1:])
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), None
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return torch.from_numpy(premultiply(images.numpy())), None
 
 
 CALIBRATIONS: Mapping[str, Callable[[Evaluator], Chosen]] = {

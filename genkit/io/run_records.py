@@ -31,7 +31,9 @@ class ShapeRecord(Record):
 
     model_config = ConfigDict(extra="forbid")
 
-    channels: int = Field(ge=1, le=3, description="1 for grey, 3 for RGB")
+    channels: int = Field(
+        ge=1, le=4, description="1 for grey, 3 for RGB; 2 and 4: the same with alpha"
+    )
     height: int = Field(ge=1, le=MOST_PIXELS, description="pixels")
     width: int = Field(ge=1, le=MOST_PIXELS, description="pixels")
     classes: int = Field(0, ge=0, le=MOST_CLASSES, description="number of classes; 0: no labels")
@@ -143,6 +145,10 @@ class RunRecord(Record):
     device: str | None = Field(None, description="the device, as trained", json_schema_extra=FIXED)
     ranks: int = Field(1, description="number of processes that trained together")
     parameters: int | None = Field(None, description="number of trainable parameters")
+    flop_per_image: float | None = Field(
+        None,
+        description="floating-point operations of training per image, if the budget is in them",
+    )
     training: dict[str, JsonValue] | None = Field(
         None, description="in an exported run: what its summary.json said"
     )

@@ -165,7 +165,7 @@ def _load(plugins: Plugins, record: Plugin, load: Callable[[], Any]) -> None:
         record.fail(error)
     record.import_seconds = time.perf_counter() - start
     record.imported_torch = not had_torch and "torch" in sys.modules
-    if record.import_seconds > SLOW_SECONDS:
+    if record.import_seconds > SLOW_SECONDS and not record.built_in:
         record.note(f"each command waits {record.import_seconds:.1f} s for it to be imported")
     if record.problem:
         plugins.plugins.append(record)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from genkit.data.decode import BadImage, opened, read_content
+from genkit.data.image_file import BadImage, opened, read_content
 from genkit.errors import UsageError
 from genkit.io.files import write_atomic
 from genkit.io.run_directory import RunDir

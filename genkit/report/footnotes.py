@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from genkit.config.budget import Budget
 from genkit.report.protocol_card import ProtocolCard
 from genkit.report.ranking import Ranking, at_levels, is_better, tie
 from genkit.report.rows import Likelihood, NearestShares, ScoreRow
@@ -33,6 +34,7 @@ def footnotes(ranking: Ranking) -> list[str]:
         equal = f"; = could not be told apart ({test})" if ties else ""
         notes.append(f"Ranked by {title}{why}{equal}.")
     notes += _disagreements(ranking)
+    notes += _about_budgets(ranking.models)
     if ranking.levels and not ranking.refusals:
         notes.append(
             "Samples of these models have different numbers of levels: ranked with all samples and "
@@ -64,6 +66,18 @@ def footnotes(ranking: Ranking) -> list[str]:
         finer = "NLLs of finer ones are in the JSON"
         notes.append(f"These are the coarsest test images that all models here can judge; {finer}.")
     return notes
+
+
+def _about_budgets(models: Sequence[ScoreRow]) -> list[str]:
+    """That scores after so many seconds say something of the machine, too."""
+    budgets = [row.card.budget for row in models if row.card and row.card.budget]
+    timed = list(dict.fromkeys(b for b in budgets if Budget.parse(b).unit == "seconds"))
+    if len(models) < 2 or not timed:
+        return []
+    return [
+        f"Machine dependent: trained for {' and '.join(timed)}, in which another machine trains "
+        "further or less far; a budget in tflop or kimg repeats anywhere."
+    ]
 
 
 def _disagreements(ranking: Ranking) -> list[str]:

@@ -17,6 +17,7 @@ from genkit.report.footnotes import footnotes
 from genkit.report.ranking import Ranking
 from genkit.report.tables import fields
 
+COLOURS = ("grey", "grey and alpha", "RGB", "RGBA")  # by channels
 MOST_CLASSES = 20  # whose names are shown
 _MARKUP = re.compile(r"([\\`*_<>\[\]|~#&!$])")
 _LINKS = re.compile(r"(?<=[a-z]):(?=//)|@|(?<=\bwww)\.", re.IGNORECASE)  # hubs make them links
@@ -96,7 +97,7 @@ def model_card(
         tags=Markdown(json.dumps(["genkit", kind, config["model"]])),  # JSON is YAML
         follows_labels=follows_labels,
         summary=summary,
-        size=f"{'grey' if shape['channels'] == 1 else 'RGB'} images of "
+        size=f"{COLOURS[shape['channels'] - 1]} images of "
         f"{shape['height']} x {shape['width']} pixels",
         classes=classes if isinstance(classes, list) else [],
         most_classes=MOST_CLASSES,

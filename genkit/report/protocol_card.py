@@ -56,6 +56,7 @@ class ProtocolCard(Record):
     )
     precision: str | None = Field(None, description="number format when sampling")
     training_precision: str | None = Field(None, description="number format in training")
+    budget: str | None = Field(None, description="budget of the training")
     trained_on: str | None = Field(None, description="data set that the model was trained on")
     trained_on_fingerprint: str | None = Field(None, description="hash of that data set's images")
     metrics: dict[str, str] = Field(description="definition of each metric by name")

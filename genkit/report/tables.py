@@ -127,7 +127,9 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     def scores(columns: Sequence[Column]) -> Iterator[Field]:
         for column in columns:
             cells = [score_cell(row, column) for row in rows]
-            heading = column.title if "\n" in column.title else f"{column.title}\n({features})"
+            heading = column.title
+            if column.ranks or "\n" not in heading:  # a distance is nothing without its features
+                heading = " ".join(heading.split("\n")) + f"\n({features})"
             if set(cells) - {"-"}:
                 yield Field(heading, cells, column)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from genkit.data.decode import BadImage, opened, read_content
+from genkit.data.image_file import BadImage, opened, read_content
 
 SMALL = 600  # pixels; narrower pictures are shown at twice their size
 GAP = 2  # pixels between the images of a grid

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genkit.data.alpha import has_alpha, straighten
 from genkit.data.datasets import data_root
-from genkit.data.decode import BadImage, decode_whole, read_content
+from genkit.data.decode import decode_whole
+from genkit.data.image_file import BadImage, read_content
 from genkit.data.walk import EXTENSIONS, find_images
 from genkit.errors import UsageError, reason_of
 from genkit.io.files import saved, write_atomic
 from genkit.registry.catalogue import Registry
-from genkit.sampling.grids import make_grid, save_png
+from genkit.sampling.grids import make_grid, make_image, save_png
 from genkit.specs import ImageShape
 
 
@@ -39,7 +41,7 @@ def save_samples(
     rows: Sequence[str] = (),
 ) -> None:
     """Write images, uint8, (N, C, H, W), as a grid (.png), as "images" in an archive (.npz, NHWC),
-    or as single PNG files in a folder.
+    or as single PNG files in a folder. Transparency is straight in archives and single files.
 
     Args:
         labels: int64, (N,): go into the archive as "labels"; in a folder each class has a folder.
@@ -54,7 +56,7 @@ def save_samples(
     if path.suffix == ".png":
         save_png(make_grid(images, columns, names=rows), path)
     elif path.suffix == ".npz":
-        pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+        pixels = straighten(images.numpy()).transpose(0, 2, 3, 1)  # (N, H, W, C)
         write = partial(np.savez_compressed, images=pixels)
         if labels is not None:
             write = partial(np.savez_compressed, images=pixels, labels=labels.numpy())
@@ -65,7 +67,7 @@ def save_samples(
             if labels is not None:
                 place = path / _folder_name(int(labels[i]), classes)
                 place.mkdir(exist_ok=True)
-            save_png(make_grid(image[None], gap=0), place / f"{i:06d}.png")
+            save_png(make_image(image), place / f"{i:06d}.png")
 
 
 def _folder_name(label: int, classes: Sequence[str]) -> str:
@@ -111,15 +113,16 @@ def _load_folder(folder: Path, shape: ImageShape) -> Tensor:
         raise UsageError(f"{folder / path} {reason}; samples are scored all or not at all")
     if not found.images:
         raise UsageError(f"{folder} holds no image ({', '.join(e[1:] for e in EXTENSIONS)})")
-    images = np.empty((len(found.images), 3, shape.height, shape.width), np.uint8)
+    channels = 4 if has_alpha(shape.channels) else 3
+    images = np.empty((len(found.images), channels, shape.height, shape.width), np.uint8)
     for file, pixels in zip(found.images, images, strict=True):
         path = folder / file.path
         try:
             pixels[:] = decode_whole(read_content(path), shape)
         except BadImage as error:
             raise BadImage(error.reason, str(path)) from None
-    if shape.channels == 1:
-        if (images != images[:, :1]).any():
+    if shape.channels < 3:
+        if (images[:, :3] != images[:, :1]).any():
             raise UsageError(f"{folder} holds colour images, the data set has {shape}")
-        images = images[:, :1]
+        images = np.delete(images, [1, 2], axis=1)
     return torch.from_numpy(np.ascontiguousarray(images))

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from genkit.data.alpha import over_checkers, straighten
 from genkit.errors import printable
 from genkit.io.files import saved, write_atomic
 
@@ -22,14 +23,15 @@ def make_grid(
     images: Tensor, columns: int | None = None, *, gap: int = 2, names: Sequence[str] = ()
 ) -> Image.Image:
     """Images, uint8, (n, C, H, W), side by side in rows, nearly square unless `columns` is set;
-    `names`, one for each row, stand to their left."""
-    count, channels, height, width = images.shape
+    `names`, one for each row, stand to their left. Transparent ones lie on a checkerboard."""
+    pixels = over_checkers(images.numpy())
+    count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     canvas = np.full(
         (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 96, np.uint8
     )
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+    for i, image in enumerate(pixels.transpose(0, 2, 3, 1)):
         top = gap + (i // columns) * (height + gap)
         left = gap + (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image
@@ -52,6 +54,12 @@ def _with_names(grid: Image.Image, names: Sequence[str], pitch: int) -> Image.Im
         middle = (width - 4, row * pitch + pitch // 2)
         ImageDraw.Draw(wide).text(middle, text, fill=ink, font=font, anchor="rm")
     return wide
+
+
+def make_image(image: Tensor) -> Image.Image:
+    """One uint8 image, (C, H, W), as it is: grey, RGB, or with straight transparency."""
+    pixels = straighten(image[None].numpy())[0]
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 from genkit.training.context import Moment
 
+SLOWER = 1.2  # an iteration that takes this many times longer than before is reported
+SLOWED = (  # by other work on the machine
+    "an iteration took {:.1f} times longer at the end than at first, and a budget in seconds buys "
+    "less training then; one in kimg or tflop does not"
+)
+FEWEST_LINES = 4  # of the log, in each of the two parts that are compared
 WATCHING_SHARE = 0.2  # of the time trained goes into samples at most
 FREE_SECONDS = 30.0  # which they may take in any case
 
@@ -16,6 +23,7 @@ class LogCadence:
     def __init__(self, every: int, now: Moment) -> None:
         self.every = every
         self._last = now
+        self._rates: list[float] = []
 
     def due(self, step: int) -> bool:
         """Whether a line is due after that many steps."""
@@ -26,7 +34,17 @@ class LogCadence:
         seconds = max(now.seconds - self._last.seconds, 1e-9)
         rate = (now.images - self._last.images) / seconds
         self._last = now
+        self._rates.append(rate)
         return rate
+
+    def slowdown(self) -> str | None:
+        """A sentence if iterations took much longer in the last third of the lines than in the
+        first, by their medians; None while there are few."""
+        third = len(self._rates) // 3
+        if third < FEWEST_LINES:
+            return None
+        longer = statistics.median(self._rates[:third]) / statistics.median(self._rates[-third:])
+        return SLOWED.format(longer) if longer > SLOWER else None
 
 
 class GridCadence:

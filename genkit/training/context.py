@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from genkit.compute.ranks import Ranks
+from genkit.config.budget import Budget
 from genkit.config.run import RunConfig
 from genkit.data import ImageData
 from genkit.io.progress import Reporter
@@ -35,6 +36,11 @@ class RunContext:
     registry: Registry
     reporter: Reporter
     ranks: Ranks
+
+    @property
+    def budget(self) -> Budget:
+        """How long to train, in a unit that is counted while training."""
+        return Budget.parse(self.options.budget).in_images(self.record.flop_per_image)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from genkit.phases.contract import check_answer, check_phases, is_active, parame
 from genkit.phases.finite import bad_loss, bad_weights
 from genkit.phases.rates import Rates
 from genkit.runs.tree import StateDict
+from genkit.sampling.statistics import recompute_statistics
 from genkit.training.stream import Stream, split
 
 RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
@@ -68,12 +69,13 @@ class Loop:
             self._rates = Rates(self.phases, cooldown)
         self.draws = max(phase.repeats for phase in self.phases)
         self.step = 0  # iterations done
-        self.average = model
+        self._average = model
+        self._statistics_due = False
         if ema_half_life:
-            self.average = copy.deepcopy(model).eval().requires_grad_(False)
+            self._average = copy.deepcopy(model).eval().requires_grad_(False)
         self._averaged: tuple[list[Tensor], list[Tensor]]
-        self._averaged = (list(self.average.parameters()), list(model.parameters()))
-        self._copied = list(zip(self.average.buffers(), model.buffers(), strict=True))
+        self._averaged = (list(self._average.parameters()), list(model.parameters()))
+        self._copied = list(zip(self._average.buffers(), model.buffers(), strict=True))
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
         self._compiled: dict[str, Loss] = {}
@@ -97,6 +99,16 @@ class Loop:
     @property
     def images_seen(self) -> int:
         return self.step * self.images_per_step
+
+    @property
+    def average(self) -> GenerativeModel:
+        """The averaged weights, with BatchNorm statistics of their own: those of the last batch
+        belong to other weights, and are exchanged when somebody looks. Without an average, the
+        model itself."""
+        if self._statistics_due:
+            recompute_statistics(self._average)
+            self._statistics_due = False
+        return self._average
 
     def iterate(self, progress: float = 0.0) -> dict[str, Tensor | float]:
         """One iteration: every phase that is due. Returns what they log, as scalars; with several
@@ -206,7 +218,7 @@ class Loop:
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the model (EDM, Karras et al. 2022, code: half-life in images,
-        shorter at first). Buffers such as BatchNorm's are copied."""
+        shorter at first). Buffers are copied."""
         if not self.ema_half_life:
             return
         half_life = min(self.ema_half_life, RAMP * self.images_seen)
@@ -214,6 +226,7 @@ class Loop:
         torch._foreach_lerp_(*self._averaged, weight)
         for own, new in self._copied:
             own.copy_(new)
+        self._statistics_due = True
 
     def check_finite(self) -> None:
         """Raise TrainingError, naming phase and step, if a loss since the last check was not
@@ -246,7 +259,8 @@ class Loop:
     def load_state_dict(self, state: StateDict) -> None:
         self.model.load_state_dict(state["model"])
         if self.ema_half_life:
-            self.average.load_state_dict(state["average"])
+            self._average.load_state_dict(state["average"])
+            self._statistics_due = False
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             with plugin_code(f"{type(optimizer).__name__}.load_state_dict()"):
                 optimizer.load_state_dict(saved)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.data.alpha import over_checkers
 from genkit.errors import GenkitError, PluginError, printable
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ClockMark, Summary
@@ -92,7 +93,7 @@ class Recorder:
             self._write_grid(self.directory.grid_path(now.step, "reconstructions"), pairs)
         self._add_own_pictures(now, model)
         self.notify("on_sample", step=now.step, path=path)
-        self.reporter.show(images[:GRID_IMAGES].numpy())
+        self.reporter.show(over_checkers(images[:GRID_IMAGES].numpy()))
 
     def _add_own_pictures(self, now: Moment, model: GenerativeModel) -> None:
         """Write the pictures of the model's own; once they fail, that is reported, and no more are

@@ -29,6 +29,7 @@ from genkit.runs.provenance import describe_origin
 from genkit.runs.run import Run
 from genkit.runs.tree import StateDict
 from genkit.training.context import RunContext
+from genkit.training.flop import flop_of_budget
 from genkit.training.settled import changed, check_settled
 from genkit.training.train import make_runner, prepare_options, run_to_end
 
@@ -77,8 +78,10 @@ def resume(
         notes += _other_bits(record, before, options, registry, ranks)
         ranks.wait()  # until all have read what the first may change now
         if options != before or record.ranks != ranks.count:
+            flop = record.flop_per_image or flop_of_budget(options, model, data, device, ranks)
             run = to_json(with_absolute_paths(options, registry))
-            record = record.model_copy(update={"run": run, "ranks": ranks.count})
+            changes = {"run": run, "ranks": ranks.count, "flop_per_image": flop}
+            record = record.model_copy(update=changes)
             if ranks.first:
                 record.write(directory.config_path)
         own = ranks.device(device)

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from genkit.compute.device import is_out_of_memory
-from genkit.config.budget import Budget
 from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ProgressState
@@ -58,7 +57,7 @@ class Runner:
         self.loop = loop
         self.monitor = monitor
         self.recorder = recorder
-        self.budget = Budget.parse(context.options.budget)
+        self.budget = context.budget
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
         self._watching = WatchingTime()
         self._says_less = False
@@ -68,12 +67,9 @@ class Runner:
     @property
     def now(self) -> Moment:
         """Where the training stands."""
-        step, images = self.loop.step, self.loop.images_seen
+        step, images, epoch = self.loop.step, self.loop.images_seen, len(self.loop.stream)
         spent = self.budget.spent(
-            step=step,
-            images=images,
-            seconds=self.seconds,
-            images_per_epoch=len(self.loop.stream),
+            step=step, images=images, seconds=self.seconds, images_per_epoch=epoch
         )
         return Moment(step, images, self.seconds, spent)
 
@@ -162,6 +158,9 @@ class Runner:
                 self.loop.check_weights()
                 self.recorder.try_to_save(self.now, self.loop.state_dict(), self.loop.average)
                 checkpoints.restart()
+        evenly = all(phase.active == (0.0, 1.0) for phase in self.loop.phases)
+        if evenly and self.budget.unit == "seconds" and (note := log.slowdown()):
+            self.reporter.say(note)
         return stop
 
     def _pace(self) -> Pace:
@@ -227,10 +226,9 @@ class Runner:
             return
         now = self.now
         self.recorder.add_values(now, values, rate)
-        if self.monitor:
-            trouble = self.monitor.trouble(self.loop.model, self.recorder.history)
-            if trouble:
-                self.recorder.warn(now, trouble)
+        model, history = self.loop.model, self.recorder.history
+        if self.monitor and (trouble := self.monitor.trouble(model, history)):
+            self.recorder.warn(now, trouble)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self._notify("on_log", step=now.step, values=finite)
         self._shown = ProgressState(

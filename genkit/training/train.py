@@ -36,6 +36,7 @@ from genkit.runs.start import describe_start, take_weights
 from genkit.specs import TrainerSpec
 from genkit.training.autothreads import TimedPrecision, fastest_precision, fastest_threads
 from genkit.training.context import RunContext
+from genkit.training.flop import flop_of_budget
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor, has_likelihood
 from genkit.training.recorder import Recorder
@@ -81,6 +82,7 @@ def train(
         timed = choose_precision(resolved.run, model, data, device, ranks)
         precision = timed.name
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
+        flop = flop_of_budget(options, model, data, device, ranks)
         record = RunRecord(
             schema=SCHEMA,
             model=spec.name,
@@ -96,6 +98,7 @@ def train(
             device=str(device),
             ranks=ranks.count,
             parameters=count_parameters(model),
+            flop_per_image=flop,
             provenance=describe_origin(registry, spec.name),
         )
         path = run_dir or new_run_path(spec.name, registry.data_name(options.data), options.seed)

@@ -51,6 +51,11 @@ def register_datasets() -> list[DatasetSpec]:
             default=True,
         ),
         DatasetSpec(
+            name="emoji-mini",
+            summary="3,786 emoji in colour with transparency, 4 x 32 x 32; comes with genkit",
+            target="genkit_datasets.emoji:load",
+        ),
+        DatasetSpec(
             name="mnist",
             summary="70,000 handwritten digits, 1 x 28 x 28; downloads 12 MB",
             target="genkit_datasets.classic:load_mnist",
@@ -70,6 +75,18 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.binary:load_mnist",
             config=BinaryConfig,
             features="digits",
+        ),
+        DatasetSpec(
+            name="stacked-mnist-mini",
+            summary="three digits of mnist-mini as colours: 1,000 modes to be covered; no download",
+            target="genkit_datasets.stacked:load_mnist_mini",
+            features="stacked-digits",
+        ),
+        DatasetSpec(
+            name="stacked-mnist",
+            summary="three digits of mnist as colours: 1,000 modes to be covered; downloads 12 MB",
+            target="genkit_datasets.stacked:load_mnist",
+            features="stacked-digits",
         ),
         DatasetSpec(
             name="fashion-mnist",

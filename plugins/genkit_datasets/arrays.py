@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits
+from genkit.data import Split, Splits, premultiply
 from genkit.errors import UsageError
 from genkit.specs import Config
 
-EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3"
+EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4"
 # What zipfile and numpy raise for archives that are damaged, locked or hold Python objects.
 ERRORS_OF_UNREADABLE_FILES = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, SyntaxError),
@@ -28,9 +28,9 @@ ERRORS_OF_UNREADABLE_FILES = (
 def load(config: Config, source: str, root: Path) -> Splits:
     """Splits from `train_images` and `test_images`, or from `images`, `arr_0` or the only array.
 
-    Images are uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), 0 to 255. Labels come from
-    `train_labels` and `test_labels`, or from `labels`: integers, (N,) or (N, 1), of any values;
-    each value is a class.
+    Images are uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), 0 to 255; of 2 and 4 channels the
+    last is alpha, and is straight. Labels come from `train_labels` and `test_labels`, or from
+    `labels`: integers, (N,) or (N, 1), of any values; each value is a class.
 
     Raises:
         UsageError: the file cannot be read, or its arrays are not images and labels.
@@ -110,13 +110,13 @@ def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
         raise UsageError(f"{found}; expected are uint8 values, 0 to 255, {EXPECTED}")
     if len(shape) == 3:
         array = array[:, None]  # (N, H, W) -> (N, 1, H, W)
-    elif len(shape) == 4 and shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
-    elif len(shape) != 4 or shape[1] not in (1, 3):
+    elif len(shape) != 4 or not {shape[1], shape[3]} & {1, 2, 3, 4}:
         raise UsageError(f"{found}; expected is the shape {EXPECTED}")
+    elif shape[3] in (1, 3) or (shape[3] in (2, 4) and shape[1] not in (1, 3)):
+        array = array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if 0 in array.shape[2:]:
         raise UsageError(f"{found}: its images have no pixels")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(premultiply(array))
 
 
 def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:

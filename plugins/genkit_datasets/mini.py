@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genkit.data import Split, Splits
 from genkit.errors import PluginError
@@ -24,22 +25,32 @@ def load(config: Config, source: str | None, root: Path) -> Splits:
     Raises:
         PluginError: the embedded file is damaged.
     """
+    arrays = read_embedded(PATH, SHA256)
+    train, test = (
+        Split(
+            arrays[f"{split}_images"][:, None],  # (N, 28, 28) -> (N, 1, 28, 28)
+            arrays[f"{split}_labels"].astype(np.int64),
+        )
+        for split in ("train", "test")
+    )
+    return Splits(train, test, tuple("0123456789"))
+
+
+def read_embedded(path: Path, sha256: str) -> dict[str, NDArray[np.uint8]]:
+    """The arrays of an .npz file that ships with genkit, by name.
+
+    Raises:
+        PluginError: the file is damaged or missing.
+    """
     try:
-        content = PATH.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise PluginError(f"{PATH} cannot be read ({error}); install genkit again") from error
+        raise PluginError(f"{path} cannot be read ({error}); install genkit again") from error
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    if found != sha256:
         raise PluginError(
-            f"{PATH} is damaged: its SHA-256 begins with {found[:8]} instead of {SHA256[:8]}; "
+            f"{path} is damaged: its SHA-256 begins with {found[:8]} instead of {sha256[:8]}; "
             "install genkit again"
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        train, test = (
-            Split(
-                arrays[f"{split}_images"][:, None],  # (N, 28, 28) -> (N, 1, 28, 28)
-                arrays[f"{split}_labels"].astype(np.int64),
-            )
-            for split in ("train", "test")
-        )
-    return Splits(train, test, tuple("0123456789"))
+        return {name: arrays[name] for name in arrays.files}

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from genkit.hookspecs import hookimpl
 from genkit.specs import BatchSize, TrainerConfig, TrainerSpec, option
+
+AUGMENTATIONS = ("flip", "colour", "translation", "cutout")  # of genkit.augment, which loads torch
 
 
 class DCGANConfig(TrainerConfig):
@@ -20,9 +22,56 @@ class DCGANConfig(TrainerConfig):
     conditional: bool = option(
         False, "draw images of a class that is asked for; for data with labels", panel="Network"
     )
-    loss: Literal["non-saturating", "minimax"] = option(
+    spectral_norm: bool = option(
+        False, "bound the discriminator's slope by spectral normalisation", panel="Network"
+    )
+    loss: Literal[
+        "non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"
+    ] = option(
         "non-saturating",
-        "what the generator minimises: -log D(G(z)) or log(1 - D(G(z)))",
+        "the game: -log D(G(z)) or log(1 - D(G(z))) for the generator, or another distance",
+        panel="Optimisation",
+    )
+    label_smoothing: float = option(
+        0.0,
+        "the discriminator's target for real images is 1 less this; for the losses with logarithms",
+        ge=0,
+        lt=0.5,
+        panel="Optimisation",
+    )
+    r1: float = option(
+        0.0, "weight of the discriminator's slope at real images", ge=0, panel="Optimisation"
+    )
+    r2: float = option(
+        0.0, "weight of the discriminator's slope at samples", ge=0, panel="Optimisation"
+    )
+    penalty_every: int = option(
+        4, "iterations from one r1 and r2 to the next", ge=1, le=1000, panel="Optimisation"
+    )
+    gradient_penalty: float = option(
+        10.0,
+        "weight of slopes other than 1 between real images and samples, with loss wasserstein",
+        ge=0,
+        panel="Optimisation",
+    )
+    discriminator_steps: int = option(
+        1,
+        "updates of the discriminator for one of the generator",
+        ge=1,
+        le=100,
+        panel="Optimisation",
+    )
+    augment: str = option(
+        "none",
+        "what the discriminator sees is changed at random, for few images: some of flip, colour, "
+        "translation and cutout, separated by commas",
+        panel="Optimisation",
+    )
+    augment_target: float = option(
+        0.0,
+        "augment a share of images that keeps the mean sign of D(x) here (about 0.6); 0: all",
+        ge=0,
+        lt=1,
         panel="Optimisation",
     )
     generator_rate: float = option(
@@ -34,6 +83,27 @@ class DCGANConfig(TrainerConfig):
     beta1: float = option(0.5, "Adam's decay of the mean", ge=0, lt=1, panel="Optimisation")
     batch_size: Annotated[BatchSize, Field(ge=2)] = 64  # BatchNorm needs two
 
+    @field_validator("augment")
+    @classmethod
+    def _augmentations_are_known(cls, text: str) -> str:
+        for kind in kinds_in(text):
+            if kind not in AUGMENTATIONS:
+                raise ValueError(
+                    f"{kind!r} is not one of {', '.join(AUGMENTATIONS)}, or none alone"
+                )
+        return text
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """Names of `genkit.augment.AUGMENTATIONS`."""
+        return kinds_in(self.augment)
+
+
+def kinds_in(text: str) -> tuple[str, ...]:
+    """The words between commas; "none" are none."""
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    return () if kinds == ("none",) else kinds
+
 
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
@@ -43,6 +113,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Convolutional generator against discriminator (Radford et al. 2015).",
             target="genkit_dcgan.model:DCGAN",
             config=DCGANConfig,
+            budget="18tflop",  # about two minutes on one core
             presets={
                 # Small batches: at this size the number of steps counts. On a CPU, drawing
                 # dropout's masks costs a third of the time and buys nothing within minutes.

@@ -4,132 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
+from genkit.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    slope_penalty,
+)
+from genkit.augment import augment
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, Phase
 from genkit.specs import ImageShape
 from genkit_dcgan import DCGANConfig
+from genkit_dcgan.network import Discriminator, Generator, initialise
 
-SLOPE = 0.3  # of the LeakyReLUs
 SMALLEST, LARGEST = 8, 128
 VERDICTS = ("real", "fake")  # mean probability of "real" that the discriminator gives to either
 SURE = 0.97  # above which, ten lines running, it has won
-
-
-def count_halvings(shape: ImageShape) -> int:
-    """How often the image is halved on its way to the coarsest map, of 4 to 10 pixels a side."""
-    return max(2, math.ceil(math.log2(max(shape.height, shape.width) / 10)))
-
-
-class ClassScale(nn.Module):
-    """Maps, (N, channels, H, W), scaled and shifted by class: behind a BatchNorm it makes that
-    class-conditional (Dumoulin et al. 2017, arXiv 1610.07629, equation 5). It starts as the
-    identity."""
-
-    def __init__(self, classes: int, channels: int) -> None:
-        super().__init__()
-        self.gain = nn.Embedding(classes, channels)
-        self.shift = nn.Embedding(classes, channels)
-
-    def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
-        gain, shift = self.gain(labels)[..., None, None], self.shift(labels)[..., None, None]
-        return torch.addcmul(maps + shift, maps, gain)
-
-
-class Generator(nn.Module):
-    """Noise z, (N, latent), and, with classes, labels, (N,), to images in [-1, 1], (N, C, H, W).
-
-    A linear layer makes the coarsest map; a transposed convolution of stride 1 and then one of
-    stride 2 per halving follow, each 5 x 5 with half the channels of the one before it. Sizes
-    that cannot be halved evenly are made too large and cropped. Classes add a bias each to the
-    linear layer, as joining a one-hot label to z does, and make the BatchNorms behind it
-    class-conditional.
-    """
-
-    def __init__(self, shape: ImageShape, latent: int, width: int, classes: int = 0) -> None:
-        super().__init__()
-        halvings = count_halvings(shape)
-        self.shape = shape
-        self.top = width * 2**halvings
-        self.height = math.ceil(shape.height / 2**halvings)
-        self.width = math.ceil(shape.width / 2**halvings)
-        features = self.top * self.height * self.width
-        self.project = nn.Sequential(
-            nn.Linear(latent, features, bias=False), nn.BatchNorm1d(features), nn.LeakyReLU(SLOPE)
-        )
-        layers: list[nn.Module] = []
-        channels = self.top
-        for stage in range(halvings):
-            stride = 1 if stage == 0 else 2
-            layers += [
-                nn.ConvTranspose2d(
-                    channels, channels // 2, 5, stride, 2, output_padding=stride - 1, bias=False
-                ),
-                nn.BatchNorm2d(channels // 2),
-                nn.LeakyReLU(SLOPE),
-            ]
-            channels //= 2
-        layers.append(
-            nn.ConvTranspose2d(channels, shape.channels, 5, 2, 2, output_padding=1, bias=False)
-        )
-        self.layers = nn.Sequential(*layers)
-        self.classes = nn.Embedding(classes, features) if classes else None
-        norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
-        self.scales = nn.ModuleList(
-            ClassScale(classes, norm.num_features) for norm in norms if classes
-        )
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        linear, *rest = self.project
-        x: Tensor = linear(z)
-        if self.classes is not None:
-            x = x + self.classes(labels)
-        for layer in rest:
-            x = layer(x)
-        x = x.view(-1, self.top, self.height, self.width)
-        x = x.contiguous(memory_format=torch.channels_last)
-        scales = iter(self.scales)
-        for layer in self.layers:
-            x = layer(x)
-            if isinstance(layer, nn.BatchNorm2d) and len(self.scales):
-                x = next(scales)(x, labels)
-        # x: (N, C, >= H, >= W)
-        return torch.tanh(x[:, :, : self.shape.height, : self.shape.width])
-
-
-class Discriminator(nn.Module):
-    """Images, (N, C, H, W), and, with classes, labels, (N,), to the logit of "this is real", (N,).
-
-    Classes add the inner product of the features with a vector of the class (Miyato and Koyama
-    2018, arXiv 1802.05637, equation 3).
-    """
-
-    def __init__(self, shape: ImageShape, width: int, dropout: float, classes: int = 0) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels, height, columns = shape.channels, shape.height, shape.width
-        for stage in range(count_halvings(shape)):
-            layers += [
-                nn.Conv2d(channels, width * 2**stage, 5, 2, 2),
-                nn.LeakyReLU(SLOPE),
-                nn.Dropout(dropout),
-            ]
-            channels = width * 2**stage
-            height, columns = math.ceil(height / 2), math.ceil(columns / 2)
-        self.layers = nn.Sequential(*layers)
-        self.judge = nn.Linear(channels * height * columns, 1)
-        self.classes = nn.Embedding(classes, channels * height * columns) if classes else None
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = self.layers(images).flatten(1)
-        logits: Tensor = self.judge(features).squeeze(1)  # (N,)
-        if self.classes is not None:
-            logits = logits + (self.classes(labels) * features).sum(1)
-        return logits
+LOGARITHMIC = ("non-saturating", "minimax")  # losses by which D(x) is the logit of a probability
+ADAPTED_IMAGES = 100_000  # seen while the augmented share rises from 0 to 1, at most that fast
 
 
 class DCGAN(GenerativeModel):
@@ -144,7 +42,15 @@ class DCGAN(GenerativeModel):
     discriminator, Glorot's initial weights. From algorithm 1 of Goodfellow et al.: both players
     move from the same state of the game, on the same fakes, so that the generator runs once per
     iteration.
+
+    Other games and their cures are options, see `genkit.adversarial` and `genkit.augment`: spectral
+    normalisation (Miyato et al. 2018, arXiv 1802.05957), slopes penalised in some iterations only
+    (lazily, Karras et al. 2020, arXiv 1912.04958, appendix B), and a share of augmented images
+    that follows the overfitting (Karras et al. 2020, arXiv 2006.06676, equation 1 and section 3;
+    here over fewer images, since trainings are short).
     """
+
+    augmented_share: Tensor  # of images, 0 to 1, with an augment_target
 
     def __init__(self, config: DCGANConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
@@ -162,7 +68,13 @@ class DCGAN(GenerativeModel):
         self.discriminator = Discriminator(
             image_shape, config.discriminator_width, config.dropout, classes
         )
-        self.apply(_initialise)
+        self.apply(initialise)
+        if config.spectral_norm:
+            for layer in (*self.discriminator.layers, self.discriminator.judge):
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    parametrizations.spectral_norm(layer)
+        if config.augmentations and config.augment_target:
+            self.register_buffer("augmented_share", torch.zeros(()))
         if self.generator.classes is not None:  # of the spread that z gives the same units
             inputs, outputs = config.latent, self.generator.classes.embedding_dim
             spread = math.sqrt(2 * inputs / (inputs + outputs))
@@ -175,48 +87,118 @@ class DCGAN(GenerativeModel):
         discriminator = adam(
             self.discriminator.parameters(), self.config.discriminator_rate, betas, fused=True
         )
-        return [
+        exact: dict[str, Any] = {"compile": False, "precision": "fp32"}  # for second derivatives
+        penalised = self.config.loss == "wasserstein" and self.config.gradient_penalty
+        phases = [
             Phase(name="generator", loss=self.generator_loss, optimizer=generator),
-            Phase(name="discriminator", loss=self.discriminator_loss, optimizer=discriminator),
+            Phase(
+                name="discriminator",
+                loss=self.discriminator_loss,
+                optimizer=discriminator,
+                repeats=self.config.discriminator_steps,
+                **(exact if penalised else {}),
+            ),
         ]
+        if self.config.r1 or self.config.r2:
+            phases.append(
+                Phase(
+                    name="penalty",
+                    loss=self.penalty,
+                    optimizer=discriminator,
+                    every=self.config.penalty_every,
+                    **exact,
+                )
+            )
+        return phases
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """-log D(G(z)), or the minimax form log(1 - D(G(z))), a scalar (Goodfellow et al. 2014,
-        section 3). The fakes, (N, C, H, W), are left for the discriminator in `batch.shared`."""
+        """What the generator minimises, a scalar. The fakes, (N, C, H, W), are left for the
+        discriminator in `batch.shared`."""
         if len(batch.images) < 2:
             raise UsageError(
                 "dcgan needs 2 images or more in every part of a batch, for BatchNorm; choose a "
                 "smaller --accumulate or a larger --batch-size"
             )
-        z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
-        fake = self.generator(z, batch.labels)
+        fake = self._draw(batch)
         batch.shared["fake"] = fake.detach()
-        logits = self.discriminator(fake, batch.labels).float()
-        if self.config.loss == "minimax":
-            return -F.softplus(logits).mean(), {}  # log(1 - D) = -softplus(logit)
-        return F.softplus(-logits).mean(), {}  # -log D = softplus(-logit)
+        real = None
+        if self.config.loss == "relativistic":
+            with torch.no_grad():
+                real = self._judge(batch.images, batch.labels)
+        return generator_loss(self.config.loss, self._judge(fake, batch.labels), real), {}
+
+    def _draw(self, batch: Batch) -> Tensor:
+        """As many fakes as the batch has images, of their labels, by torch's global generator."""
+        z = torch.randn(len(batch.images), self.config.latent, device=batch.images.device)
+        fake: Tensor = self.generator(z, batch.labels)
+        return fake
+
+    def _judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """The discriminator's logits, float32, (N,), of images as it may see them: augmented."""
+        if self.config.augmentations:
+            share = self.augmented_share if self.config.augment_target else 1.0
+            images = augment(images, self.config.augmentations, share)
+        logits: Tensor = self.discriminator(images, labels)
+        return logits.float()
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """-log D(x) - log(1 - D(G(z))), a scalar (Goodfellow et al. 2014, equation 1), both halves
-        in one pass: no layer couples the images. Fakes have the labels of the real images."""
-        images = torch.cat([batch.images, batch.shared["fake"].to(batch.images.dtype)])
+        """What the discriminator minimises, a scalar, both halves in one pass: no layer couples
+        the images. Fakes have the labels of the real images. Its second update and later ones in
+        an iteration have fakes of their own. Logs the mean probability of "real" that it gives to
+        both, or, where there is none, the mean score."""
+        if "fake" not in batch.shared:
+            with torch.no_grad():
+                batch.shared["fake"] = self._draw(batch)
+        fakes = batch.shared["fake"].to(batch.images.dtype)
         labels = None if batch.labels is None else batch.labels.repeat(2)
-        logits = self.discriminator(images, labels).float()
-        real, fake = logits.chunk(2)  # (N,) each
-        loss = F.softplus(-real).mean() + F.softplus(fake).mean()
-        extras = {"real": real.detach().sigmoid().mean(), "fake": fake.detach().sigmoid().mean()}
-        return loss, extras
+        real, fake = self._judge(torch.cat([batch.images, fakes]), labels).chunk(2)  # (N,) each
+        loss = discriminator_loss(self.config.loss, real, fake, self.config.label_smoothing)
+        if self.config.loss == "wasserstein" and self.config.gradient_penalty:
+            penalty = gradient_penalty(lambda x: self._judge(x, batch.labels), batch.images, fakes)
+            loss = loss + self.config.gradient_penalty * penalty
+        seen = {"real": real.detach(), "fake": fake.detach()}
+        if self.config.augmentations and self.config.augment_target:
+            self._adapt(seen["real"])
+            seen["augmented"] = self.augmented_share.clone()
+        if self.config.loss in LOGARITHMIC:
+            seen |= {name: seen[name].sigmoid() for name in VERDICTS}
+        return loss, {name: values.mean() for name, values in seen.items()}
+
+    def _adapt(self, real: Tensor) -> None:
+        """More augmentation where the discriminator is surer of real images, (N,), than the target
+        says, and less where it is not."""
+        step = len(real) / ADAPTED_IMAGES
+        self.augmented_share += step * (real.sign().mean() - self.config.augment_target).sign()
+        self.augmented_share.clamp_(0, 1)
+
+    def penalty(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The discriminator's slopes at real images and at fakes, a scalar, weighted for the
+        iterations that go by without it."""
+        places = {"r1": batch.images, "r2": batch.shared["fake"].float()}
+        weights = {"r1": self.config.r1, "r2": self.config.r2}
+        total, logged = torch.zeros((), device=batch.images.device), {}
+        for name, images in places.items():
+            if weights[name]:
+                slope = slope_penalty(lambda x: self._judge(x, batch.labels), images)
+                total = total + weights[name] / 2 * slope
+                logged[name] = slope.detach()
+        return self.config.penalty_every * total, logged
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A discriminator that wins outright: the generator then learns next to nothing of it
         (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2)."""
         real, fake = (list(history.get(f"discriminator/{name}", ()))[-10:] for name in VERDICTS)
-        if len(real) < 10 or min(real) < SURE or max(fake) > 1 - SURE:
+        if self.config.loss not in LOGARITHMIC or len(real) < 10:
             return None
+        if min(real) < SURE or max(fake) > 1 - SURE:
+            return None
+        cures = ["--r1 1"] * (not self.config.r1)
+        cures += ["--spectral-norm"] * (not self.config.spectral_norm)
         return (
             f"the discriminator wins outright: it takes {real[-1]:.1%} of real images and "
-            f"{fake[-1]:.1%} of samples for real; try a smaller --discriminator-rate than "
-            f"{self.config.discriminator_rate:g}, a larger --generator-rate or more --dropout"
+            f"{fake[-1]:.1%} of samples for real; try "
+            f"{', '.join([*cures, 'a smaller --discriminator-rate than'])} "
+            f"{self.config.discriminator_rate:g}, or a larger --generator-rate"
         )
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
@@ -229,14 +211,3 @@ class DCGAN(GenerativeModel):
         labels = self.choose_labels(labels, latents.shape[0])
         images: Tensor = self.generator(latents, labels)
         return images
-
-
-def _initialise(module: nn.Module) -> None:
-    """Uniform weights after Glorot and Bengio 2010: a standard deviation of 0.02, as in Radford et
-    al., starts a small discriminator with outputs so close to 0 that it learns late."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding):
-        nn.init.zeros_(module.weight)

@@ -19,6 +19,16 @@ class WeightsConfig(Config):
     )
 
 
+class ClassifierConfig(Config):
+    """Where the weights of a classifier are that was trained before."""
+
+    weights: str | None = option(
+        None,
+        "features.safetensors of a comparison (--feature-weights PATH), for the same features on "
+        "another machine; without it the classifier is trained here, once",
+    )
+
+
 @hookimpl
 def register_features() -> list[FeaturesSpec]:
     return [
@@ -29,9 +39,16 @@ def register_features() -> list[FeaturesSpec]:
             quick=True,
         ),
         FeaturesSpec(
+            name="stacked-digits",
+            summary="The classifier of digits, for each colour of Stacked MNIST; works offline",
+            target="genkit_fidelity.stacked:StackedDigits",
+            quick=True,
+        ),
+        FeaturesSpec(
             name="classifier",
             summary="A small classifier of the data's own classes, trained once; works offline",
             target="genkit_fidelity.classifier:Classifier",
+            config=ClassifierConfig,
         ),
         FeaturesSpec(
             name="inception",
@@ -39,7 +56,6 @@ def register_features() -> list[FeaturesSpec]:
             target="genkit_fidelity.pretrained:Inception",
             config=WeightsConfig,
             records=RECORDS,
-            default=True,
         ),
         FeaturesSpec(
             name="vgg16",
@@ -195,6 +211,31 @@ def register_metrics() -> list[MetricSpec]:
                 ),
             ),
             definition="overlap of the class histograms; confident above 0.9",
+        ),
+        MetricSpec(
+            name="modes",
+            summary="How many of 100 classes or more are there (Stacked MNIST)",
+            target="genkit_fidelity.stacked:modes",
+            columns=(
+                Column(
+                    name="modes",
+                    title="modes",
+                    better="higher",
+                    ranks=False,
+                    decimals=0,
+                    help="How many of the data's classes a classifier finds among the samples. "
+                    "Stacked MNIST has 1,000; to find all takes many more samples.",
+                ),
+                Column(
+                    name="modes_kl",
+                    title="modes\nKL",
+                    better="lower",
+                    ranks=False,
+                    help="How unevenly they are shown: the divergence of their shares from equal "
+                    "ones, in nats.",
+                ),
+            ),
+            definition="classes of the highest logit; KL from equal shares",
         ),
         MetricSpec(
             name="inception-score",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -27,6 +28,7 @@ from genkit.features import (
     write_cached,
 )
 from genkit.specs import Config, ImageShape
+from genkit_fidelity import ClassifierConfig
 from genkit_fidelity.network import FEATURES, ClassifierNetwork, blank_network, load_network
 
 BATCH = 128
@@ -146,9 +148,10 @@ class Classifier(FeatureExtractor):
     """64 features and the logits of a classifier trained on the data set's own training split.
 
     It is trained when it is opened for the first time, and then read from the user's cache, where
-    its file is named by the data's fingerprint. The features are scaled so that |features|^2 / 64
-    averages 1 over that split. Distances between them compare only with others of the same
-    identity, never with FID.
+    its file is named by the data's fingerprint; or it is read from a file that was trained
+    elsewhere, since the last bits of weights depend on the CPU's instructions. The features are
+    scaled so that |features|^2 / 64 averages 1 over the training split. Distances between them
+    compare only with others of the same identity, never with FID.
     """
 
     def __init__(self, config: Config, data: ImageData, tensors: dict[str, Tensor]) -> None:
@@ -175,16 +178,24 @@ class Classifier(FeatureExtractor):
                 "put the images of each class into a sub-folder of its own, add labels to the npz "
                 "file, or choose --features inception or --features none"
             )
+        given = config.weights if isinstance(config, ClassifierConfig) else None
+        if given and _read(Path(os.path.expanduser(given)), data.shape) is None:
+            raise _refusal(given, data)
 
     @classmethod
     def open(cls, config: Config, data: ImageData, reporter: Reporter | None = None) -> Self:
         reporter = reporter or Reporter()
-        path = cache_folder("classifiers") / f"{data.fingerprint[:32]}.safetensors"
+        given = config.weights if isinstance(config, ClassifierConfig) else None
+        kept = cache_folder("classifiers") / f"{data.fingerprint[:32]}.safetensors"
+        path = Path(os.path.expanduser(given)) if given else kept
         tensors = _read(path, data.shape)
+        if given and tensors is None:
+            raise _refusal(given, data)
         if trained := tensors is None:
             tensors = _train_for(data, reporter)
             write_cached(path, tensors)
         extractor = cls(config, data, tensors)
+        extractor.file = path
         if trained:
             reporter.say(f"trained a classifier for the features: {extractor.note}")
         if extractor.poor:
@@ -205,6 +216,14 @@ class Classifier(FeatureExtractor):
         """uint8 images, (N, C, H, W), to features, (N, 64), and logits, (N, classes): float32."""
         features, logits = self.network(images)
         return features, logits
+
+
+def _refusal(given: str, data: ImageData) -> UsageError:
+    return UsageError(
+        f"--feature-weights names {given}, which holds no whole classifier of "
+        f"{data.shape.classes} classes of images of {data.shape}: correct the path, or leave it "
+        "out to train one"
+    )
 
 
 def _train_for(data: ImageData, reporter: Reporter) -> dict[str, Tensor]:

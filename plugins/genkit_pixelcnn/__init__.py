@@ -103,6 +103,7 @@ def register_trainers() -> list[TrainerSpec]:
             config=PixelCNNConfig,
             fit=fit,
             sampler=PixelCNNSampler,
+            budget="14tflop",  # about two minutes on one core
             presets={
                 # Some 200 images a second on one core with bf16; digits are readable in a minute.
                 "quick": {

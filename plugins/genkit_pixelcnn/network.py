@@ -33,10 +33,8 @@ class Network(GenerativeModel):
         super().__init__(config, image_shape)
         self.sampler = PixelCNNSampler()
         colours, height, width = image_shape.channels, image_shape.height, image_shape.width
-        if colours not in (1, 3):
-            raise UsageError(
-                f"PixelCNN takes grey or RGB images (1 or 3 channels), not {image_shape}"
-            )
+        if colours > 4:
+            raise UsageError(f"PixelCNN takes images of 1 to 4 channels, not {image_shape}")
         channels = config.channels
         self.outputs = 1 if config.levels == 2 else config.levels
         layers = (

@@ -82,6 +82,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="PixelRNN: Row LSTM and Diagonal BiLSTM (van den Oord et al. 2016).",
             target="genkit_pixelrnn.model:PixelRNN",
             config=PixelRNNConfig,
+            budget="4tflop",  # about two minutes on one core
             presets={
                 # Some 300 images a second on one core with bf16; two layers see as far as seven.
                 "quick": {

@@ -52,6 +52,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_vae.model:VAE",
             config=VAEConfig,
             fit=fit,
+            budget="6tflop",  # about two minutes on one core
             presets={
                 "quick": {
                     "latent": 10,

@@ -24,7 +24,7 @@ from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow")
 
 # ---- without torch
 
@@ -110,7 +110,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         (
             "train --budget 5s",
-            "Name the model to train; there are: dcgan, pixelcnn, pixelrnn, vae.",
+            "Name the model to train; there are: dcgan, flow, pixelcnn, pixelrnn, vae.",
         ),
         ("train vae --latnt 3", "No such option: --latnt"),
         ("compare dcgan vea", "there is no model named 'vea'. Did you mean 'vae'?"),

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from toys import train_tiny, write_npz
 
 from genkit.comparison import compare as comparison
 from genkit.comparison.candidates import (
     announce,
+    budgets_of,
     choose_candidates,
     choose_presets,
     option_arguments,
@@ -27,6 +29,7 @@ from genkit.comparison.candidates import (
 from genkit.comparison.compare import compare
 from genkit.comparison.montage import join_grids
 from genkit.comparison.options import CompareOptions
+from genkit.config.budget import Budget
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
@@ -54,6 +57,18 @@ def genkit(*arguments, cwd, **environment):
 def test_model_given_twice_is_refused(registry, tmp_path):
     with pytest.raises(UsageError, match="'vae' is named twice"):
         choose_candidates(["vae", "dcgan", "vae"], registry, tmp_path)
+
+
+def test_runs_of_one_folder_name_are_told_apart_by_their_paths(registry, tmp_path, monkeypatch):
+    data = write_npz(tmp_path / "data.npz")
+    for parent in ("a", "b"):
+        train_tiny("vae", data, tmp_path / parent / "x", budget="1steps")
+    train_tiny("vae", data, tmp_path / "c" / "y", budget="1steps")
+    monkeypatch.chdir(tmp_path)
+    found = choose_candidates(["a/x", "b/x", "c/y"], registry, tmp_path / "out")
+    assert [candidate.name for candidate in found] == ["a/x", "b/x", "y"]
+    with pytest.raises(UsageError, match="'x' is named twice"):
+        choose_candidates(["a/x", "a/x"], registry, tmp_path / "out")
 
 
 def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):
@@ -415,3 +430,16 @@ def test_a_model_without_the_option_is_named_before_training(registry, tmp_path,
     monkeypatch.setattr(registry.trainers, "find", lambda name: spec)
     (found,) = choose_presets([plain], CompareOptions(conditional=True), registry, "quick")
     assert found.problem == "vae has no --conditional: it cannot be trained by class"
+
+
+def test_models_have_their_own_budgets_in_a_quick_comparison_that_names_none(registry, tmp_path):
+    models = choose_candidates(["vae", "dcgan"], registry, tmp_path)
+
+    def budgets(preset, **given):
+        return budgets_of(choose_presets(models, CompareOptions(**given), registry, preset))
+
+    own = {name: registry.trainers.find(name).budget for name in ("vae", "dcgan")}
+    assert all(Budget.parse(text).unit != "seconds" for text in own.values())
+    assert budgets("quick") == f"vae {own['vae']}, dcgan {own['dcgan']}"
+    assert budgets("full") == "120s"
+    assert budgets("quick", budget="9steps") == budgets("full", budget="9steps") == "9steps"

@@ -8,6 +8,7 @@ import sys
 import torch
 from toys import TINY, Denoiser, bright_squares, random_images, registry
 
+from genkit.cli.app import leave
 from genkit.compute.device import place
 from genkit.compute.ranks import joined
 from genkit.config.resolve import resolve
@@ -46,3 +47,4 @@ with joined() as ranks:
         "largest": ranks.largest(ranks.rank, -ranks.rank),
     }
     torch.save(found, f"{to}-{ranks.rank}.pt")
+leave([0])  # as the command does: threads of torch may disturb the end of the interpreter

@@ -60,6 +60,7 @@ def toml(folder: Path, text: str) -> Path:
         ("5000steps", 5000, "steps"),
         ("20epochs", 20, "epochs"),
         (" 20EPOCHS ", 20, "epochs"),
+        ("0.5tflop", 5e11, "flop"),
     ],
 )
 def test_budget_is_read(text: str, amount: float, unit: str) -> None:
@@ -86,6 +87,12 @@ def test_bad_budget_is_refused_with_its_value(text: str) -> None:
 def test_spent_is_the_share_of_the_budgets_own_unit(text: str, share: float) -> None:
     spent = Budget.parse(text).spent(step=10, images=640, seconds=25.0, images_per_epoch=200)
     assert spent == pytest.approx(share, rel=1e-12)
+
+
+def test_floating_point_operations_become_images_and_nothing_else_does() -> None:
+    assert Budget.parse("3tflop").in_images(2e9) == Budget(1500, "images")
+    assert Budget.parse("3steps").in_images(2e9) == Budget(3, "steps")
+    assert Budget.parse("3steps").in_images(None) == Budget(3, "steps")
 
 
 def test_spent_passes_one_when_the_budget_is_exceeded() -> None:
@@ -127,7 +134,7 @@ def test_full_preset_is_always_there_and_may_be_given_values() -> None:
     assert resolve(spec).options.layers == 4
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn", "flow"])
 def test_a_runs_config_file_reproduces_its_run_and_options(name: str, tmp_path: Path) -> None:
     spec = load_registry().trainers.find(name)
     given = {"seed": 7, "data_option": ["size=16", "channels=1"], "checkpoint_seconds": 0.1 + 0.2}
@@ -358,7 +365,7 @@ def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
         assert Text.from_markup(escape(words)).plain == words
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn", "flow"])
 def test_built_in_options_are_described_in_range_and_in_presets(name: str) -> None:
     spec = load_registry().trainers.find(name)
     assert set(spec.presets) >= {"quick"}

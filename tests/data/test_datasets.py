@@ -181,7 +181,8 @@ LABELS = np.zeros(8, np.int64)
         (Splits(Split(images().tolist())), "not a numpy array"),
         (Splits(Split(images().astype(np.float32))), "float32, not uint8"),
         (Splits(Split(images()[:, 0])), r"shape \(8, 4, 4\)"),
-        (Splits(Split(images(channels=2))), r"shape \(8, 2, 4, 4\)"),
+        (Splits(Split(images(channels=5))), r"shape \(8, 5, 4, 4\)"),
+        (Splits(Split(images(channels=4))), "colours are above their alpha"),
         (Splits(Split(images()), Split(images(side=5))), "different shapes"),
         (Splits(Split(images(), LABELS)), "names 0 classes, but its train split has labels"),
         (Splits(Split(images()), classes=("a",)), "train split has no labels"),
@@ -222,7 +223,8 @@ def test_too_few_images_are_the_users_to_change(
 
 def test_all_specs_have_targets_that_load() -> None:
     assert list(SPECS) == [
-        *("mnist-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
+        *("mnist-mini", "emoji-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
+        *("stacked-mnist-mini", "stacked-mnist"),
         *("fashion-mnist", "cifar10", "folder", "prepared", "npz"),
     ]
     for spec in SPECS.values():

@@ -11,7 +11,8 @@ import pytest
 from pictures import images, open_named, save_images
 from PIL import Image, ImageOps
 
-from genkit.data.decode import BadImage, read_image
+from genkit.data.decode import read_image
+from genkit.data.image_file import BadImage
 
 
 def write_huge_png(path: Path, side: int) -> None:

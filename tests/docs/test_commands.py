@@ -81,9 +81,9 @@ def test_command_that_is_wrong_is_seen(line: str) -> None:
 def test_options_named_in_the_text_exist() -> None:
     generated = "".join(PAGES[page].read_text("utf-8") for page in ("commands", "options"))
     there = set(re.findall(r"`(-[-\w]+)`", generated)) | {"--help"}
-    there |= set(re.findall(r'"(--[-\w]+)"', "".join(p.read_text() for p in DOCS.glob("*.py"))))
-    others = {"--genkit", "--mutants", "--quick", "--peers-python", "--pytorch-generative"}
-    others |= {"--resume", "--write", "--install-completion", "--width", "--looks", "--key"}
+    scripts = [*DOCS.glob("*.py"), *DOCS.parent.glob("tests/bench/*.py")]
+    there |= set(re.findall(r'"(--[-\w]+)"', "".join(path.read_text("utf-8") for path in scripts)))
+    others = {"--genkit", "--mutants", "--resume", "--install-completion", "--width", "--key"}
     others |= {"--teacher"}
     found = 0
     for page, path in PAGES.items():

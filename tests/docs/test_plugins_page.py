@@ -197,6 +197,22 @@ def test_model_in_stages_of_the_page_trains_and_resumes(
     assert rows[12]["flow/skipped"] == 0
 
 
+def test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration(
+    written: Written, command_lines: CommandLines, tmp_path: Path
+) -> None:
+    run, plugin = tmp_path / "run", {"GENKIT_PLUGINS": str(written.files / "games.py")}
+    (answer,) = command_lines(
+        f"train game --run-dir {run} --log-every 1 --grids 1 --progress none --budget 6steps",
+        site=written.site,
+        variables=[plugin],
+    )
+    assert answer.code == 0, answer
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "critic/loss" in row]
+    assert [row["step"] for row in rows if "slope/loss" in row] == [1, 5]
+    assert all(row["generator/loss"] > 0 for row in rows) and rows[0]["slope/loss"] > 0
+
+
 def test_each_example_is_run_by_one_of_these_tests() -> None:
     sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
@@ -209,6 +225,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
         "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
+        "games.py": test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration,
         **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
     }
     assert run_by.keys() == BLOCKS.keys()
@@ -278,13 +295,18 @@ def test_every_method_of_a_model_stands_in_the_page_with_its_arguments() -> None
 # left out, "*" stands before those that are given by name. Lines may be added, and parameters with
 # "=" at the end of a line; whatever else changes here is version 2 of the plugin interface.
 PROMISED = """
-specs.TrainerSpec(*, name, summary, target, config=, presets=, fit=, records=, sampler=)
+specs.TrainerSpec(*, name, summary, target, budget=, config=, presets=, fit=, records=, sampler=)
 specs.DatasetSpec(*, name, summary, target, config=, source=, features=, reference=, default=, records=)
 specs.MetricSpec(*, name, summary, target, config=, columns=, definition=, records=)
 specs.FeaturesSpec(*, name, summary, target, config=, quick=, default=, records=)
 specs.Column(*, name, title, better, ranks=, unbiased=, scale=, decimals=, shown=, help=)
 specs.option(default, description, *, ge=, gt=, le=, lt=, multiple_of=, panel=)
 specs.ImageShape(channels, height, width, classes=, class_shares=, class_names=, train_images=, mean=, deviation=)
+adversarial.discriminator_loss(kind, real, fake, smoothing=)
+adversarial.generator_loss(kind, fake, real=)
+adversarial.slope_penalty(judge, images)
+adversarial.gradient_penalty(judge, real, fake)
+augment.augment(images, kinds, share=)
 model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=, active=, after=, precision=, compile=, skip_above=)
 model.Batch(images, labels=, shared=, step=, images_seen=, progress=)
 model.LogLikelihood(nats, kind, of)

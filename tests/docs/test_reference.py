@@ -50,7 +50,7 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
 ) -> None:
     page = reference.pages()["options.md"]
     trainers = load_registry().trainers
-    for name in ("dcgan", "pixelcnn", "pixelrnn", "vae"):
+    for name in ("dcgan", "flow", "pixelcnn", "pixelrnn", "vae"):
         part = section(page, f"### `{name}`")
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)
@@ -66,7 +66,7 @@ def test_ranges_choices_and_switches_are_stated(reference: ModuleType) -> None:
     dcgan = section(pages["options.md"], "### `dcgan`")
     assert "| `--batch-size` | whole number | from 2 to 65,536 | `64` | `32` |" in dcgan
     assert "| `--dropout` | number | from 0 below 1 |" in dcgan
-    assert "| `--loss` | `non-saturating`, `minimax` |" in dcgan
+    assert "| `--loss` | `non-saturating`, `minimax`, `least-squares`, `hinge`, " in dcgan
     compare = section(pages["commands.md"], "## `genkit compare`")
     assert "| `--seeds` | whole number | from 1 to 100 | `1` |" in compare
     assert "| `--cards` | switch |  | off |" in compare

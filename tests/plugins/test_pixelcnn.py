@@ -71,14 +71,16 @@ def test_model_with_zero_output_weights_is_uniform(shape, levels):
     assert likelihood.kind == "exact" and str(levels) in likelihood.of
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 3, 3), (3, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 2), (1, 3, 3), (3, 2, 1), (3, 1, 2), (2, 2, 2), (4, 1, 2)]
+)
 def test_probabilities_of_all_images_sum_to_one(shape):
     nats = make(shape).log_likelihood(all_images(shape)).nats.double()
     assert nats.std() > 0.1
     assert nats.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("colours, cycle", [(1, 1), (1, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize("colours, cycle", [(1, 1), (1, 3), (3, 1), (3, 2), (4, 2)])
 def test_each_value_sees_all_values_before_it_and_nothing_else(colours, cycle):
     height, width = 5, 7
     model = make((colours, height, width), channels=24, layers=6, dilation_cycle=cycle).double()
@@ -98,6 +100,7 @@ def test_each_value_sees_all_values_before_it_and_nothing_else(colours, cycle):
         ((1, 6, 7), {"levels": 16, "dilation_cycle": 2}),
         ((3, 5, 4), {"levels": 2}),
         ((3, 4, 5), {"levels": 7, "dilation_cycle": 1}),
+        ((4, 3, 4), {"levels": 5}),
         ((1, 1, 1), {"levels": 3}),
         ((1, 4, 4), {"levels": 2, "layers": 1}),
     ],
@@ -235,10 +238,9 @@ def test_learning_rate_rises_holds_and_falls_as_inverse_square_root():
     assert learning_rate_schedule(warmup=0, decay=0)(10**9) == 1.0
 
 
-@pytest.mark.parametrize("channels", [2, 4])
-def test_images_neither_grey_nor_rgb_are_refused(channels):
-    with pytest.raises(UsageError, match=f"{channels} x 28 x 28"):
-        PixelCNN(PixelCNNConfig(), ImageShape(channels, 28, 28))
+def test_images_of_more_than_four_channels_are_refused():
+    with pytest.raises(UsageError, match="5 x 28 x 28"):
+        PixelCNN(PixelCNNConfig(), ImageShape(5, 28, 28))
 
 
 def test_every_preset_and_field_is_valid_and_described():

@@ -293,6 +293,24 @@ def test_ties_and_several_trainings_are_explained() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("budgets", "note"),
+    [
+        (("120s", "120s"), "Machine dependent: trained for 120s, in which another machine"),
+        (("120s", "5tflop"), "Machine dependent: trained for 120s, in which another machine"),
+        (("10m", "1h"), "Machine dependent: trained for 10m and 1h, in which another machine"),
+        (("5tflop", "9kimg"), None),
+        (("120s",), None),  # compared with no other
+    ],
+)
+def test_budgets_in_seconds_are_machine_dependent(
+    budgets: tuple[str, ...], note: str | None
+) -> None:
+    rows = [row(str(i), 1.0 + i, card={**CARD, "budget": b}) for i, b in enumerate(budgets)]
+    found = [each for each in footnotes(rank(rows, [FID])) if "Machine dependent" in each]
+    assert len(found) == (note is not None) and all(each.startswith(str(note)) for each in found)
+
+
 def test_model_trained_on_other_data_is_named() -> None:
     card = {**CARD, "trained_on": "mnist-mini", "trained_on_fingerprint": "bb"}
     assert "a was trained on other data: mnist-mini" in footnotes(

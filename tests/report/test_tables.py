@@ -199,7 +199,7 @@ def test_columns_without_any_value_are_left_out() -> None:
 
 def test_the_ranking_score_is_the_first_column_and_the_inception_score_the_last_score() -> None:
     heading = markdown(THREE, COLUMNS).splitlines()[0].split(" | ")
-    assert heading[2] == "KID x1000"  # 2,000 samples
+    assert heading[2] == "KID x1000 (digits)"  # 2,000 samples
     assert heading.index("IS (digits)") == heading.index("near train (pixels)") - 1
 
 

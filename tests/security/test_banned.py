@@ -20,8 +20,9 @@ FILES = sorted(
 MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 MODULES |= {"yaml", "runpy", "code", "pty"}
 # DINOv2's network is code from GitHub, as `genkit info dinov2` says; its weights come as a pickle,
-# which is read after its SHA-256 was compared, and then as plain tensors only.
-KNOWN = {"pretrained.py": {"torch.hub.load", "torch.load"}}
+# which is read after its SHA-256 was compared, and then as plain tensors only. So do the weights of
+# EfficientNet-Lite0, from a package.
+KNOWN = {"pretrained.py": {"torch.hub.load", "torch.load"}, "weights.py": {"torch.load"}}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {"os.system", "os.popen", "os.execv", "os.execvp", "pandas.read_pickle", "torch.jit.load"}
 CALLS |= {"torch.load", "torch.hub.load", "torch.package.PackageImporter", "numpy.fromregex"}

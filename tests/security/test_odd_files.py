@@ -22,7 +22,8 @@ import pytest
 from pictures import images, open_named, save_images
 from PIL import Image
 
-from genkit.data.decode import BadImage, decode_image, read_image
+from genkit.data.decode import decode_image, read_image
+from genkit.data.image_file import BadImage
 from genkit.data.prepare import prepare
 from genkit.data.walk import find_images
 from genkit.errors import GenkitError

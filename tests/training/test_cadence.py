@@ -26,6 +26,27 @@ def test_the_rate_is_that_since_the_last_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rates", "found"),
+    [
+        ([10] * 12, None),
+        ([10] * 8 + [8] * 4, "1.2 times"),
+        ([10] * 8 + [9] * 4, None),  # less than a fifth longer
+        ([10] * 4 + [1] * 4 + [10] * 4, None),  # it was slow in between only
+        ([10, 10, 10, 1, 10, 10, 5, 5, 1, 5, 5, 5], "2.0 times"),  # medians
+        ([10] * 7 + [1] * 4, None),  # few lines
+        ([5] * 6 + [10] * 6, None),  # faster
+    ],
+)
+def test_a_training_that_became_slower_is_reported(rates: list[float], found: str | None) -> None:
+    cadence, images, seconds = LogCadence(1, START), 0, 0.0
+    for rate in rates:
+        images, seconds = images + 100, seconds + 100 / rate
+        cadence.rate(Moment(0, images, seconds, 0.0))
+    note = cadence.slowdown()
+    assert (found in note) if found and note else note is found
+
+
+@pytest.mark.parametrize(
     ("count", "expected"),
     [(0, []), (1, [12]), (2, [0, 12]), (3, [0, 6, 12]), (5, [0, 3, 6, 9, 12]), (30, range(13))],
 )

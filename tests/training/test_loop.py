@@ -383,7 +383,6 @@ def test_average_equals_the_recursion_of_its_half_life_with_its_early_ramp():
     for own, wanted in zip(loop.average.parameters(), expected, strict=True):
         torch.testing.assert_close(own.double(), wanted, rtol=1e-5, atol=1e-6)
         assert not own.requires_grad
-    assert same_bits(list(loop.average.buffers()), list(model.buffers()))
     assert not loop.average.training and model.training
 
 

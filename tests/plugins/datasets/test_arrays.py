@@ -53,7 +53,7 @@ def test_npz_splits_and_labels_are_used_and_others_named(tmp_path: Path) -> None
         ({"images": images().astype(np.float32)}, "float32.*expected are uint8"),
         ({"images": np.array([{}, {}])}, "cannot be read as arrays of numbers"),
         ({"images": images()[0, 0]}, r"\(4, 4\); expected is the shape"),
-        ({"images": images(channels=2)}, r"\(8, 2, 4, 4\); expected is the shape"),
+        ({"images": images(channels=5, side=6)}, r"\(8, 5, 6, 6\); expected is the shape"),
         ({"images": images(side=0)}, "no pixels"),
         ({"images": images(0)}, "holds no train images"),
         ({"images": images(0), "labels": LABELS[:0]}, "holds no train images"),

@@ -13,7 +13,7 @@ from genkit.errors import TrainingError, UsageError
 from genkit.features import extract
 from genkit.io.progress import Reporter
 from genkit.specs import Config, ImageShape
-from genkit_fidelity import classifier
+from genkit_fidelity import ClassifierConfig, classifier
 from genkit_fidelity.classifier import Classifier
 from genkit_fidelity.network import ClassifierNetwork
 
@@ -102,6 +102,34 @@ def test_is_trained_once_and_then_read_from_the_cache(striped, cache, monkeypatc
     for one, other in zip(extract(first, images), extract(second, images), strict=True):
         assert torch.equal(one, other)
     assert not reporter.said and not reporter.states
+
+
+def test_a_file_of_another_machine_gives_its_features(striped, cache, monkeypatch, tmp_path):
+    first = Classifier.open(Config(), striped)
+    taken = first.file.rename(tmp_path / "features.safetensors")
+    monkeypatch.setattr(classifier, "train", lambda *_, **__: pytest.fail("trained again"))
+    second = Classifier.open(ClassifierConfig(weights=str(taken)), striped)
+    images = torch.from_numpy(striped.test.images)
+    assert (second.identity, second.file) == (first.identity, taken)
+    assert torch.equal(extract(first, images)[0], extract(second, images)[0])
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["missing", "folder", "damaged", "other classes"])
+def test_a_file_that_holds_no_such_classifier_is_refused(striped, cache, tmp_path, fault):
+    path = tmp_path / "features.safetensors"
+    data = striped
+    if fault == "folder":
+        path.mkdir()
+    elif fault != "missing":
+        content = bytearray(Classifier.open(Config(), striped).file.read_bytes())
+        content[-50] ^= fault == "damaged"
+        path.write_bytes(content)
+    if fault == "other classes":
+        data = data_of(stripes(40, 3, classes=4), stripes(40, 4, classes=4), classes=4)
+    for use in (Classifier.check, Classifier.open):  # before anything is trained, and later
+        with pytest.raises(UsageError, match=r"names .*features.safetensors, which holds no"):
+            use(ClassifierConfig(weights=str(path)), data)
 
 
 def test_weights_depend_on_the_data_alone(striped, cache, monkeypatch):
