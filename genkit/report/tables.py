@@ -112,11 +112,7 @@ def _copies(row: ScoreRow) -> Cell:
 
 
 # Accuracies of classifiers, in their order: what they were trained on.
-USES = {
-    "synthetic": "trained on\nsamples",
-    "real": "trained on\nreal",
-    "both": "trained\non both",
-}
+USES = {"synthetic": "trained on\nsamples", "real": "trained on\nreal", "both": "trained\non both"}
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
