@@ -163,10 +163,9 @@ def test_interpolations_keep_to_the_class_of_their_row() -> None:
 def test_the_exported_network_takes_labels(family: str) -> None:
     pytest.importorskip("onnxruntime")
     network = export_network(build(family, ImageShape(*SHAPE, 3)))
-    images = {"pixelcnn": ["images"], **dict.fromkeys(PATHS, ["images", "times"])}.get(
-        family, ["latents"]
-    )
-    assert list(network.inputs) == [*images, "labels"]
+    networks = {name: ["images", "times", "labels"] for name in PATHS}
+    networks["pixelcnn"] = ["images", "labels"]
+    assert list(network.inputs) == networks.get(family, ["latents", "labels"])
 
 
 def test_likelihood_of_a_conditional_run_compares_with_that_of_others() -> None:
