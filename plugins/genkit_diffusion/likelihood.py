@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from genkit_diffusion.derivative import along
 from genkit_diffusion.solvers import Field
 
 TOLERANCE = 0.01  # of the mean, in bits per dimension
@@ -58,8 +59,6 @@ def with_divergence(field: Field, x: Tensor, time: Tensor, probes: Tensor) -> tu
     divergence = x.new_zeros(len(x))
     for probe in probes:
         probe = probe.expand_as(x)
-        slope, change = torch.func.jvp(  # type: ignore[misc]  # no third without has_aux
-            lambda x: field(x, time), (x,), (probe,)
-        )
+        slope, change = along(lambda x: field(x, time), (x,), (probe,))
         divergence = divergence + (probe * change).flatten(1).sum(1)
     return slope, divergence

@@ -11,6 +11,7 @@ from torch import Tensor
 from genkit.model import Batch, Phase
 from genkit_diffusion import MeanFlowConfig, MeanFlowSampler
 from genkit_diffusion.base import UNetModel
+from genkit_diffusion.derivative import along
 from genkit_diffusion.solvers import Watch
 
 
@@ -65,7 +66,7 @@ class MeanFlow(UNetModel):
         parts = []
         if whole:
             first = None if labels is None else labels[:whole]
-            found, change = torch.func.jvp(  # type: ignore[misc]  # no third without has_aux
+            found, change = along(
                 lambda x, start: self.average_velocity(x, start, end[:whole], first),
                 (x[:whole], start[:whole]),
                 (velocity[:whole], torch.ones_like(start[:whole])),
