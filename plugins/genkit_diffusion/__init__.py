@@ -58,13 +58,19 @@ class NetworkConfig(TrainerConfig):
     )
     learning_rate: float = option(
         1e-3,
-        "Adam's learning rate, which falls to 0 over the budget",
+        "Adam's learning rate at its highest",
         gt=0,
         le=1,
         panel="Optimisation",
     )
     warmup_steps: int = option(
         200, "iterations in which the rate rises", ge=1, panel="Optimisation"
+    )
+    decay_after: int = option(
+        5000,
+        "iterations after which the rate falls as 1/sqrt(iteration)",
+        ge=1,
+        panel="Optimisation",
     )
     batch_size: BatchSize = 64
     ema_half_life: HalfLife = 50_000
@@ -140,7 +146,7 @@ class MeanFlowConfig(NetworkConfig):
 class PathSampler(SamplerConfig):
     """What can be chosen when images are drawn by a flow."""
 
-    steps: int = option(12, "steps from noise to image", ge=1, le=1000)
+    steps: int = option(8, "steps from noise to image", ge=1, le=1000)
     solver: Literal["euler", "heun", "midpoint", "dpm++"] = option(
         "heun",
         "of the steps: euler and dpm++ ask the network once a step, heun and midpoint twice; the "
@@ -176,9 +182,10 @@ class MeanFlowSampler(SamplerConfig):
 QUICK = {
     "width": 32,
     "batch_size": 32,
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
     "warmup_steps": 100,
-    "ema_half_life": 10_000,
+    "decay_after": 1000,
+    "ema_half_life": 20_000,
 }
 GPU = {  # 35 million parameters for 3 x 32 x 32
     "width": 160,
@@ -188,6 +195,7 @@ GPU = {  # 35 million parameters for 3 x 32 x 32
     "batch_size": 128,
     "learning_rate": 2e-4,
     "warmup_steps": 1000,
+    "decay_after": 50_000,
     "ema_half_life": 500_000,
 }
 

@@ -76,9 +76,10 @@ class UNetModel(GenerativeModel):
             precision=precision,
         )
 
-    def schedule(self, step: int, progress: float) -> float:
-        """Linear warm-up, then linearly to 0 at the end of the budget."""
-        return min((step + 1) / self.config.warmup_steps, 1) * (1 - progress)
+    def schedule(self, step: int) -> float:
+        """Linear warm-up, constant, then 1/sqrt(step): no last step needs to be known."""
+        rise = min((step + 1) / self.config.warmup_steps, 1)
+        return rise / math.sqrt(max(step / self.config.decay_after, 1))
 
     def hide_labels(self, labels: Tensor | None) -> Tensor | None:
         """Labels, (N,), some of them replaced by "no label" at random (Ho and Salimans 2022, arXiv

@@ -88,7 +88,7 @@ def test_weights_without_labels_are_those_of_data_without_labels(family: str) ->
     assert plain.keys() < conditional.keys()
 
 
-@pytest.mark.parametrize("family", ["dcgan", "vae", "pixelcnn"])  # flow's rate follows the budget
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_conditional_run_resumes_to_the_last_bit(family: str, data: str, tmp_path: Path) -> None:
     whole = train_tiny(family, data, tmp_path / "whole", budget="8steps", conditional=True)
     train_tiny(family, data, tmp_path / "part", budget="3steps", conditional=True)
