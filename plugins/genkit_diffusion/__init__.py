@@ -58,13 +58,19 @@ class NetworkConfig(TrainerConfig):
     )
     learning_rate: float = option(
         1e-3,
-        "Adam's learning rate, which falls to 0 over the budget",
+        "Adam's learning rate at its highest",
         gt=0,
         le=1,
         panel="Optimisation",
     )
     warmup_steps: int = option(
         200, "iterations in which the rate rises", ge=1, panel="Optimisation"
+    )
+    decay_after: int = option(
+        5000,
+        "iterations after which the rate falls as 1/sqrt(iteration)",
+        ge=1,
+        panel="Optimisation",
     )
     batch_size: BatchSize = 64
     ema_half_life: HalfLife = 50_000
@@ -86,10 +92,66 @@ class FlowConfig(NetworkConfig):
     )
 
 
-class GuidedSampler(SamplerConfig):
-    """What can be chosen when images are drawn, for each of these models."""
+class DiffusionConfig(NetworkConfig):
+    """Options of diffusion."""
 
-    steps: int = option(12, "steps from noise to image", ge=1, le=1000)
+    noise_mean: float = option(
+        -1.2, "mean of the logarithm of sigma in training", ge=-10, le=10, panel="Optimisation"
+    )
+    noise_deviation: float = option(
+        1.2, "standard deviation of that logarithm", gt=0, le=10, panel="Optimisation"
+    )
+    sigma_min: float = option(
+        0.002, "the last sigma of the sampler before 0", gt=0, lt=1, panel="Network"
+    )
+    sigma_max: float = option(
+        80.0, "the first sigma of the sampler", ge=1, le=1000, panel="Network"
+    )
+
+
+class MeanFlowConfig(NetworkConfig):
+    """Options of MeanFlow."""
+
+    guidance: float = option(
+        1.0,
+        "strength of the label, learned in training: 1 follows it as it is; for conditional models",
+        ge=0,
+        le=100,
+        panel="Network",
+    )
+    time_mean: float = option(
+        0.4, "mean of the normal logits of training times", ge=-5, le=5, panel="Optimisation"
+    )
+    time_deviation: float = option(
+        1.0, "standard deviation of the logits of training times", gt=0, le=5, panel="Optimisation"
+    )
+    span_share: float = option(
+        0.5,
+        "share of training images whose velocity is averaged over a part of the path; the others "
+        "teach that at a moment",
+        ge=0,
+        le=1,
+        panel="Optimisation",
+    )
+    weight_power: float = option(
+        1.0,
+        "p of the weight 1 / (error + c)^p of an image; 0 weighs all alike",
+        ge=0,
+        le=4,
+        panel="Optimisation",
+    )
+    weight_floor: float = option(0.001, "c of that weight", gt=0, le=10, panel="Optimisation")
+
+
+class PathSampler(SamplerConfig):
+    """What can be chosen when images are drawn by a flow."""
+
+    steps: int = option(8, "steps from noise to image", ge=1, le=1000)
+    solver: Literal["euler", "heun", "midpoint", "dpm++"] = option(
+        "heun",
+        "of the steps: euler and dpm++ ask the network once a step, heun and midpoint twice; the "
+        "error of euler falls with the steps, that of the others with their square",
+    )
     guidance: float = option(
         1.0,
         "strength of the label: 1 follows it as learned, above 1 more strongly and with less "
@@ -99,22 +161,31 @@ class GuidedSampler(SamplerConfig):
     )
 
 
-class FlowSampler(GuidedSampler):
-    """And the solver of a flow."""
+class DiffusionSampler(PathSampler):
+    """And of diffusion."""
 
-    solver: Literal["euler", "heun", "midpoint"] = option(
-        "heun",
-        "of the steps: euler asks the network once a step, heun and midpoint twice, with an error "
-        "that falls with the square of the steps",
+    churn: float = option(
+        0.0,
+        "noise added on the way, and removed again: 0 for none; the other solvers' only, not "
+        "dpm++'s",
+        ge=0,
+        le=1000,
     )
+
+
+class MeanFlowSampler(SamplerConfig):
+    """What can be chosen when images are drawn by MeanFlow."""
+
+    steps: int = option(1, "steps from noise to image", ge=1, le=1000)
 
 
 QUICK = {
     "width": 32,
     "batch_size": 32,
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
     "warmup_steps": 100,
-    "ema_half_life": 10_000,
+    "decay_after": 1000,
+    "ema_half_life": 20_000,
 }
 GPU = {  # 35 million parameters for 3 x 32 x 32
     "width": 160,
@@ -124,6 +195,7 @@ GPU = {  # 35 million parameters for 3 x 32 x 32
     "batch_size": 128,
     "learning_rate": 2e-4,
     "warmup_steps": 1000,
+    "decay_after": 50_000,
     "ema_half_life": 500_000,
 }
 
@@ -144,7 +216,27 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Rectified flow with a U-Net (Liu et al. 2022, Lipman et al. 2023).",
             target="genkit_diffusion.flow:Flow",
             config=FlowConfig,
-            sampler=FlowSampler,
+            sampler=PathSampler,
+            budget="8tflop",  # about two minutes on one core
+            fit=fit,
+            presets={"quick": QUICK},
+        ),
+        TrainerSpec(
+            name="diffusion",
+            summary="Diffusion as in EDM, on the U-Net of flow (Karras et al. 2022).",
+            target="genkit_diffusion.diffusion:Diffusion",
+            config=DiffusionConfig,
+            sampler=DiffusionSampler,
+            budget="8tflop",  # about two minutes on one core
+            fit=fit,
+            presets={"quick": QUICK},
+        ),
+        TrainerSpec(
+            name="meanflow",
+            summary="MeanFlow: samples in one step, on the U-Net of flow (Geng et al. 2025).",
+            target="genkit_diffusion.meanflow:MeanFlow",
+            config=MeanFlowConfig,
+            sampler=MeanFlowSampler,
             budget="8tflop",  # about two minutes on one core
             fit=fit,
             presets={"quick": QUICK},

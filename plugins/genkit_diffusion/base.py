@@ -1,9 +1,10 @@
-"""What the models of this plugin share: network, labels, guidance, optimizer."""
+"""What all models of this plugin share: network, labels, optimizer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,12 +12,10 @@ from torch import Tensor
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, Phase, diverged
 from genkit.specs import ImageShape
-from genkit_diffusion import GuidedSampler, NetworkConfig
+from genkit_diffusion import NetworkConfig
 from genkit_diffusion.network import UNet
 
 Loss = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
-# x, (N, C, H, W), times, (N,), and labels, (N,) or None, to (N, C, H, W)
-Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 SMALLEST, LARGEST = 8, 128
 COARSEST = 8  # places a side of the coarsest level, at most
@@ -26,8 +25,8 @@ class UNetModel(GenerativeModel):
     """A model whose network looks at noisy images, times and labels."""
 
     config: NetworkConfig
-    sampler: GuidedSampler
     times = 1  # that the network is given
+    turns = 50  # of the fastest wave of their embedding, over the whole path
 
     def __init__(self, config: NetworkConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
@@ -48,13 +47,21 @@ class UNetModel(GenerativeModel):
             patch=config.patch,
             attention=min(config.attention, levels),
             times=self.times,
+            turns=self.turns,
             classes=image_shape.classes if config.conditional else 0,
             dropout=config.dropout,
         )
         self.mean = image_shape.mean
         self.deviation = image_shape.deviation or 1.0  # 0 where all training images are alike
 
-    def make_phase(self, name: str, loss: Loss, *, compile: bool = True) -> Phase:
+    def make_phase(
+        self,
+        name: str,
+        loss: Loss,
+        *,
+        compile: bool = True,
+        precision: Literal["fp32"] | None = None,
+    ) -> Phase:
         """The phase that trains the network by a loss."""
         optimizer = torch.optim.Adam(
             self.parameters(), self.config.learning_rate, betas=(0.9, 0.99), fused=True
@@ -66,11 +73,13 @@ class UNetModel(GenerativeModel):
             clip=1.0,
             schedule=self.schedule,
             compile=compile,
+            precision=precision,
         )
 
-    def schedule(self, step: int, progress: float) -> float:
-        """Linear warm-up, then linearly to 0 at the end of the budget."""
-        return min((step + 1) / self.config.warmup_steps, 1) * (1 - progress)
+    def schedule(self, step: int) -> float:
+        """Linear warm-up, constant, then 1/sqrt(step): no last step needs to be known."""
+        rise = min((step + 1) / self.config.warmup_steps, 1)
+        return rise / math.sqrt(max(step / self.config.decay_after, 1))
 
     def hide_labels(self, labels: Tensor | None) -> Tensor | None:
         """Labels, (N,), some of them replaced by "no label" at random (Ho and Salimans 2022, arXiv
@@ -79,32 +88,6 @@ class UNetModel(GenerativeModel):
             return None
         hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
         return torch.where(hidden, self.image_shape.classes, labels)
-
-    def guided(self, predict: Predict, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
-        """What the network predicts at x, (N, C, H, W), and times, (N,), with classifier-free
-        guidance w: f(x) + w (f(x | label) - f(x)), which is Ho and Salimans 2022, equation 6, with
-        w - 1 as their w."""
-        strength = self.sampler.guidance
-        if strength == 1 or labels is None:
-            return predict(x, time, labels)
-        none = torch.full_like(labels, self.image_shape.classes)
-        if strength == 0:
-            return predict(x, time, none)
-        both = predict(torch.cat([x, x]), torch.cat([time, time]), torch.cat([labels, none]))
-        given, free = both.chunk(2)
-        return torch.lerp(free, given, strength)
-
-    def check_guidance(self) -> None:
-        """Raise UsageError for a guidance that has no label to follow."""
-        strength = self.sampler.guidance
-        if strength != 1 and not self.conditional:
-            raise UsageError(
-                f"guidance {strength:g} needs a model trained with --conditional; leave it out"
-            )
-        if strength != 1 and not self.config.label_dropout:
-            raise UsageError(
-                f"guidance {strength:g} needs a model trained with --label-dropout above 0"
-            )
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal, (n, C, H, W)."""

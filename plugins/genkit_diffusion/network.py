@@ -33,10 +33,10 @@ class Embedding(nn.Module):
 
     frequencies: Tensor  # (FREQUENCIES,)
 
-    def __init__(self, size: int, times: int, classes: int) -> None:
+    def __init__(self, size: int, times: int, turns: float, classes: int) -> None:
         super().__init__()
-        # from half a turn over the whole path to 50 of them
-        frequencies = math.pi * torch.logspace(0, 2, FREQUENCIES)
+        # from half a turn over the whole path on
+        frequencies = math.pi * torch.logspace(0, math.log10(2 * turns), FREQUENCIES)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.first = nn.Linear(2 * FREQUENCIES * times, size)
         self.classes = nn.Embedding(classes + 1, size) if classes else None
@@ -121,6 +121,7 @@ class UNet(nn.Module):
         widths: channels of each level, the finest first.
         blocks: residual blocks of each level, down and up.
         attention: the number of coarsest levels with attention.
+        turns: of the fastest wave that a time in [0, 1] becomes.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class UNet(nn.Module):
         patch: int,
         attention: int = 1,
         times: int = 1,
+        turns: float = 50,
         classes: int = 0,
         dropout: float = 0.0,
     ) -> None:
@@ -140,7 +142,7 @@ class UNet(nn.Module):
         self.patch = patch
         self.multiple = patch * 2 ** (levels - 1)
         embedding = 4 * widths[0]
-        self.embedding = Embedding(embedding, times, classes)
+        self.embedding = Embedding(embedding, times, turns, classes)
         self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()

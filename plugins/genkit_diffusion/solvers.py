@@ -1,4 +1,4 @@
-"""Solvers of dx/dt = v(x, t). They know nothing of networks."""
+"""Solvers of the path from noise to images. They know nothing of networks."""
 
 from __future__ import annotations
 
@@ -11,37 +11,79 @@ from torch import Tensor
 Field = Callable[[Tensor, Tensor], Tensor]  # points, (N, ...), and a time, (): velocities, (N, ...)
 
 
-def solve(field: Field, x: Tensor, times: Tensor, solver: str) -> Tensor:
-    """Where points x, (N, ...), at times[0] are at times[-1], with a step between each two times.
+def step(field: Field, x: Tensor, now: Tensor, then: Tensor, solver: str) -> Tensor:
+    """Where the solution of dx/dt = field(x, t) through x, (N, ...), at `now` is at `then`.
 
-    Args:
-        solver: "euler" asks the field once a step, and its error falls with the steps; "heun" (at
-            both ends of Euler's step) and "midpoint" (in its middle) ask twice, and their errors
-            fall with the square of the steps.
+    "euler" asks the field once, and its error falls with the number of steps; "heun" (at both ends
+    of Euler's step) and "midpoint" (in its middle) ask twice, and theirs fall with its square.
+    """
+    slope = field(x, now)
+    if solver == "heun":
+        slope = (slope + field(x + (then - now) * slope, then)) / 2
+    elif solver == "midpoint":
+        middle = (then - now) / 2
+        slope = field(x + middle * slope, now + middle)
+    return x + (then - now) * slope
+
+
+def solve(field: Field, x: Tensor, times: Tensor, solver: str) -> Tensor:
+    """Where points x, (N, ...), at times[0] are at times[-1], with a `step` between each two times.
 
     Raises:
         FloatingPointError: after a step some value is not finite; names the step and the time.
     """
-    broken = []  # looked at in the end, as each look would wait for a GPU
+    watch = Watch(times)
     for now, then in pairwise(times.unbind()):
-        step = then - now
-        slope = field(x, now)
-        if solver == "heun":
-            slope = (slope + field(x + step * slope, then)) / 2
-        elif solver == "midpoint":
-            slope = field(x + step / 2 * slope, now + step / 2)
-        x = x + step * slope
-        broken.append(~torch.isfinite(x).all())
-    if not torch.compiler.is_compiling():
-        check_finite(torch.stack(broken), times)
+        x = watch.see(step(field, x, now, then, solver))
+    watch.check()
     return x
 
 
-def check_finite(broken: Tensor, times: Tensor) -> None:
-    """Raise FloatingPointError if a step, bool (steps,), is broken; times are (steps + 1,)."""
-    if broken.any():
-        first = int(broken.int().argmax())
-        raise FloatingPointError(
-            f"step {first + 1} of {len(broken)}, from time {times[first]:.4g} to "
-            f"{times[first + 1]:.4g}, gave values that are not finite"
-        )
+def solve_data(denoise: Field, x: Tensor, times: Tensor, scales: Tensor, noises: Tensor) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): a step asks once for the
+    clean image that x looks like, and its error falls with the square of the steps.
+
+    Args:
+        denoise: points, (N, ...), and a time, (): clean images, (N, ...).
+        times: (steps + 1,).
+        scales, noises: alpha and sigma of x = alpha * image + sigma * noise at the times. The
+            first steps from alpha = 0 and the one to sigma = 0 are of first order.
+    """
+    watch = Watch(times)
+    logs = (scales / noises).log()  # lambda, from -infinity to infinity
+    before: Tensor | None = None
+    for i in range(len(times) - 1):
+        clean = guess = denoise(x, times[i])
+        if before is not None:
+            ratio = (logs[i + 1] - logs[i]) / (logs[i] - logs[i - 1])  # 1 / r
+            ratio = ratio if torch.isfinite(ratio) else torch.zeros_like(ratio)
+            guess = clean + ratio / 2 * (clean - before)
+        kept = scales[i] * noises[i + 1] / (noises[i] * scales[i + 1])  # exp(-h)
+        x = noises[i + 1] / noises[i] * x + scales[i + 1] * (1 - kept) * guess
+        before = clean
+        watch.see(x)
+    watch.check()
+    return x
+
+
+class Watch:
+    """Looks for values that are not finite. It does so at the end, as a look waits for a GPU."""
+
+    def __init__(self, times: Tensor) -> None:
+        self.times = times
+        self.broken: list[Tensor] = []
+
+    def see(self, x: Tensor) -> Tensor:
+        """x, which a step gave, as it is."""
+        self.broken.append(~torch.isfinite(x).all())
+        return x
+
+    def check(self) -> None:
+        """Raise FloatingPointError that names the first step that was not finite, if any."""
+        broken = torch.stack(self.broken)
+        if broken.any():
+            first = int(broken.int().argmax())
+            raise FloatingPointError(
+                f"step {first + 1} of {len(broken)}, from time {self.times[first]:.4g} to "
+                f"{self.times[first + 1]:.4g}, gave values that are not finite"
+            )

@@ -24,7 +24,7 @@ from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow", "diffusion", "meanflow")
 
 # ---- without torch
 
@@ -63,10 +63,10 @@ COMPLETED = {
     "genkit ": {"train", "compare", "list", "info", "sample", "resume", "evaluate", "report"},
     "genkit tr": {"train"},
     "genkit train ": set(MODELS),
-    "genkit train d": {"dcgan"},
+    "genkit train d": {"dcgan", "diffusion"},
     "genkit train dcgan --lat": {"--latent"},
     "genkit train vae --precision ": {"auto", "fp32", "bf16"},
-    "genkit train --budget 5s d": {"dcgan"},
+    "genkit train --budget 5s d": {"dcgan", "diffusion"},
     "genkit compare v": {"vae"},
     "genkit compare dcgan p": {"pixelcnn", "pixelrnn"},
 }
@@ -110,7 +110,8 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         (
             "train --budget 5s",
-            "Name the model to train; there are: dcgan, flow, pixelcnn, pixelrnn, vae.",
+            "Name the model to train; there are: dcgan, diffusion, flow, meanflow, pixelcnn, "
+            "pixelrnn, vae.",
         ),
         ("train vae --latnt 3", "No such option: --latnt"),
         ("compare dcgan vea", "there is no model named 'vea'. Did you mean 'vae'?"),

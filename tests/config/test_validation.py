@@ -30,7 +30,7 @@ from genkit.specs import Config
 from genkit.training import train as training
 
 torch.set_num_threads(1)
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow", "diffusion", "meanflow")
 HUGE = 10**400
 NOT_NUMBERS = ["abc", "1,5", "①", "\0", "\x1b[31m", "0x10", "9" * 5000 + "x"]
 

@@ -24,7 +24,9 @@ from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 from genkit_pixelcnn.sampler import draw_images
 
-FAMILIES = ("dcgan", "vae", "pixelcnn", "flow")
+FAMILIES = ("dcgan", "vae", "pixelcnn", "flow", "diffusion", "meanflow")
+PATHS = ("flow", "diffusion")
+STEPS = {"dcgan": 800, "vae": 800, "pixelcnn": 300, "flow": 300, "diffusion": 300, "meanflow": 300}
 
 
 def build(
@@ -86,7 +88,7 @@ def test_weights_without_labels_are_those_of_data_without_labels(family: str) ->
     assert plain.keys() < conditional.keys()
 
 
-@pytest.mark.parametrize("family", ["dcgan", "vae", "pixelcnn"])  # flow's rate follows the budget
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_conditional_run_resumes_to_the_last_bit(family: str, data: str, tmp_path: Path) -> None:
     whole = train_tiny(family, data, tmp_path / "whole", budget="8steps", conditional=True)
     train_tiny(family, data, tmp_path / "part", budget="3steps", conditional=True)
@@ -161,8 +163,9 @@ def test_interpolations_keep_to_the_class_of_their_row() -> None:
 def test_the_exported_network_takes_labels(family: str) -> None:
     pytest.importorskip("onnxruntime")
     network = export_network(build(family, ImageShape(*SHAPE, 3)))
-    images = {"pixelcnn": ["images"], "flow": ["images", "times"]}.get(family, ["latents"])
-    assert list(network.inputs) == [*images, "labels"]
+    networks = {name: ["images", "times", "labels"] for name in PATHS}
+    networks["pixelcnn"] = ["images", "labels"]
+    assert list(network.inputs) == networks.get(family, ["latents", "labels"])
 
 
 def test_likelihood_of_a_conditional_run_compares_with_that_of_others() -> None:
@@ -177,7 +180,7 @@ def test_likelihood_of_a_conditional_run_compares_with_that_of_others() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_short_training_teaches_the_classes(family: str, data: str, tmp_path: Path) -> None:
     """A square in the corner that was asked for is brighter than the other corners."""
-    steps = {"dcgan": 800, "vae": 800, "pixelcnn": 300, "flow": 300}[family]
+    steps = STEPS[family]
     more = {"channels": 8} if family == "pixelcnn" else {}
     budget = f"{steps}steps"
     run = train_tiny(family, data, tmp_path / "run", budget=budget, conditional=True, **more)

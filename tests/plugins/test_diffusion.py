@@ -8,7 +8,7 @@ from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
 from genkit.testing import check_trainer
-from genkit_diffusion import FlowConfig, FlowSampler
+from genkit_diffusion import FlowConfig, PathSampler
 from genkit_diffusion.flow import Flow
 from genkit_diffusion.network import UNet
 from genkit_diffusion.solvers import solve
@@ -20,7 +20,7 @@ def make(shape=(1, 8, 8), classes=0, mean=0.0, deviation=1.0, sampler=None, **va
     torch.manual_seed(0)
     facts = ImageShape(*shape, classes, mean=mean, deviation=deviation)
     model = Flow(FlowConfig(**{**TINY["flow"], **values}), facts).eval()
-    model.sampler = FlowSampler(**(sampler or {}))
+    model.sampler = PathSampler(**(sampler or {}))
     return model
 
 
@@ -107,13 +107,13 @@ def test_a_solver_names_the_step_and_the_time_of_what_is_not_finite():
 def test_guidance_weighs_the_answers_with_and_without_a_label():
     model = make(classes=3, conditional=True)
     fill(model.network)
-    x, time, labels = torch.randn(4, 1, 8, 8), torch.rand(4), torch.tensor([0, 1, 2, 1])
-    given = model.velocity(x, time, labels)
-    free = model.velocity(x, time)
+    x, time, labels = torch.randn(4, 1, 8, 8), torch.tensor(0.3), torch.tensor([0, 1, 2, 1])
+    given = model.velocity(x, time.expand(4), labels)
+    free = model.velocity(x, time.expand(4))
     assert not torch.allclose(given, free)
     for strength in (0.0, 0.5, 1.0, 3.0):
-        model.sampler = FlowSampler(guidance=strength)
-        found = model.guided(model.velocity, x, time, labels)
+        model.sampler = PathSampler(guidance=strength)
+        found = model.guided(labels)(x, time)
         torch.testing.assert_close(found, free + strength * (given - free), rtol=1e-4, atol=1e-4)
 
 

@@ -213,7 +213,15 @@ def test_all_that_is_built_in_is_still_there(answers: dict[str, Answer]) -> None
         kind: [name for name, entry in entries.items() if entry["from"] == "torch-genkit"]
         for kind, entries in listed.items()
     }
-    assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn", "pixelrnn", "flow"}
+    assert set(built_in["trainers"]) == {
+        "dcgan",
+        "vae",
+        "pixelcnn",
+        "pixelrnn",
+        "flow",
+        "diffusion",
+        "meanflow",
+    }
     assert {"mnist-mini", "folder", "npz"} <= set(built_in["datasets"])
     assert {"fid", "kid", "manifold", "inception-score"} <= set(built_in["metrics"])
     assert {"digits", "inception"} <= set(built_in["features"])

@@ -51,7 +51,7 @@ def assert_equal_runs(run, other):
     assert torch.equal(run.sample(3), other.sample(3))
 
 
-@pytest.mark.parametrize("model", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("model", ["dcgan", "vae", "pixelcnn", "pixelrnn", "flow"])
 @pytest.mark.parametrize("ema_half_life", [100, 0])
 def test_a_resumed_run_equals_one_in_one_go_bit_for_bit(tmp_path, data, model, ema_half_life):
     options = {"ema_half_life": ema_half_life, "seed": 5}
