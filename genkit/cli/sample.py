@@ -19,17 +19,23 @@ if TYPE_CHECKING:
     from genkit.runs.run import Run
 
 Half = Literal["top", "bottom", "left", "right"]
-# Options that each of these excludes; the five also exclude one another.
+# Options that each of these excludes; they also exclude one another.
 KINDS: dict[str, tuple[str, ...]] = {
     "grid": ("n", "columns", "hide"),
     "interpolate": ("columns", "hide", "balanced"),
     "complete": ("columns", "balanced"),
     "labels": ("columns", "hide", "balanced"),
+    "sweep": ("columns", "hide"),
     "film": ("n", "columns", "hide", "seed", "output", "best", "device", "balanced", "sampler"),
 }
 TOGETHER = {("interpolate", "labels"), ("complete", "labels")}  # do not exclude one another
-NAMES = {"interpolate": "interpolation", "complete": "completion", "labels": "classes"}
-SAMPLES, ROWS, COMPLETIONS, OF_A_CLASS = 64, 8, 6, 8  # defaults of -n
+NAMES = {
+    "interpolate": "interpolation",
+    "complete": "completion",
+    "labels": "classes",
+    "sweep": "sweep",
+}
+SAMPLES, ROWS, COMPLETIONS, IN_A_ROW = 64, 8, 6, 8  # defaults of -n
 PANEL = "Other pictures"
 
 
@@ -43,7 +49,7 @@ def sample(
             "--samples",
             min=1,
             help="images to draw, by default 64; or rows of --interpolate (8), completions of "
-            "each image (6), images of each class (8)",
+            "each image (6), images of each class or of each value of --sweep (8)",
         ),
     ] = None,
     seed: Seed = 0,
@@ -94,6 +100,15 @@ def sample(
             "from their shares of the training images",
         ),
     ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            metavar="KEY=VALUES",
+            help="a row for each value of an option of the model's sampler, all from the same "
+            "noise, such as steps=1,2,4,8,16",
+        ),
+    ] = None,
     film: Annotated[
         Path | None,
         typer.Option(
@@ -128,7 +143,8 @@ def sample(
 
     path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
     check_output(path)
-    loaded = load_run(run, registry(), device, best=best, sampler=read_pairs(sampler or ()))
+    options = read_pairs(sampler or ())
+    loaded = load_run(run, registry(), device, best=best, sampler=options)
     names = record.data.classes
     drawn, titles = None, []  # labels of all images, names of rows
     if interpolate:
@@ -138,9 +154,18 @@ def sample(
         own = in_turn(chosen, len(complete))
         rows = complete_files(loaded, complete, hide, n or COMPLETIONS, seed, own)
     elif chosen:
-        rows = draw_classes(loaded.model, chosen, n or OF_A_CLASS, seed)
+        rows = draw_classes(loaded.model, chosen, n or IN_A_ROW, seed)
         drawn = torch.tensor(chosen).repeat_interleave(rows.shape[1])
         titles = [names[label] if label < len(names) else str(label) for label in chosen]
+    elif sweep:
+        titles = [f"{key}={value}" for key, value in read_sweep(sweep)]
+        drawn = choose_labels(loaded.model, n or IN_A_ROW, seed, "balanced" if balanced else None)
+        each = []
+        for key, value in read_sweep(sweep):
+            loaded = load_run(run, registry(), device, best=best, sampler={**options, key: value})
+            each.append(draw(loaded.model, n or IN_A_ROW, seed, labels=drawn))
+        rows = torch.stack(each)
+        drawn = None if drawn is None else drawn.repeat(len(each))
     else:
         columns, count = (size[0], size[0] * size[1]) if size else (columns, n or SAMPLES)
         drawn = choose_labels(loaded.model, count, seed, "balanced" if balanced else None)
@@ -177,6 +202,14 @@ def read_grid(text: str) -> tuple[int, int]:
     if not match:
         raise UsageError(f"--grid {text!r} is not COLUMNSxROWS, 1 to 9999 each; an example is 8x8")
     return int(match[1]), int(match[2])
+
+
+def read_sweep(text: str) -> list[tuple[str, str]]:
+    """The key and each value out of the text of --sweep."""
+    from genkit.config.sampler import read_pairs
+
+    ((key, values),) = read_pairs([text], "--sweep").items()
+    return [(key, value.strip()) for value in values.split(",")]
 
 
 def read_labels(text: str, record: RunRecord) -> list[int]:

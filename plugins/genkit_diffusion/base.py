@@ -42,6 +42,7 @@ class UNetModel(GenerativeModel):
         levels = 1 + max(1, math.ceil(math.log2(max(sides) / config.patch / COARSEST)))
         self.network = UNet(
             channels=image_shape.channels,
+            size=sides,
             widths=(config.width, *[2 * config.width] * (levels - 1)),
             blocks=config.blocks,
             patch=config.patch,

@@ -113,11 +113,12 @@ class UNet(nn.Module):
 
     Residual blocks at each level, down and up, with skips between and attention at the coarsest
     levels (Ho et al. 2020, arXiv 2006.11239, appendix B). Departures: a place of the finest level
-    is a patch of pixels, since on a CPU most of the time would go into the finest level; one skip
-    per level; images are padded with zeros to a size that can be halved, and what comes out is
-    cropped.
+    is a patch of pixels, since on a CPU most of the time would go into the finest level, and has a
+    learned vector that says where it is; one skip per level; images are padded with zeros to a
+    size that can be halved, and what comes out is cropped.
 
     Args:
+        size: height and width of the images.
         widths: channels of each level, the finest first.
         blocks: residual blocks of each level, down and up.
         attention: the number of coarsest levels with attention.
@@ -128,6 +129,7 @@ class UNet(nn.Module):
         self,
         *,
         channels: int,
+        size: tuple[int, int],
         widths: tuple[int, ...],
         blocks: int,
         patch: int,
@@ -143,6 +145,8 @@ class UNet(nn.Module):
         self.multiple = patch * 2 ** (levels - 1)
         embedding = 4 * widths[0]
         self.embedding = Embedding(embedding, times, turns, classes)
+        sides = (math.ceil(side / self.multiple) * self.multiple // patch for side in size)
+        self.places = nn.Parameter(torch.zeros(1, widths[0], *sides))
         self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()
@@ -169,7 +173,7 @@ class UNet(nn.Module):
         x = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         embedding = self.embedding(times, labels)  # (N, embedding)
-        x = self.head(x)  # (N, widths[0], H / patch, W / patch)
+        x = self.head(x) + self.places  # (N, widths[0], H / patch, W / patch)
         skips = []
         for level, blocks in enumerate(self.down):
             if level:

@@ -47,6 +47,33 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_sweep_has_a_row_for_each_value_as_sample_draws_it(folder: Path) -> None:
+    line = ["sample", "pixelcnn", "-n", "3", "--sweep", "temperature=0.5, 2"]
+    assert main([*line, "-o", "sweep.png"]) == 0
+    rows = [
+        draw(load_run(Path("pixelcnn"), registry(), "cpu", sampler={"temperature": t}).model, 3, 0)
+        for t in (0.5, 2)
+    ]
+    names = ["temperature=0.5", "temperature=2"]
+    expected = np.asarray(make_grid(torch.cat(rows), 3, names=names))
+    assert np.array_equal(read("sweep.png"), expected)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ("temperature", "--sweep 'temperature' cannot be read; write KEY=VALUE"),
+        ("heat=1,2", "pixelcnn has no option 'heat'"),
+        ("temperature=1,0", "temperature: input should be greater than 0"),
+    ],
+)
+def test_a_sweep_that_cannot_be_drawn_is_refused(
+    sweep: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", "pixelcnn", "--sweep", sweep]) == 2
+    assert words in capsys.readouterr().err
+
+
 def read(path: str) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)

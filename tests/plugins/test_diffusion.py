@@ -151,7 +151,14 @@ def test_images_too_small_or_too_large_are_refused(side):
 
 def test_every_weight_of_the_network_is_used():
     network = UNet(
-        channels=1, widths=(8, 16, 16), blocks=2, patch=1, attention=2, times=2, classes=2
+        channels=1,
+        size=(12, 12),
+        widths=(8, 16, 16),
+        blocks=2,
+        patch=1,
+        attention=2,
+        times=2,
+        classes=2,
     )
     fill(network)
     labels = torch.tensor([0, 1, 2])
