@@ -59,9 +59,9 @@ def test_source_is_demanded_or_refused_as_the_spec_says() -> None:
     ("name", "options", "message"),
     [
         ("folder:x", {"sise": "64"}, "no data option 'sise'.* Did you mean 'size'"),
-        ("folder:x", {"size": "300"}, "size.*less than or equal to 256.*300"),
-        ("folder:x", {"size": "large"}, "size.*integer.*large"),
-        ("folder:x", {"channels": "2"}, "channels.*'auto', '1' or '3'.*2"),
+        ("folder:x", {"size": "300"}, "size.*300.* of 8 to 256 pixels"),
+        ("folder:x", {"size": "large"}, "size.*pattern.*large"),
+        ("folder:x", {"channels": "5"}, "channels.*'auto', '1', '2', '3' or '4'.*5"),
         ("mnist-mini", {"size": "28"}, "mnist-mini has no data option 'size'"),
     ],
 )
