@@ -230,7 +230,7 @@ def fields_table(
     presets = {name: values for name, values in presets.items() if values}
     rows = [
         (
-            f"`{prefix}{name.replace('_', '-') if prefix else name}`",
+            f"`{flag(name, field) if prefix else name}`",
             kind(field.annotation),
             limits(*bounds(field)),
             value(field.get_default(call_default_factory=True)),
@@ -241,6 +241,12 @@ def fields_table(
     ]
     headings = ("option", "type", "range", "default", *(f"`{p}`" for p in presets), "meaning")
     return table(headings, rows)
+
+
+def flag(name: str, field: Any) -> str:
+    """How a field is written on the command line."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return str(extra.get("flag", f"--{name.replace('_', '-')}"))
 
 
 def bounds(field: Any) -> Iterator[Any]:

@@ -175,6 +175,8 @@ class ImageSet:
         name: for progress, such as "mnist train".
         keep: keep the features for the next time under this name, in the user's cache.
         test_places: of a set that was taken from the test split, where each image stands in it.
+        labels: int64, (N,): the classes of real images, or those that samples were drawn of; None
+            where there are none.
     """
 
     images: Tensor
@@ -183,6 +185,7 @@ class ImageSet:
     keep: str | None = None
     reporter: Reporter | None = None
     test_places: Tensor | None = None
+    labels: Tensor | None = None
     _whole: tuple[ImageSet, Tensor] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -211,6 +214,7 @@ class ImageSet:
             images=self.images[places],
             keep=None,
             test_places=None if self.test_places is None else self.test_places[places],
+            labels=None if self.labels is None else self.labels[places],
             _whole=(self, places),
         )
 

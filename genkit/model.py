@@ -6,8 +6,9 @@ Plugins import this module and torch; nothing here knows of files, ranks or budg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,17 @@ from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
 Schedule = Callable[..., "float | Mapping[str, Any]"]  # of (step) or (step, progress)
+
+
+class Runs(Protocol):
+    """The runs that a model's options name."""
+
+    def open(self, name: str, device: torch.device) -> GenerativeModel:
+        """The model of the run that the option `name` names."""
+
+
+# Set while genkit builds a model.
+RUNS: ContextVar[Runs | None] = ContextVar("runs", default=None)
 
 
 @dataclass
@@ -122,6 +134,7 @@ class GenerativeModel(nn.Module):
         self.config = config
         self.image_shape = image_shape
         self.sampler = SamplerConfig()  # genkit sets the trainer's own
+        self.frozen_runs = RUNS.get()
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in their order. Called once, after the model has been
@@ -194,11 +207,17 @@ class GenerativeModel(nn.Module):
         nothing."""
         return None
 
+    def pictures(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Further pictures to draw with each grid, by names such as "attention": rows of images,
+        float in [-1, 1], (rows, columns, C, H, W). `images` are test images, float in [-1, 1],
+        (N, C, H, W), always the same; so are torch's random numbers."""
+        return {}
+
     def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
-        """For models without latents, what `genkit export --onnx` writes: a module that gives one
-        tensor, and examples of its inputs, by name and in order, at least two images each, with
-        the batch first. None for models that offer nothing. The module must take batches of any
-        size; `len(x)` would fix it, `x.shape[0]` does not."""
+        """What `genkit export --onnx` writes, if not the decoder of latents: a module that gives
+        one tensor, and examples of its inputs, by name and in order, at least two images each,
+        with the batch first. None for models that offer nothing. The module must take batches of
+        any size; `len(x)` would fix it, `x.shape[0]` does not."""
         return None
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
@@ -208,6 +227,19 @@ class GenerativeModel(nn.Module):
         name ("generator/loss"), oldest first, at most 100 each.
         """
         return None
+
+    def frozen(self, name: str) -> GenerativeModel:
+        """The model of the run that the option `name`, a `RunPath`, names: its averaged weights, in
+        eval mode, without gradients, on this model's device. It is always the same one, and neither
+        averaged nor saved with this model; do not make it an attribute.
+
+        Raises:
+            genkit.errors.UsageError: the option names no run.
+        """
+        if self.frozen_runs is None:
+            raise RuntimeError(f"frozen({name!r}) needs a model that genkit has built")
+        here = next((p.device for p in self.parameters()), torch.get_default_device())
+        return self.frozen_runs.open(name, here)
 
     def choose_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
         """What a conditional model draws n images of: the labels, int64 (n,), if there are any,

@@ -10,11 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from genkit.errors import PluginError
+from genkit.shapes import ImageFacts as ImageFacts
+from genkit.shapes import ImageShape as ImageShape
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -104,58 +107,12 @@ class SamplerConfig(Config):
     are drawn. They change nothing in training. A model reads them as `self.sampler`."""
 
 
-@dataclass(frozen=True)
-class ImageShape:
-    """The shape of one image and facts about the training images, which do not count when shapes
-    are compared.
-
-    Args:
-        classes: number of classes; 0: no labels.
-        class_shares: share of each class among the training images; () if not known.
-        class_names: the classes' names, in the order of the labels; () if not known.
-        train_images: number of training images; 0 if not known.
-        mean, deviation: of all values of training images, in [-1, 1]; 0 and 1 if not known.
-    """
-
-    channels: int
-    height: int
-    width: int
-    classes: int = 0
-    class_shares: tuple[float, ...] = field(default=(), compare=False, repr=False)
-    class_names: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    train_images: int = field(default=0, compare=False, repr=False)
-    mean: float = field(default=0.0, compare=False, repr=False)
-    deviation: float = field(default=1.0, compare=False, repr=False)
-
-    @property
-    def dimensions(self) -> int:
-        """Values per image: channels * height * width."""
-        return self.channels * self.height * self.width
-
-    def __str__(self) -> str:
-        return f"{self.channels} x {self.height} x {self.width}"
+class NamesRun:
+    """Marks the type of an option that names a run."""
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What presets are fitted to.
-
-    Args:
-        shape: of an image.
-        count: training images.
-        between: share of values, 0 to 1, that are neither nearly black nor nearly white.
-    """
-
-    shape: ImageShape
-    count: int
-    between: float
-
-    @property
-    def kind(self) -> Literal["black-and-white", "grey", "colour"]:
-        """Digits are nearly black and white, 9% of their values lie between; of photos most do."""
-        if self.shape.channels > 1:
-            return "colour"
-        return "grey" if self.between > 0.2 else "black-and-white"
+# A frozen teacher or first stage, which a model opens by `self.frozen("teacher")`.
+RunPath = Annotated[Path, NamesRun()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,7 @@ def write_run(
         "options": {"batch_size": 32, "loss": "hinge"},
         "sources": {"run.budget": "given", "options.batch_size": "preset quick"},
         "image_shape": {"channels": channels, "height": size, "width": size, "classes": 10},
+        "data": {"classes": [f"digit {number}" for number in range(10)]},
         "parameters": 951_969,
         "device": "cpu",
         "provenance": {
@@ -82,6 +83,7 @@ def write_run(
         grid(folder / "samples" / f"reconstructions-{steps:09d}.png", size, channels)
         grid(folder / "samples" / "interpolation.png", size, channels, columns=9)
         grid(folder / "samples" / "completion.png", size, channels, columns=5)
+        grid(folder / "samples" / "classes.png", size, channels, columns=4, rows=10)
         grid(folder / "neighbours.png", size, channels, columns=16, rows=3)
     return folder
 

@@ -47,6 +47,15 @@ TINY = {
         "ema_half_life": 100,
         "warmup_steps": 4,
     },
+    "flow": {
+        "width": 8,
+        "blocks": 1,
+        "patch": 2,
+        "batch_size": 8,
+        "ema_half_life": 100,
+        "warmup_steps": 4,
+        "learning_rate": 1e-3,
+    },
 }
 # A run that writes little and computes the same bits on every machine of its kind.
 QUIET = {"device": "cpu", "precision": "fp32", "log_every": 2, "grids": 0}

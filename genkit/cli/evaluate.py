@@ -72,6 +72,14 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="also score each class by itself")
     ] = False,
+    utility: Annotated[
+        bool,
+        typer.Option(
+            "--utility",
+            help="also train a classifier on samples, on real images and on both, and test it on "
+            "real ones; for models by class, takes minutes",
+        ),
+    ] = False,
     sampler: SamplerOptions = None,
     best: Best = False,
     device: Device = "auto",
@@ -126,6 +134,7 @@ def evaluate(
         levels=levels,
         balanced=balanced,
         per_class=per_class,
+        utility=utility,
     )
     try:
         opened = load_data(found, choose_data(targets[0], chosen))

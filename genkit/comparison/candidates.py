@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ def choose_candidates(
     is neither, or given twice."""
     candidates: list[Candidate] = []
     labels: list[str] = []
+    paths = {Path(split_target(name)[0]).resolve() for name in names}
+    folders = Counter(path.name for path in paths if (path / "config.json").exists())
     for name in names:
         if name in registry.trainers or name in registry.trainers.contested:
             registry.trainers.find(name)
@@ -73,7 +76,8 @@ def choose_candidates(
             run = RunDir.open(Path(path))
             sampler_of(registry.trainer_of(run.record()), given)
             options = ",".join(f"{key}={value}" for key, value in given.items())
-            title = f"{run.name}@{options}" if options else run.name
+            title = run.name if folders[run.name] == 1 else str(Path(path))
+            title = f"{title}@{options}" if options else title
             labels.append(title)
             candidates.append(Candidate(title, Path(path), title, sampler=options))
         elif os.sep in name or Path(name).exists():

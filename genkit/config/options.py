@@ -19,6 +19,8 @@ from genkit.specs import Config, TrainerSpec
 def _option_type(annotation: Any) -> Any:
     """The type as Typer takes it; PluginError for a type that cannot be an option."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:  # such as RunPath
+        return _option_type(arguments[0])
     if origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
         inner = next(a for a in arguments if a is not type(None))
         return _option_type(inner) | None
@@ -79,7 +81,9 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
         notes += [f"above {m.gt:g}" for m in low if hasattr(m, "gt")]
         notes += [f"below {m.lt:g}" for m in high if hasattr(m, "lt") and m.lt < 2**31]
         default = field.get_default(call_default_factory=True)
+        flags = [str(extra["flag"])] if "flag" in extra else []
         option = typer.Option(
+            *flags,
             help=escape("; ".join(note for note in notes if note)),
             min=max((m.ge for m in low if hasattr(m, "ge")), default=None),
             max=min((m.le for m in high if hasattr(m, "le")), default=None),

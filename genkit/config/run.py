@@ -44,6 +44,12 @@ class RunConfig(Config):
         description="start of all randomness: weights, data order, noise",
         json_schema_extra=FIXED,
     )
+    from_run: Path | None = Field(
+        None,
+        description="run of the same kind of model to take the first weights from: those whose "
+        "names and shapes fit",
+        json_schema_extra={**FIXED, "flag": "--from"},
+    )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps", json_schema_extra=FIXED
     )
@@ -81,11 +87,17 @@ class RunConfig(Config):
         description="samples looked at with each grid: the best weights are kept and a collapse "
         "is reported; 0: none",
     )
+    best_by: Literal["score", "likelihood"] = Field(
+        "score",
+        description="what the best weights are best by: the score of watched samples, or the "
+        "likelihood of test images",
+        json_schema_extra=FIXED,
+    )
     checkpoint_seconds: float = Field(
         60, gt=0, description="seconds between checkpoints; one more is written at the end"
     )
 
-    @field_validator("data", "data_root", "device")
+    @field_validator("data", "data_root", "from_run", "device")
     @classmethod
     def _text_can_be_used(cls, value: str | Path | None) -> str | Path | None:
         if "\0" in str(value):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from genkit.errors import GenkitError, PluginError, UsageError, one_line, printable
-from genkit.specs import Config
+from genkit.specs import Config, NamesRun
 
 C = TypeVar("C", bound=Config)
 
@@ -67,3 +67,17 @@ def suggest(word: str, words: Iterable[str]) -> str:
 def to_json(config: Config) -> dict[str, Any]:
     """A config's values as JSON types."""
     return config.model_dump(mode="json")
+
+
+def run_options(config: type[Config]) -> tuple[str, ...]:
+    """The options of a config that name runs."""
+
+    def is_marked(kind: object) -> bool:
+        return isinstance(kind, NamesRun) or any(map(is_marked, get_args(kind)))
+
+    fields = config.model_fields.items()
+    return tuple(
+        name
+        for name, field in fields
+        if is_marked(field.annotation) or any(map(is_marked, field.metadata))
+    )

@@ -13,6 +13,7 @@ from genkit.compute.seeds import seed_generators
 from genkit.contracts.contract import Violations, inside, seed_random
 from genkit.errors import plugin_code
 from genkit.model import Batch, GenerativeModel, Phase
+from genkit.runs.build import FrozenRuns, make_model
 from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 
 __tracebackhide__ = True
@@ -65,6 +66,15 @@ def layers_are_registered(subject: Subject) -> Violations:
                         yield f"{name!r} holds a {type(part).__name__} that training never sees"
 
 
+def other_runs_are_no_layers(subject: Subject) -> Violations:
+    """A run that frozen() opens must not be made a layer: it would be averaged and saved, too."""
+    model = subject.build()
+    opened = model.frozen_runs.opened if isinstance(model.frozen_runs, FrozenRuns) else {}
+    for name, layer in model.named_modules():
+        if any(layer is other for other in opened.values()):
+            yield f"{name!r} is one: call frozen() where it is used"
+
+
 def parameters_are_float32(subject: Subject) -> Violations:
     """Parameters must be float32: bf16 comes by autocast, and some devices take no float64."""
     for name, parameter in subject.build().named_parameters():
@@ -77,7 +87,7 @@ def weights_follow_from_the_seed(subject: Subject) -> Violations:
     global generator.
     """
     seed_random(SEED)
-    subject.spec.load()(subject.config, subject.shape)
+    make_model(subject.spec, subject.config, subject.shape)
     if torch.initial_seed() != SEED:
         yield (
             f"it seeds the generator with {torch.initial_seed()}, so that every --seed begins with "
@@ -207,6 +217,7 @@ def _why_none(phases: Sequence[Phase], phase: Phase, batch: Batch) -> str:
 BUILDING_CONTRACTS = (
     train_and_eval_return_the_model,
     layers_are_registered,
+    other_runs_are_no_layers,
     parameters_are_float32,
     weights_follow_from_the_seed,
     phases_are_well_formed,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,18 +79,22 @@ class Evaluator:
         """Samples to draw from a run."""
         return self.protocol.samples or DEFAULT_SAMPLES
 
-    def image_set(self, images: Tensor, places: Tensor | None = None) -> ImageSet | None:
+    def image_set(
+        self, images: Tensor, places: Tensor | None = None, labels: Tensor | None = None
+    ) -> ImageSet | None:
         """Images with their features, None without an extractor.
 
         Args:
             images: uint8, (n, C, H, W).
             places: int64, (n,), where each stands in the test split, for real images.
+            labels: int64, (n,), of which each was drawn.
         """
         if self.extractor is None:
             return None
-        return ImageSet(images, self.extractor, reporter=self.reporter, test_places=places)
+        more = {"reporter": self.reporter, "test_places": places, "labels": labels}
+        return ImageSet(images, self.extractor, **more)  # type: ignore[arg-type]
 
-    def score(self, samples: ImageSet | None) -> Scores:
+    def score(self, samples: ImageSet | None, run: Run | None = None) -> Scores:
         """All metrics' scores of samples; UsageError if there are too few."""
         if samples is None or self.reference is None:
             return Scores()
@@ -101,7 +104,7 @@ class Evaluator:
                     f"{len(images)} {of} are too few for scores: give at least {FEWEST}, and 2,000 "
                     "or more for scores that mean something"
                 )
-        return self._measure(self.registry.metrics, samples, self.reference)
+        return self._measure(self.registry.metrics, samples, self.reference, run)
 
     def score_at(self, images: Tensor, levels: int) -> Scores:
         """The scores that rank, of images, uint8, (n, C, H, W), and of a reference both rounded to
@@ -125,9 +128,13 @@ class Evaluator:
         )
 
     def _measure(
-        self, metrics: Mapping[str, Entry[MetricSpec]], samples: ImageSet, reference: Reference
+        self,
+        metrics: Mapping[str, Entry[MetricSpec]],
+        samples: ImageSet,
+        reference: Reference,
+        run: Run | None = None,
     ) -> Scores:
-        return measure_all(metrics, samples, reference, self.reporter, self.reported)
+        return measure_all(metrics, samples, reference, self.reporter, self.reported, run)
 
     def card(self, samples: int, **of_run: Any) -> ProtocolCard:
         """The protocol behind a score.
@@ -160,7 +167,7 @@ class Evaluator:
         images: Tensor,
         card: ProtocolCard | None = None,
         places: Tensor | None = None,
-        panel: Path | None = None,
+        run: Run | None = None,
         labels: Tensor | None = None,
     ) -> ScoreRow:
         """A row for images.
@@ -168,17 +175,17 @@ class Evaluator:
         Args:
             images: uint8, (n, C, H, W).
             places: int64, (n,), where each stands in the test split, for real images.
-            panel: a folder to write neighbours.png to: samples above their nearest neighbours.
+            run: that drew them; it gets neighbours.png, samples above their nearest neighbours.
             labels: int64, (n,), the classes that the images were drawn of.
         """
-        samples = self.image_set(images, places)
+        samples = self.image_set(images, places, labels)
         found = Memorisation.measure(images, self.data, samples, self.reference, places)
-        if panel and found:
+        if run and found:
             try:
-                found.save_panel(panel / "neighbours.png")
+                found.save_panel(run.path / "neighbours.png")
             except WriteError as error:
                 self.reporter.say(f"Warning: {error}")
-        scores = self.score(samples)
+        scores = self.score(samples, run)
         by_class: tuple[ClassScores, ...] = ()
         if self.protocol.per_class and samples and labels is not None and self.reference:
             real = torch.from_numpy(self.data.train.labels)
@@ -250,7 +257,7 @@ class Evaluator:
             trained_on_fingerprint=record.data.fingerprint,
         )
         known = drawn.labels if self.data.shape.classes == run.model.image_shape.classes else None
-        row = self.evaluate_images(run.name, images, card, panel=run.path, labels=known)
+        row = self.evaluate_images(run.name, images, card, run=run, labels=known)
         likelihoods: tuple[Likelihood, ...] = ()
         problems = row.problems
         try:

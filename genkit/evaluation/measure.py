@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 import traceback
@@ -16,6 +17,7 @@ from genkit.io.progress import Reporter
 from genkit.io.run_records import ProgressState
 from genkit.metrics import Estimate, Reference
 from genkit.registry.catalogue import Entry
+from genkit.runs.run import Run
 from genkit.specs import MetricSpec
 
 SLOW_SECONDS = 30.0  # of a metric, which is then named
@@ -39,12 +41,14 @@ def measure_all(
     reference: Reference,
     reporter: Reporter,
     reported: set[str],
+    run: Run | None = None,
 ) -> Scores:
     """The scores of samples by some metrics.
 
     Args:
         metrics: by name.
         reported: names of metrics whose first problem was reported; more are added.
+        run: that drew the samples, for metrics that ask for it.
     """
     values: dict[str, float | None] = {}
     deviations: dict[str, float | None] = {}
@@ -52,7 +56,7 @@ def measure_all(
     for name, entry in metrics.items():
         reporter.update(ProgressState(fraction=1.0, stage=name))
         start = time.monotonic()
-        estimates, errors = measure(entry, samples, reference)
+        estimates, errors = measure(entry, samples, reference, run)
         problems += report(name, errors, reporter, reported)
         if (seconds := time.monotonic() - start) > SLOW_SECONDS:
             reporter.say(f"metric {name!r} took {seconds:.0f} s")
@@ -76,12 +80,13 @@ def report(
 
 
 def measure(
-    entry: Entry[MetricSpec], samples: ImageSet, reference: Reference
+    entry: Entry[MetricSpec], samples: ImageSet, reference: Reference, run: Run | None = None
 ) -> tuple[dict[str, Estimate], list[PluginError]]:
     """A metric's estimates for samples, by column, and what went wrong, in one line each.
 
     A metric that raises an error loses all its columns, a value that is not a finite number costs
-    the column it is for; no other metric is affected.
+    the column it is for; no other metric is affected. One with a parameter `run` gets the run that
+    drew the samples, None for others.
 
     Raises:
         GenkitError: the metric raised it, for instance a UsageError for its user.
@@ -90,7 +95,9 @@ def measure(
     what = f"metric {spec.name!r} of {plugin.distribution} {plugin.version}"
     try:
         with plugin.contained():
-            answer = spec.load()(spec.config(), samples, reference)
+            score = spec.load()
+            more = {"run": run} if "run" in inspect.signature(score).parameters else {}
+            answer = score(spec.config(), samples, reference, **more)
     except PluginError as error:
         return {}, [PluginError(f"{what} failed: {error}")]
     except GenkitError:

@@ -16,8 +16,7 @@ from genkit.evaluation.reference import find_features, on_white
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import Registry
 from genkit.report.data_facts import DataFacts, ImageFactsRecord
-from genkit.runs.build import load_data
-from genkit.runs.run import read_values
+from genkit.runs.build import load_data, read_values
 from genkit.sampling.grids import make_grid, save_png
 
 GRID_IMAGES = 64

@@ -14,7 +14,7 @@ class EvaluationProtocol:
     `samples` None takes all images of a file, and 10,000 of a run. `levels` are those at which all
     are scored as well; None: the fewest that any samples have, if these differ. A model that
     follows labels draws them from the classes' shares of its training images, or with `balanced`
-    all in turn; `per_class` also scores each class by itself.
+    all in turn; `per_class` also scores each class by itself, `utility` trains classifiers.
     """
 
     samples: int | None = None
@@ -27,6 +27,7 @@ class EvaluationProtocol:
     levels: int | None = None
     balanced: bool = False
     per_class: bool = False
+    utility: bool = False
 
 
 @dataclass(frozen=True)

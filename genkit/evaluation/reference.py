@@ -62,12 +62,14 @@ def reference_for(
     of this data set's reference, if it does; else of the training split."""
 
     def split(part: str) -> ImageSet:
+        labels = getattr(data, part).labels
         return ImageSet(
             torch.from_numpy(getattr(data, part).images),
             extractor,
             name=f"{data.name} {part}",
             keep=f"{extractor.identity}-{data.fingerprint[:32]}-{part}",
             reporter=reporter,
+            labels=None if labels is None else torch.from_numpy(labels),
         )
 
     train, test = split("train"), split("test")

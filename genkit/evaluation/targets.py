@@ -15,6 +15,7 @@ from genkit.data.alpha import premultiply
 from genkit.errors import PluginError, UsageError
 from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.utility import measure_utility
 from genkit.metrics import choice
 from genkit.report.ranking import fewest_levels
 from genkit.report.rows import ScoreRow, tell_apart
@@ -60,7 +61,8 @@ def evaluate(
             run = load(target)
             drawn = evaluator.draw(run)
             images = drawn.images
-            rows.append(evaluator.evaluate_run(run, drawn))
+            row = evaluator.evaluate_run(run, drawn)
+            rows.append(with_utility(row, run, evaluator) if protocol.utility else row)
         sets.append(images)
     levels = protocol.levels or fewest_levels([row for row in rows if not row.is_calibration])
     if levels and evaluator.extractor:
@@ -75,6 +77,19 @@ def evaluate(
     if problems and not any(row.scores or row.likelihood for row in rows):
         raise PluginError(f"nothing could be scored: {problems[0]}")
     return tell_apart(rows)
+
+
+def with_utility(row: ScoreRow, run: Run, evaluator: Evaluator) -> ScoreRow:
+    """The row of a run with what classifiers learn from its samples."""
+    protocol = evaluator.protocol
+    found = measure_utility(
+        run,
+        evaluator.data,
+        seed=protocol.seed,
+        device=protocol.device,
+        reporter=evaluator.reporter,
+    )
+    return row.model_copy(update={"utility": found}) if found else row
 
 
 def evaluate_calibration(

@@ -110,6 +110,10 @@ class RunDir:
     def weights_path(self) -> Path:
         return self.path / "model.safetensors"
 
+    def frozen_path(self, name: str) -> Path:
+        """Where the copy of a run lies that the model's option `name` names."""
+        return self.path / "runs" / name
+
     @property
     def summary_path(self) -> Path:
         return self.path / "summary.json"

@@ -68,6 +68,22 @@ class DataRecord(Record):
     deviation: float = Field(1.0, ge=0, le=1, description="their standard deviation")
 
 
+class FrozenRecord(Record):
+    """A run that a model uses and does not train, of which `runs/NAME/` holds a copy."""
+
+    model: str = Field(description="name of its trainer")
+    sha256: str = Field(description="of its model.safetensors, in hex")
+
+
+class StartRecord(Record):
+    """What a training took from the run of --from."""
+
+    sha256: str = Field(description="of that run's model.safetensors, in hex")
+    taken: int = Field(description="number of weights with a name and shape of this model")
+    left: tuple[str, ...] = Field((), description="weights of this model that began as new")
+    unused: tuple[str, ...] = Field((), description="weights of that run that this model lacks")
+
+
 class Tf32(Record):
     """Where fp32 may be computed with TF32, which has 10 bits of mantissa."""
 
@@ -110,6 +126,12 @@ class RunRecord(Record):
     image_shape: ShapeRecord = Field(
         description="shape of one image, and the number of classes", json_schema_extra=FIXED
     )
+    runs: dict[str, FrozenRecord] = Field(
+        {},
+        description="other runs that the model uses, by the option that names them",
+        json_schema_extra=FIXED,
+    )
+    start: StartRecord | None = Field(None, description="weights taken from the run of --from")
     sources: dict[str, str] = Field(
         {}, description="where each option came from: default, preset, file or given"
     )

@@ -72,6 +72,25 @@
     show();
   }
 
+  // Classes: all rows of samples, or the row of one class.
+  const choice = document.getElementById("class");
+  if (choice) {
+    choice.addEventListener("change", () => {
+      const row = Number(choice.value);
+      for (const figure of document.querySelectorAll("#classes figure[data-rows]")) {
+        const rows = Number(figure.dataset.rows);
+        const image = figure.querySelector("img");
+        const height = image.height / rows;
+        const one = row >= 0 && rows > 0;
+        figure.hidden = one && row >= rows;
+        image.parentElement.style.overflow = one ? "hidden" : "";
+        image.parentElement.style.height = one ? height + "px" : "";
+        image.style.marginTop = one ? -row * height + "px" : "";
+      }
+    });
+    document.querySelector(".picker").hidden = false;
+  }
+
   // Charts: the values nearest to the pointer, or to where the arrow keys have moved.
   const make = (name, attributes) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);

@@ -133,6 +133,7 @@ def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) ->
         "deck": deck,
         "facts": facts(models, ranking),
         "tables": tables,
+        "class_names": _class_names(models),
         "rows": [_line(row, place) for place, row in enumerate(ranking.rows)],
         "bars": draw_bars(ranking),
         "notes": [line.strip() for line in footnotes(ranking)],
@@ -195,6 +196,14 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "repeat": "To repeat it",
     }
     return [(key, title) for key, title in titles.items() if there[key]]
+
+
+def _class_names(models: Sequence[ModelSection]) -> list[str]:
+    """The classes of which pictures show samples, a row each."""
+    shown = [model for model in models if model.classes and model.classes.rows]
+    rows = max((model.classes.rows for model in shown if model.classes), default=0)
+    names = shown[0].view.table("data").get("classes", []) if shown else []
+    return [str(name) for name in names][:rows] if isinstance(names, list) else []
 
 
 def _line(row: ScoreRow, at: int) -> Line:

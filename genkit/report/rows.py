@@ -18,6 +18,7 @@ from genkit.io.files import JsonObject, read_json, write_json
 from genkit.io.records import Record
 from genkit.io.run_directory import RunDir
 from genkit.report.protocol_card import Count, ProtocolCard, differences
+from genkit.report.utility import Utility
 from genkit.specs import Column
 
 CALIBRATION = ("real", "copy", "noise")
@@ -122,6 +123,7 @@ class ScoreRow(Record):
     by_class: tuple[ClassScores, ...] = Field(
         (), description="scores of each class, if they were asked for"
     )
+    utility: Utility | None = Field(None, description="by --utility")
     likelihood: Likelihood | None = Field(None, description="null for a model without one")
     likelihoods: tuple[Likelihood, ...] = Field(
         (), description="of each version of the test images that the model can judge"

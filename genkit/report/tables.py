@@ -111,6 +111,10 @@ def _copies(row: ScoreRow) -> Cell:
     return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
 
 
+# Accuracies of classifiers, in their order: what they were trained on.
+USES = {"synthetic": "trained on\nsamples", "real": "trained on\nreal", "both": "trained\non both"}
+
+
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     """The columns of all tables: scores that rank and likelihoods, then the other scores,
     then neighbours and costs. Columns without a value are left out."""
@@ -138,6 +142,12 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
         "labels\nfollowed", [estimate(a.share, a.deviation) if a else "-" for a in followed]
     )
     others = [*scores([c for c in ranking.columns if not c.ranks])]
+    for kind, heading in USES.items():
+        used = [
+            (getattr(u, kind), u.deviations.get(kind, 0.0)) if (u := row.utility) else None
+            for row in rows
+        ]
+        others += known(heading, [estimate(*each) if each else "-" for each in used])
     shares = [_shares(row) for row in rows]
     costs = known("near train\n(pixels)", [pixels for pixels, _ in shares])
     costs += known(f"near train\n({features})", [other for _, other in shares])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit.errors import UsageError, WriteError
-from genkit.io.files import JsonObject, check_free, write_atomic
+from genkit.io.files import JsonObject, check_free, read_file, write_atomic
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import SCHEMA
 from genkit.registry.catalogue import Registry
@@ -21,9 +21,9 @@ from genkit.report.model_card import model_card
 from genkit.report.ranking import Ranking, rank, score_columns
 from genkit.report.rows import ScoreRow, read_rows
 from genkit.runs import checkpoint
-from genkit.runs.build import count_parameters
+from genkit.runs.build import FrozenRuns, count_parameters
 from genkit.runs.onnx import export_network
-from genkit.runs.run import Run
+from genkit.runs.run import Run, load_run
 from genkit.sampling.draw import draw_classes
 
 # An absolute path in a text, and all that follows it: below a home, on a drive, or neither.
@@ -74,13 +74,30 @@ def export(run: Run, to: Path, *, onnx: bool = False) -> JsonObject:
     files["README.md"] = card.encode()
     training = config["training"]
     about = {"model": spec.name, "step": training.get("step"), "weights": training["weights"]}
+    files |= _frozen_files(run)
     _write(run, to, files, about)
+    written = sorted(path for path in to.rglob("*") if path.is_file())
     return {
         "path": str(to),
-        "files": {path.name: path.stat().st_size for path in sorted(to.iterdir())},
+        "files": {path.relative_to(to).as_posix(): path.stat().st_size for path in written},
         "scores": ranking.rows[0].scores if ranking else None,
         "onnx": network.facts() if network else None,
     }
+
+
+def _frozen_files(run: Run) -> dict[str, bytes]:
+    """The files of the runs that sampling needs, by their paths in the folder."""
+    files: dict[str, bytes] = {}
+    for name in needed_runs(run):
+        other = load_run(run.directory.frozen_path(name), run.registry, "cpu")
+        other.sample(1)  # shows which runs it needs itself
+        own = {
+            "config.json": (json.dumps(public_config(other), indent=2) + "\n").encode(),
+            "model.safetensors": read_file(other.directory.weights_path),
+            **_frozen_files(other),
+        }
+        files |= {f"runs/{name}/{path}": content for path, content in own.items()}
+    return files
 
 
 def _follows_labels(run: Run) -> bool:
@@ -97,6 +114,7 @@ def _write(run: Run, to: Path, files: Mapping[str, bytes], about: Mapping[str, A
         to.mkdir(parents=True, exist_ok=True)
         checkpoint.save_weights(RunDir(to).weights_path, run.model, about)
         for name, content in files.items():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(to / name, content)
     except OSError as error:
         raise WriteError(f"{to} cannot be made: {error.strerror or error}") from error
@@ -120,7 +138,7 @@ def public_config(run: Run) -> JsonObject:
         data["name"] = public_data(str(data["name"]), run.registry)
     if "data" in options:
         options["data"] = public_data(str(options["data"]), run.registry)
-    options["data_root"] = None
+    options["data_root"] = options["from_run"] = None
     training = {key: summary[key] for key in TRAINING if key in summary}
     average = "raw" if summary.get("weights") == "raw" else "averaged (EMA)"
     training["weights"] = f"{average}, the last ones"
@@ -137,6 +155,7 @@ def public_config(run: Run) -> JsonObject:
             "options": config["options"],
             "image_shape": config["image_shape"],
             "data": data,
+            "runs": {name: config["runs"][name] for name in needed_runs(run)},
             "precision": config.get("precision", "fp32"),
             "device": config.get("device", "cpu"),
             "parameters": config.get("parameters", count_parameters(run.model)),
@@ -145,6 +164,13 @@ def public_config(run: Run) -> JsonObject:
         }
     )
     return public
+
+
+def needed_runs(run: Run) -> list[str]:
+    """The runs that a model, after it has drawn samples, is known to need for that: a first stage,
+    but not a teacher."""
+    opened = run.model.frozen_runs.opened if isinstance(run.model.frozen_runs, FrozenRuns) else {}
+    return [name for name in run.record.runs if name in opened]
 
 
 def public_data(name: str, registry: Registry) -> str:

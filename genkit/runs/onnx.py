@@ -77,7 +77,7 @@ def check_packages() -> None:
 
 
 def export_network(model: GenerativeModel) -> Network:
-    """The decoder of a model with a latent, else the network that it offers, as ONNX.
+    """The network that a model offers, else the decoder of a model with a latent, as ONNX.
 
     Raises:
         UsageError: a package is missing, the model offers no network, or ONNX cannot express it.
@@ -101,21 +101,21 @@ def export_network(model: GenerativeModel) -> Network:
 
 def _choose(model: GenerativeModel) -> tuple[nn.Module, Inputs, str]:
     """The module to export, examples of its inputs, (6, ...) each, and its kind."""
+    offered = model.network_to_export()
+    if offered is not None:
+        return offered[0], dict(offered[1]), "network"
     generator = torch.Generator(model.device).manual_seed(0)
     latents = model.draw_latents(sum(BATCHES), generator=generator)
-    if latents is not None:
-        inputs = {"latents": latents}
-        if model.conditional:
-            inputs["labels"] = torch.arange(sum(BATCHES), device=model.device)
-            inputs["labels"] %= model.image_shape.classes
-        return _Decoder(model), inputs, "decoder"
-    offered = model.network_to_export()
-    if offered is None:
+    if latents is None:
         raise UsageError(
             f"{type(model).__name__} offers no network for ONNX: it has neither latents nor "
             "network_to_export(); export it without --onnx"
         )
-    return offered[0], dict(offered[1]), "network"
+    inputs = {"latents": latents}
+    if model.conditional:
+        inputs["labels"] = torch.arange(sum(BATCHES), device=model.device)
+        inputs["labels"] %= model.image_shape.classes
+    return _Decoder(model), inputs, "decoder"
 
 
 def _take(examples: Mapping[str, Tensor], n: int) -> Inputs:

@@ -5,31 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from genkit.compute.device import choose_device, place
+from genkit.compute.device import choose_device
 from genkit.config.sampler import sampler_of
-from genkit.config.validation import validate
-from genkit.errors import PluginError, UsageError
+from genkit.errors import UsageError, plugin_code
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import RunRecord, Summary
-from genkit.model import GenerativeModel
+from genkit.model import GenerativeModel, to_bytes, to_unit_range
 from genkit.registry.catalogue import Registry
-from genkit.runs import checkpoint
-from genkit.runs.build import build_model
+from genkit.runs.build import load_model
 from genkit.sampling.completion import complete
-from genkit.sampling.draw import draw
+from genkit.sampling.draw import CHUNK, draw
 from genkit.sampling.grids import make_grid
 from genkit.sampling.latents import interpolate
-from genkit.specs import Config, SamplerConfig
+from genkit.specs import SamplerConfig
 
 if TYPE_CHECKING:
     from PIL import Image
-
-C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -125,6 +121,17 @@ class Run:
             rows.append(row)
         return torch.stack(rows)
 
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """Images, uint8, (N, C, H, W), as the model sees them, the same; None for models that
+        encode nothing."""
+        with torch.no_grad(), plugin_code(f"{type(self.model).__name__}.reconstruct()"):
+            parts = [
+                self.model.reconstruct(to_unit_range(part.to(self.model.device)))
+                for part in torch.split(images, CHUNK)
+            ]
+        found = [to_bytes(part).cpu() for part in parts if part is not None]
+        return torch.cat(found) if found else None
+
     @property
     def sampler(self) -> dict[str, Any]:
         """The options of the sampler that are not at their defaults, by name."""
@@ -164,24 +171,7 @@ def load_run(
     record = directory.record()
     spec = registry.trainer_of(record)
     sampling = sampler_of(spec, sampler or {})
-    with registry.as_made(record):
-        options = read_values(spec.config, record.options, directory)
-        shape = record.model_shape()
-        weights = checkpoint.best_weights(directory.checkpoints) if best else directory.weights_path
-        try:  # config.json may ask for a model that fills any memory: first build it without any
-            with torch.device("meta"):
-                plan = build_model(spec, options, shape, seed=0)
-        except PluginError:  # not every model can be built without memory
-            plan = build_model(spec, options, shape, seed=0)
-        tensors = checkpoint.read_weights(weights, plan)
-        model = build_model(spec, options, shape, seed=0)
-        place(model, choose_device(device))
-        checkpoint.copy_weights(tensors, model)
+    model = load_model(directory, record, registry, best=best, device=choose_device(device))
     if spec.sampler.model_fields:
         model.sampler = sampling
     return Run(directory, record, model.eval(), registry, best, sampling)
-
-
-def read_values(kind: type[C], values: Mapping[str, Any], directory: RunDir) -> C:
-    """A config out of a run's config.json; UsageError names file and field."""
-    return validate(kind, values, f"{directory.config_path}: ", strict=True)

@@ -34,6 +34,7 @@ from genkit.specs import (
 )
 from genkit.testing import exactness
 from genkit.testing.capabilities import CAPABILITY_CONTRACTS
+from genkit.testing.choices import CHOICE_CONTRACTS
 from genkit.testing.datasets import DATASET_CONTRACTS, Opening
 from genkit.testing.features import FEATURE_CONTRACTS, Extraction, own_cache
 from genkit.testing.fixture import ModelFixture
@@ -123,6 +124,7 @@ def check_trainer(
         for fixture in taken:
             name = f"{spec.name} ({fixture.shape})"
             check(name, TRAINING_CONTRACTS + SAMPLE_CONTRACTS + CAPABILITY_CONTRACTS, fixture)
+        check(spec.name, CHOICE_CONTRACTS, taken[0])
         check(spec.name, (runs_can_be_resumed,), taken[0])
         check(spec.name, (odd_shapes_are_refused_or_work,), taken[0])
         _prove_likelihood(spec, config)

@@ -142,7 +142,7 @@ def worlds(spec: TrainerSpec, config: TrainerConfig) -> tuple[list[World], list[
         elif levels**shape.dimensions > MOST_IMAGES:
             left_out.append(f"{shape}: {levels} levels make too many images")
         else:
-            _randomise(model)
+            randomise(model)
             found.append(World(model, shape, levels, "; or ".join(suspects)))
             suspects.clear()
     return found, left_out
@@ -165,7 +165,7 @@ def _levels(model: GenerativeModel, shape: ImageShape) -> int | str | None:
 
 
 @torch.no_grad()
-def _randomise(model: GenerativeModel) -> None:
+def randomise(model: GenerativeModel) -> None:
     """Add noise to all weights: many a model begins with layers that see nothing."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,32 +47,36 @@ def runs_can_be_resumed(fixture: ModelFixture) -> Violations:
     uninterrupted one.
     """
     before, after = fixture.before_and_after
-    plugins = Plugins()
-    hooks = SimpleNamespace(
-        register_trainers=hookimpl(lambda: [fixture.spec]),
-        register_datasets=hookimpl(lambda: [IMAGES]),
-    )
-    plugins.register(hooks, Plugin(fixture.spec.name, "the test kit", "0"))
-    registry = Registry(plugins)
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder, "images.npz")
+        images, whole, parted = (Path(folder, name) for name in ("images.npz", "whole", "parted"))
         np.savez(images, images=fixture.split.images)
 
-        def run(name: str, steps: int) -> Path:
-            options = RunConfig(
-                data=f"{IMAGES.name}:{images}",
-                budget=f"{steps}steps",
-                device="cpu",
-                precision="fp32",
-                threads=1,
-                grids=0,
-                watch=0,
-            )
-            resolved = Resolved(options, fixture.config, {"preset": "full"})
-            return train(fixture.spec, resolved, registry, run_dir=Path(folder, name)).path
+        @hookimpl
+        def on_checkpoint(run: Path, step: int) -> None:
+            if run == whole and step == before:
+                shutil.copytree(whole, parted)
 
-        whole, parted = run("whole", before + after), run("parted", before)
-        resume(parted, registry, budget=f"{before + after}steps")
+        plugins = Plugins()
+        hooks = SimpleNamespace(
+            register_trainers=hookimpl(lambda: [fixture.spec]),
+            register_datasets=hookimpl(lambda: [IMAGES]),
+            on_checkpoint=on_checkpoint,
+        )
+        plugins.register(hooks, Plugin(fixture.spec.name, "the test kit", "0"))
+        registry = Registry(plugins)
+        options = RunConfig(
+            data=f"{IMAGES.name}:{images}",
+            budget=f"{before + after}steps",
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            grids=0,
+            watch=0,
+            checkpoint_seconds=1e-9,
+        )
+        resolved = Resolved(options, fixture.config, {"preset": "full"})
+        train(fixture.spec, resolved, registry, run_dir=whole)
+        resume(parted, registry)
         if differs := difference(_state(parted), _state(whole)):
             yield f"{after} iterations later, {differs}"
 

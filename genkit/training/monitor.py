@@ -6,7 +6,7 @@ It only looks: it changes nothing in the training, and its own failures do not e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +14,12 @@ from torch import Tensor
 from genkit.contracts.images import MOSTLY_BLACK
 from genkit.data import ImageData
 from genkit.errors import GenkitError, PluginError, plugin_code
+from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.likelihood import check_levels, measure_likelihood
 from genkit.evaluation.measure import measure
 from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
+from genkit.io.records import BestPointer
 from genkit.metrics import Reference, choice
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Entry, Registry
@@ -26,6 +29,9 @@ LOW = 0.25  # diversity, as a share of that of real images, below which samples 
 MID_GREY = 127
 WARM_UP = 0.2  # share of the budget before which no collapse is reported
 HISTORY = 100  # lines of the log that a model is asked about
+TEST_NATS = "test_nats"  # name of the likelihood of test images in the log
+MOST_JUDGED = 256  # test images whose likelihood is asked
+DRAWS = 8  # per image, in a bound
 CALM = 20  # lines without trouble after which new trouble is reported
 
 
@@ -37,11 +43,13 @@ class Observation:
         diversity: median distance from a sample to the one most like it, divided by the same of as
             many real images; None if real images repeat each other.
         score: value of `Monitor.column`; None where samples are not scored.
+        likelihood: mean log-likelihood of test images in nats; None for models without one.
         messages: what the user should know of the scoring itself.
     """
 
     diversity: float | None
     score: float | None = None
+    likelihood: float | None = None
     messages: tuple[str, ...] = ()
 
 
@@ -52,14 +60,21 @@ class Monitor:
     features are quick. Otherwise only their diversity in pixels is looked at.
 
     Args:
-        count: samples looked at each time, at least 2.
+        count: samples looked at each time, at least 2, and test images whose likelihood is asked.
         device: where features are computed.
+        best_by: what the best weights are best by, "score" or "likelihood".
     """
 
     def __init__(
-        self, registry: Registry, data: ImageData, count: int, device: torch.device
+        self,
+        registry: Registry,
+        data: ImageData,
+        count: int,
+        device: torch.device,
+        best_by: str = "score",
     ) -> None:
         self.count = count
+        self.best_by = best_by
         self.column: str | None = None  # of the scores; None where samples are not scored
         self._registry = registry
         self._data = data
@@ -68,6 +83,7 @@ class Monitor:
         self._extractor: FeatureExtractor | None = None
         self._reference: Reference | None = None
         self._real: float | None = None  # distance between real images most like each other
+        self._asked = True  # whether models are asked for a likelihood
         self._pale = False  # whether samples without a dark pixel were reported
         self._low = 0  # observations of low diversity, in a row
         self._calm = CALM  # lines of the log since the model last found something wrong
@@ -90,8 +106,30 @@ class Monitor:
             return (self._stop_scoring(error),)
         return ()
 
-    def observe(self, images: Tensor) -> Observation:
-        """See what samples look like: uint8, (N, C, H, W)."""
+    def observe(self, images: Tensor, model: GenerativeModel | None = None) -> Observation:
+        """See what samples look like, uint8, (N, C, H, W), and how likely test images are to the
+        model that drew them."""
+        seen = self._look(images)
+        if model is None or not self._asked:
+            return seen
+        try:
+            with plugin_code(f"the likelihood of {type(model).__name__}"):
+                return replace(seen, likelihood=self._likelihood(model))
+        except PluginError as error:
+            self._asked = False
+            return replace(seen, messages=(*seen.messages, str(error)))
+
+    def _likelihood(self, model: GenerativeModel) -> float | None:
+        """Mean log-likelihood in nats of test images at the fewest levels that the model judges."""
+        if not has_likelihood(model):
+            return None
+        images = torch.from_numpy(self._data.test.images)
+        chosen = images[choice(len(images), min(self.count, MOST_JUDGED), 0)]
+        levels = min(check_levels(model))
+        found = measure_likelihood(model, round_to_levels(chosen, levels), draws=DRAWS)
+        return found.nats if found else None
+
+    def _look(self, images: Tensor) -> Observation:
         images = images[: self.count]
         messages: tuple[str, ...] = ()
         if self._extractor and self._reference:
@@ -130,12 +168,28 @@ class Monitor:
             self._real = nearest_distance(real)
         return nearest_distance(vectors) / self._real if self._real else None
 
-    def is_better(self, score: float, best: float | None) -> bool:
-        """Whether a score is better than the best so far."""
-        if best is None:
-            return True
-        higher = self._metric is not None and self._metric[1].better == "higher"
-        return score > best if higher else score < best
+    def values(self, seen: Observation) -> dict[str, float]:
+        """What was seen, by the names under which it is logged."""
+        named = {
+            "diversity": seen.diversity,
+            self.column or "score": seen.score,
+            TEST_NATS: seen.likelihood,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def better(self, seen: Observation, best: BestPointer | None) -> tuple[str, float] | None:
+        """By what the weights just seen are the best so far, and its value; None if they are
+        not."""
+        if self.best_by == "likelihood":
+            column, value, higher = TEST_NATS, seen.likelihood, True
+        else:
+            column, value = self.column or "score", seen.score
+            higher = self._metric is not None and self._metric[1].better == "higher"
+        if value is None:
+            return None
+        if best is None or (value > best.value if higher else value < best.value):
+            return column, value
+        return None
 
     def collapse(self, seen: Observation, spent: float) -> str | None:
         """A warning if samples are nearly alike for the second time in a row, once for each
@@ -172,6 +226,13 @@ class Monitor:
         calm = self._calm
         self._calm = 0 if found else calm + 1
         return found if calm >= CALM else None
+
+
+def has_likelihood(model: GenerativeModel) -> bool:
+    """Whether a model's class gives a likelihood of images."""
+    kind, base = type(model), GenerativeModel
+    methods = ("log_likelihood", "log_weights")
+    return any(getattr(kind, name) is not getattr(base, name) for name in methods)
 
 
 def _unbiased_metric(registry: Registry) -> tuple[Entry[MetricSpec], Column] | None:

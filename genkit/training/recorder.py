@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genkit.data.alpha import over_checkers
-from genkit.errors import GenkitError, printable
+from genkit.errors import GenkitError, PluginError, printable
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ClockMark, Summary
 from genkit.model import GenerativeModel
@@ -23,7 +23,7 @@ from genkit.runs import checkpoint
 from genkit.sampling.grids import make_grid, save_png
 from genkit.training.context import Moment, RunContext
 from genkit.training.metrics_log import MetricsLog
-from genkit.training.pictures import reconstruct_pairs
+from genkit.training.pictures import own_pictures, reconstruct_pairs
 from genkit.training.settled import settled_text
 
 GRID_IMAGES = 64
@@ -45,6 +45,7 @@ class Recorder:
         self._model_name = context.record.model
         self._settled = settled_text(context.record)
         self._test_images = torch.from_numpy(context.data.test.look(GRID_IMAGES // 2))
+        self._asks_for_pictures = True
         self._plugins = context.registry.plugins
         self._log = MetricsLog(context.directory, context.reporter)
 
@@ -90,8 +91,22 @@ class Recorder:
         pairs = reconstruct_pairs(model, self._test_images)  # (2 N, C, H, W)
         if pairs is not None:
             self._write_grid(self.directory.grid_path(now.step, "reconstructions"), pairs)
+        self._add_own_pictures(now, model)
         self.notify("on_sample", step=now.step, path=path)
         self.reporter.show(over_checkers(images[:GRID_IMAGES].numpy()))
+
+    def _add_own_pictures(self, now: Moment, model: GenerativeModel) -> None:
+        """Write the pictures of the model's own; once they fail, that is reported, and no more are
+        asked for."""
+        if not self._asks_for_pictures:
+            return
+        try:
+            for name, rows in own_pictures(model, self._test_images).items():
+                path = self.directory.grid_path(now.step, name)
+                self._write_grid(path, rows.flatten(0, 1), columns=rows.shape[1])
+        except PluginError as error:
+            self._asks_for_pictures = False
+            self.reporter.say(f"no more pictures of the model's own: {error}")
 
     def add_picture(self, name: str, make: Callable[[], Tensor | None]) -> None:
         """Write a picture of the trained model; `make` returns uint8, (rows, columns, C, H, W), or

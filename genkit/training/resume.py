@@ -17,9 +17,16 @@ from genkit.io.run_directory import RunDir
 from genkit.io.run_records import RunRecord
 from genkit.registry.catalogue import Registry
 from genkit.runs import checkpoint
-from genkit.runs.build import build_model, load_data, with_absolute_paths
+from genkit.runs.build import (
+    build_model,
+    kept_runs,
+    load_data,
+    read_values,
+    with_absolute_paths,
+)
+from genkit.runs.frozen import check_kept
 from genkit.runs.provenance import describe_origin
-from genkit.runs.run import Run, read_values
+from genkit.runs.run import Run
 from genkit.runs.tree import StateDict
 from genkit.training.context import RunContext
 from genkit.training.flop import flop_of_budget
@@ -50,6 +57,11 @@ def resume(
         if ranks.first:
             stack.enter_context(directory.locked())
         state, notes = _newest_state(directory)
+        if record.start and not state:
+            raise UsageError(
+                f"{path} ended before the weights of --from were saved; train again, for instance "
+                f"by genkit train {record.model} --config {directory.config_path}"
+            )
         if state:
             check_settled(directory, record, state.get("settled"))
         before = read_values(RunConfig, record.run, directory)
@@ -59,7 +71,9 @@ def resume(
         data = load_data(registry, options)
         _check_data(data, record)
         device = choose_device(recorded_device)
-        model = build_model(spec, model_options, record.model_shape(), options.seed)
+        runs = kept_runs(directory, record)
+        check_kept(runs)
+        model = build_model(spec, model_options, record.model_shape(), options.seed, runs)
         options = prepare_options(options, model, data, device, precision, ranks)
         notes += _other_bits(record, before, options, registry, ranks)
         ranks.wait()  # until all have read what the first may change now

@@ -100,6 +100,8 @@ class Runner:
             self.reporter.say(note)
         try:
             with signals_noted() as signals:
+                if self.context.record.start and not self.loop.step:
+                    self.save()  # the other run may be gone later
                 stop = self._iterate(signals)
                 end = {"fraction": self.now.spent, "seconds_left": 0.0}
                 self.reporter.update(self._shown.model_copy(update=end))
@@ -224,10 +226,9 @@ class Runner:
             return
         now = self.now
         self.recorder.add_values(now, values, rate)
-        if self.monitor:
-            trouble = self.monitor.trouble(self.loop.model, self.recorder.history)
-            if trouble:
-                self.recorder.warn(now, trouble)
+        model, history = self.loop.model, self.recorder.history
+        if self.monitor and (trouble := self.monitor.trouble(model, history)):
+            self.recorder.warn(now, trouble)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self._notify("on_log", step=now.step, values=finite)
         self._shown = ProgressState(
@@ -273,18 +274,16 @@ class Runner:
     def _observe(self, images: Tensor, monitor: Monitor, recorder: Recorder) -> None:
         """Look at samples, uint8, (N, C, H, W): keep the weights if they are the best so far, warn
         of a collapse."""
-        now, seen = self.now, monitor.observe(images)
+        now, seen = self.now, monitor.observe(images, self.loop.average)
         for message in seen.messages:
             self.reporter.say(message)
-        column = monitor.column or "score"
-        values = {"diversity": seen.diversity, column: seen.score}
-        recorder.add_observation(now, {k: v for k, v in values.items() if v is not None})
+        recorder.add_observation(now, monitor.values(seen))
         if warning := monitor.collapse(seen, now.spent) or monitor.pale(images):
             recorder.warn(now, warning)
         if seen.score is not None:
-            self.reporter.score(column, seen.score)
-            if monitor.is_better(seen.score, recorder.best.value if recorder.best else None):
-                recorder.save_best(now, self.loop.average, column, seen.score)
+            self.reporter.score(monitor.column or "score", seen.score)
+        if found := monitor.better(seen, recorder.best):
+            recorder.save_best(now, self.loop.average, *found)
 
     def save(self) -> None:
         """Write the training state and the weights, if all of them are finite."""

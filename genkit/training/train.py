@@ -29,14 +29,16 @@ from genkit.io.run_records import SCHEMA, RunRecord, ShapeRecord
 from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Registry
 from genkit.runs.build import build_model, count_parameters, load_data, with_absolute_paths
+from genkit.runs.frozen import copy_runs, find_runs, with_absolute_runs
 from genkit.runs.provenance import describe_data, describe_origin
 from genkit.runs.run import Run, load_run
+from genkit.runs.start import describe_start, take_weights
 from genkit.specs import TrainerSpec
 from genkit.training.autothreads import TimedPrecision, fastest_precision, fastest_threads
 from genkit.training.context import RunContext
 from genkit.training.flop import flop_of_budget
 from genkit.training.loop import Loop
-from genkit.training.monitor import Monitor
+from genkit.training.monitor import Monitor, has_likelihood
 from genkit.training.recorder import Recorder
 from genkit.training.runner import Runner
 from genkit.training.stream import Stream
@@ -61,11 +63,22 @@ def train(
         resolved, fitted = fit(spec, resolved, data.facts)
         if fitted:
             data = replace(data, notes=(*data.notes, fitted))
+        resolved = replace(resolved, options=with_absolute_runs(spec, resolved.options))
+        runs, frozen = find_runs(spec, resolved.options, data.shape)
         device = choose_device(resolved.run.device)
         own = ranks.device(device)
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)
-        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed)
+        model = build_model(spec, resolved.options, data.model_shape, resolved.run.seed, runs)
+        if resolved.run.best_by == "likelihood" and not has_likelihood(model):
+            raise UsageError(
+                f"--best-by likelihood: {spec.name} has no likelihood; leave it out, and the best "
+                "weights are those whose samples score best"
+            )
+        start, source = None, resolved.run.from_run
+        if source:
+            start = take_weights(source, spec, model)
+            data = replace(data, notes=(*data.notes, describe_start(source, start)))
         timed = choose_precision(resolved.run, model, data, device, ranks)
         precision = timed.name
         options = prepare_options(resolved.run, model, data, device, precision, ranks)
@@ -75,6 +88,8 @@ def train(
             model=spec.name,
             run=to_json(with_absolute_paths(options, registry)),
             options=to_json(resolved.options),
+            runs=frozen,
+            start=start,
             sources=resolved.sources,
             image_shape=ShapeRecord.of(data.shape),
             data=describe_data(data),
@@ -90,6 +105,7 @@ def train(
         if ranks.first:
             directory = RunDir.create(path)
             stack.enter_context(directory.locked())
+            copy_runs(runs, directory)
             record.write(directory.config_path)
             directory.metrics_path.touch()
         directory = RunDir(Path(ranks.text(str(path))))  # all wait for the first
@@ -170,7 +186,8 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
     monitor, recorder = None, None
     if ranks.first:
         watched = min(options.watch, len(data.train.images))
-        monitor = Monitor(context.registry, data, watched, device) if watched > 1 else None
+        if watched > 1:
+            monitor = Monitor(context.registry, data, watched, device, options.best_by)
         recorder = Recorder(context, "ema" if loop.ema_half_life else "raw")
     return Runner(context, loop, monitor, recorder)
 

@@ -87,6 +87,18 @@ def register_datasets() -> list[DatasetSpec]:
             features="digits",
         ),
         DatasetSpec(
+            name="stacked-mnist-mini",
+            summary="three digits of mnist-mini as colours: 1,000 modes to be covered; no download",
+            target="genkit_datasets.stacked:load_mnist_mini",
+            features="stacked-digits",
+        ),
+        DatasetSpec(
+            name="stacked-mnist",
+            summary="three digits of mnist as colours: 1,000 modes to be covered; downloads 12 MB",
+            target="genkit_datasets.stacked:load_mnist",
+            features="stacked-digits",
+        ),
+        DatasetSpec(
             name="fashion-mnist",
             summary="70,000 photos of clothes, 1 x 28 x 28; downloads 31 MB",
             target="genkit_datasets.classic:load_fashion_mnist",

@@ -39,6 +39,12 @@ def register_features() -> list[FeaturesSpec]:
             quick=True,
         ),
         FeaturesSpec(
+            name="stacked-digits",
+            summary="The classifier of digits, for each colour of Stacked MNIST; works offline",
+            target="genkit_fidelity.stacked:StackedDigits",
+            quick=True,
+        ),
+        FeaturesSpec(
             name="classifier",
             summary="A small classifier of the data's own classes, trained once; works offline",
             target="genkit_fidelity.classifier:Classifier",
@@ -205,6 +211,31 @@ def register_metrics() -> list[MetricSpec]:
                 ),
             ),
             definition="overlap of the class histograms; confident above 0.9",
+        ),
+        MetricSpec(
+            name="modes",
+            summary="How many of 100 classes or more are there (Stacked MNIST)",
+            target="genkit_fidelity.stacked:modes",
+            columns=(
+                Column(
+                    name="modes",
+                    title="modes",
+                    better="higher",
+                    ranks=False,
+                    decimals=0,
+                    help="How many of the data's classes a classifier finds among the samples. "
+                    "Stacked MNIST has 1,000; to find all takes many more samples.",
+                ),
+                Column(
+                    name="modes_kl",
+                    title="modes\nKL",
+                    better="lower",
+                    ranks=False,
+                    help="How unevenly they are shown: the divergence of their shares from equal "
+                    "ones, in nats.",
+                ),
+            ),
+            definition="classes of the highest logit; KL from equal shares",
         ),
         MetricSpec(
             name="inception-score",

@@ -24,7 +24,7 @@ from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow")
 
 # ---- without torch
 
@@ -110,7 +110,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         (
             "train --budget 5s",
-            "Name the model to train; there are: dcgan, pixelcnn, pixelrnn, vae.",
+            "Name the model to train; there are: dcgan, flow, pixelcnn, pixelrnn, vae.",
         ),
         ("train vae --latnt 3", "No such option: --latnt"),
         ("compare dcgan vea", "there is no model named 'vea'. Did you mean 'vae'?"),
@@ -166,7 +166,7 @@ def test_help_of_a_model_shows_its_own_options(light: dict[str, Answer]) -> None
     assert "[default: 10m]" in shown("--budget")
     registry = load_registry()
     for name in (*RunConfig.model_fields, *registry.trainers.find("dcgan").config.model_fields):
-        shown(f"--{name.replace('_', '-')}")
+        shown("--from" if name == "from_run" else f"--{name.replace('_', '-')}")
 
 
 def test_list_and_version_say_what_there_is(light: dict[str, Answer]) -> None:
@@ -209,6 +209,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return error_of(captured)
 
 
+def next_number(bound: float, way: int, kind: type) -> float:
+    """The number of a kind beside a bound, below it if `way` is -1, above it if 1."""
+    return bound + way if kind is int else math.nextafter(bound, way * math.inf)
+
+
 def bad_values(config: type[Config]) -> Iterator[tuple[str, str]]:
     """For each number and choice among the fields: values out of range and of another type."""
     for name, field in config.model_fields.items():
@@ -218,14 +223,13 @@ def bad_values(config: type[Config]) -> Iterator[tuple[str, str]]:
             yield option, "1"
         if field.annotation not in (int, float):
             continue
-        small = 1 if field.annotation is int else math.ulp(1.0)
         for bound in field.metadata:
             if hasattr(bound, "ge"):
-                yield option, str(bound.ge - small)
+                yield option, str(next_number(bound.ge, -1, field.annotation))
             if hasattr(bound, "gt"):
                 yield option, str(bound.gt)
             if hasattr(bound, "le"):
-                yield option, str(bound.le + small)
+                yield option, str(next_number(bound.le, 1, field.annotation))
             if hasattr(bound, "lt"):
                 yield option, str(bound.lt)
         for value in ("nan", "inf", "-inf", "abc", "", "1,5", "true"):

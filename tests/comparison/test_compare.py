@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from toys import train_tiny, write_npz
 
 from genkit.comparison import compare as comparison
 from genkit.comparison.candidates import (
@@ -56,6 +57,18 @@ def genkit(*arguments, cwd, **environment):
 def test_model_given_twice_is_refused(registry, tmp_path):
     with pytest.raises(UsageError, match="'vae' is named twice"):
         choose_candidates(["vae", "dcgan", "vae"], registry, tmp_path)
+
+
+def test_runs_of_one_folder_name_are_told_apart_by_their_paths(registry, tmp_path, monkeypatch):
+    data = write_npz(tmp_path / "data.npz")
+    for parent in ("a", "b"):
+        train_tiny("vae", data, tmp_path / parent / "x", budget="1steps")
+    train_tiny("vae", data, tmp_path / "c" / "y", budget="1steps")
+    monkeypatch.chdir(tmp_path)
+    found = choose_candidates(["a/x", "b/x", "c/y"], registry, tmp_path / "out")
+    assert [candidate.name for candidate in found] == ["a/x", "b/x", "y"]
+    with pytest.raises(UsageError, match="'x' is named twice"):
+        choose_candidates(["a/x", "a/x"], registry, tmp_path / "out")
 
 
 def test_unknown_model_is_refused_with_the_closest_name(registry, tmp_path):

@@ -134,7 +134,7 @@ def test_full_preset_is_always_there_and_may_be_given_values() -> None:
     assert resolve(spec).options.layers == 4
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn", "flow"])
 def test_a_runs_config_file_reproduces_its_run_and_options(name: str, tmp_path: Path) -> None:
     spec = load_registry().trainers.find(name)
     given = {"seed": 7, "data_option": ["size=16", "channels=1"], "checkpoint_seconds": 0.1 + 0.2}
@@ -365,7 +365,7 @@ def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
         assert Text.from_markup(escape(words)).plain == words
 
 
-@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn"])
+@pytest.mark.parametrize("name", ["dcgan", "vae", "pixelcnn", "pixelrnn", "flow"])
 def test_built_in_options_are_described_in_range_and_in_presets(name: str) -> None:
     spec = load_registry().trainers.find(name)
     assert set(spec.presets) >= {"quick"}

@@ -24,12 +24,13 @@ from genkit.config.validation import to_json
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.io.run_records import MOST_PIXELS
-from genkit.runs.run import load_run, read_values
+from genkit.runs.build import read_values
+from genkit.runs.run import load_run
 from genkit.specs import Config
 from genkit.training import train as training
 
 torch.set_num_threads(1)
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn")
+MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow")
 HUGE = 10**400
 NOT_NUMBERS = ["abc", "1,5", "①", "\0", "\x1b[31m", "0x10", "9" * 5000 + "x"]
 

@@ -224,6 +224,7 @@ def test_too_few_images_are_the_users_to_change(
 def test_all_specs_have_targets_that_load() -> None:
     assert list(SPECS) == [
         *("mnist-mini", "emoji-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
+        *("stacked-mnist-mini", "stacked-mnist"),
         *("fashion-mnist", "cifar10", "folder", "prepared", "npz"),
     ]
     for spec in SPECS.values():

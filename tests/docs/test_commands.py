@@ -84,6 +84,7 @@ def test_options_named_in_the_text_exist() -> None:
     scripts = [*DOCS.glob("*.py"), *DOCS.parent.glob("tests/bench/*.py")]
     there |= set(re.findall(r'"(--[-\w]+)"', "".join(path.read_text("utf-8") for path in scripts)))
     others = {"--genkit", "--mutants", "--resume", "--install-completion", "--width", "--key"}
+    others |= {"--teacher"}
     found = 0
     for page, path in PAGES.items():
         text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)

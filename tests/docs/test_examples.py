@@ -20,9 +20,9 @@ import pytest
 pytestmark = pytest.mark.xdist_group("examples")
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch-genkit-flow", "torch-genkit-sprites")
+PACKAGES = ("torch-genkit-nice", "torch-genkit-sprites")
 FEW_SPRITES = ["size=16", "train_images=200", "test_images=64"]
-TINY_FLOW = ["--width", "8", "--blocks", "1", "--steps", "2", "--batch-size", "8"]
+TINY_NICE = ["--width", "8", "--couplings", "2", "--batch-size", "8"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def test_both_packages_are_listed_without_importing_torch(environment: Environme
         "assert not {'torch', 'torchvision', 'torch_fidelity'} & set(sys.modules)"
     )
     found = environment.run("-W", "error", "-c", code, "list")
-    for name in ("flow", "sprites", "palette", "sprite-features"):
+    for name in ("nice", "sprites", "palette", "sprite-features"):
         assert name in found.split(), found
 
 
@@ -115,23 +115,23 @@ def test_both_packages_are_without_problems(environment: Environment) -> None:
     rows = [line.split() for line in environment.genkit("plugins").splitlines() if line.strip()]
     last = {row[0]: " ".join(row[-2:]) for row in rows}
     assert "problem" in rows[0]
-    for name in ("flow", "sprites"):  # the cells for torch and for the problem are empty
+    for name in ("nice", "sprites"):  # the cells for torch and for the problem are empty
         assert re.fullmatch(r"\d+ ms", last[name]), rows
 
 
 def test_options_of_a_third_party_model_are_in_its_help(environment: Environment) -> None:
-    found = environment.genkit("train", "flow", "--help")
-    for option in ("--steps", "--solver", "--width", "--ema-half-life"):
+    found = environment.genkit("train", "nice", "--help")
+    for option in ("--couplings", "--width", "--ema-half-life"):
         assert option in found
 
 
 @pytest.mark.thorough
-def test_flow_is_compared_with_a_built_in_model(environment: Environment, tmp_path: Path) -> None:
-    rows = scored(environment, tmp_path / "comparison", "vae", "flow")
-    assert {"vae", "flow", "real", "noise"} <= set(rows)
-    assert rows["flow"]["scores"]["fid"] > rows["real"]["scores"]["fid"]
-    assert rows["flow"]["card"]["features"].startswith("digits-")
-    assert (tmp_path / "comparison" / "flow" / "model.safetensors").is_file()
+def test_nice_is_compared_with_a_built_in_model(environment: Environment, tmp_path: Path) -> None:
+    rows = scored(environment, tmp_path / "comparison", "vae", "nice")
+    assert {"vae", "nice", "real", "noise"} <= set(rows)
+    assert rows["nice"]["scores"]["fid"] > rows["real"]["scores"]["fid"]
+    assert rows["nice"]["card"]["features"].startswith("digits-")
+    assert (tmp_path / "comparison" / "nice" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
@@ -173,22 +173,22 @@ def test_tests_of_the_package_pass_where_it_is_installed(
 def test_uninstalling_takes_the_model_away_and_leaves_everything_else(
     environment: Environment, tmp_path: Path
 ) -> None:
-    flow, vae = tmp_path / "flow", tmp_path / "vae"
+    nice, vae = tmp_path / "nice", tmp_path / "vae"
     common = ["--budget", "1steps", "--device", "cpu", "--run-dir"]
-    environment.genkit("train", "flow", *TINY_FLOW, *common, flow)
-    environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "flow.png")
-    environment.pip("uninstall", "--yes", "torch-genkit-flow")
+    environment.genkit("train", "nice", *TINY_NICE, *common, nice)
+    environment.genkit("sample", nice, "-n", 2, "-o", tmp_path / "nice.png")
+    environment.pip("uninstall", "--yes", "torch-genkit-nice")
     try:
-        refused = environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "more.png", code=2)
+        refused = environment.genkit("sample", nice, "-n", 2, "-o", tmp_path / "more.png", code=2)
         assert refused == (
-            "Error: model 'flow' comes from torch-genkit-flow 0.1.0, which is not installed; "
+            "Error: model 'nice' comes from torch-genkit-nice 0.1.0, which is not installed; "
             "install it again\n"
         )
-        assert "flow" not in environment.genkit("list").split()
-        assert "No such command 'flow'" in environment.genkit("train", "flow", code=2)
+        assert "nice" not in environment.genkit("list").split()
+        assert "No such command 'nice'" in environment.genkit("train", "nice", code=2)
         environment.genkit("train", "vae", *common, vae)
         environment.genkit("sample", vae, "-n", 2, "-o", tmp_path / "vae.png")
     finally:
-        environment.install("torch-genkit-flow")
-    environment.genkit("sample", flow, "-n", 2, "-o", tmp_path / "again.png")
-    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "flow.png").read_bytes()
+        environment.install("torch-genkit-nice")
+    environment.genkit("sample", nice, "-n", 2, "-o", tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "nice.png").read_bytes()

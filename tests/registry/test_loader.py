@@ -213,7 +213,7 @@ def test_all_that_is_built_in_is_still_there(answers: dict[str, Answer]) -> None
         kind: [name for name, entry in entries.items() if entry["from"] == "torch-genkit"]
         for kind, entries in listed.items()
     }
-    assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn", "pixelrnn"}
+    assert set(built_in["trainers"]) == {"dcgan", "vae", "pixelcnn", "pixelrnn", "flow"}
     assert {"mnist-mini", "folder", "npz"} <= set(built_in["datasets"])
     assert {"fid", "kid", "manifold", "inception-score"} <= set(built_in["metrics"])
     assert {"digits", "inception"} <= set(built_in["features"])
@@ -461,8 +461,8 @@ def test_health_as_json_says_what_the_table_says(answers: dict[str, Answer]) -> 
     names = ["name", "distribution", "version", "provides", "import_seconds", "imported_torch"]
     assert all(list(plugin) == [*names, "problem", "notes"] for plugin in found)
     assert [plugin["name"] for plugin in found if plugin["distribution"] == "torch-genkit"] == [
-        "datasets", "dcgan", "efficientnet", "fidelity", "pixelcnn", "pixelrnn", "tensorboard",
-        "vae",
+        "datasets", "dcgan", "diffusion", "efficientnet", "fidelity", "pixelcnn", "pixelrnn",
+        "tensorboard", "vae",
     ]  # fmt: skip
     for plugin in found:
         line = next(

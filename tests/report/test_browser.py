@@ -93,7 +93,7 @@ def test_every_picture_decodes(open_page: Any) -> None:
         "[...document.querySelectorAll('img[src]')].map(i => i.decode().then(() => i.naturalWidth))"
         ".reduce(async (all, one) => [...await all, await one], [])"
     )
-    assert len(pictures) == 3 + 1 + 3 * 4 + 3 * 4 and min(pictures) > 100
+    assert len(pictures) == 3 + 1 + 3 * 4 + 3 * 5 and min(pictures) > 100
 
 
 def test_table_equals_the_comparison(open_page: Any, folder: Path) -> None:
@@ -152,6 +152,22 @@ def test_scrubber_shows_other_pictures_and_says_their_steps(open_page: Any) -> N
     assert page.locator("#share-text").inner_text() == "30%"
     assert share.get_attribute("aria-valuetext") == "30% of training"
     assert state()[1] == ["step 667, 6.7 s"] * 3
+
+
+def test_picker_shows_the_row_of_one_class(open_page: Any) -> None:
+    page = open_page()
+    picker = page.locator("#class")
+    assert picker.is_visible() and picker.locator("option").count() == 11
+    image = page.locator("#classes img").first
+    frame = image.locator("..")  # the button that enlarges it
+    whole, row = image.bounding_box(), image.bounding_box()["height"] / 10
+    picker.select_option(label="digit 3")
+    shown, moved = frame.bounding_box(), image.bounding_box()
+    assert abs(shown["height"] - row) < 3
+    assert abs((shown["y"] - moved["y"]) - 3 * row) < 3
+    picker.select_option(label="all classes")
+    assert image.bounding_box()["height"] == whole["height"]
+    assert frame.bounding_box()["height"] >= whole["height"]
 
 
 def test_growth_plays_from_the_start_until_it_is_paused(open_page: Any) -> None:

@@ -182,7 +182,8 @@ def test_headline_and_sections_stand_in_order(page: Page) -> None:
     ]
     assert [s["id"] for s in page.all("section")] == [
         *("scores", "samples", "growth", "curves", "quality", "interpolation"),
-        *("reconstructions", "completion", "neighbours", "warnings", "protocol", "repeat"),
+        *("reconstructions", "completion", "classes", "neighbours", "warnings", "protocol"),
+        "repeat",
     ]
     assert "genkit compare pixelcnn vae dcgan real copy noise" in page.words["code"]
     assert "genkit train dcgan --run-dir 'a folder'" in page.words["code"]

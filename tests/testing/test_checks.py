@@ -35,6 +35,7 @@ from genkit.testing import (
     check_metric,
     check_plugin,
     check_trainer,
+    choices,
     datasets,
     exactness,
     features,
@@ -241,6 +242,7 @@ def test_every_contract_stands_in_the_documentation():
         *datasets.DATASET_CONTRACTS,
         *metrics.METRIC_CONTRACTS,
         *features.FEATURE_CONTRACTS,
+        *choices.CHOICE_CONTRACTS,
         *exactness.LIKELIHOOD_CONTRACTS,
         runs.runs_can_be_resumed,
     ]

@@ -22,6 +22,18 @@ def test_run_of_an_honest_model_ends_with_the_same_bits():
     assert seen() == []
 
 
+class Annealed(Toy):
+    """Its noise depends on the share of the budget that is used."""
+
+    def loss(self, batch):
+        loss, extras = super().loss(batch)
+        return loss * (1 - batch.progress), extras
+
+
+def test_model_that_depends_on_the_share_of_the_budget_is_honest():
+    assert seen(Annealed) == []
+
+
 def test_what_resuming_loses_is_named(monkeypatch):
     plain = Loop.load_state_dict
 

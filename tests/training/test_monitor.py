@@ -9,7 +9,9 @@ import torch
 from toys import QUIET, TINY, bright_squares, registry, same_bits, train_tiny, write_npz
 
 from genkit.data.datasets import open_data
-from genkit.errors import CheckpointError, PluginError
+from genkit.errors import CheckpointError, PluginError, UsageError
+from genkit.evaluation.levels import round_to_levels
+from genkit.evaluation.likelihood import measure_likelihood
 from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir
 from genkit.model import diverged
@@ -292,3 +294,32 @@ def test_samples_that_are_never_dark_are_reported_once(data):
 def test_pale_samples_of_pale_images_are_not_reported(tmp_path):
     monitor = monitor_of(write_npz(tmp_path / "pale.npz", 255 - bright_squares(120)))
     assert monitor.pale(torch.full((64, 1, 8, 8), 200, dtype=torch.uint8)) is None
+
+
+# ---- the likelihood of test images
+
+
+def test_likelihood_of_test_images_is_logged_as_it_is_scored(data, tmp_path):
+    run = train_tiny("vae", data, tmp_path / "run", **{**WATCHED, "budget": "8steps"})
+    logged = rows_with(run, "test_nats")
+    assert [row["step"] for row in logged] == [2, 4, 6, 8]
+    test = open_data(registry().datasets.find("npz"), data, data[4:]).test.images
+    found = measure_likelihood(run.model, round_to_levels(torch.from_numpy(test), 2), draws=8)
+    assert logged[-1]["test_nats"] == pytest.approx(found.nats, abs=abs(found.nats) * 0.05)
+    plain = train_tiny("vae", data, tmp_path / "plain", budget="8steps")
+    assert same_bits(run.model.state_dict(), plain.model.state_dict())
+
+
+def test_best_weights_may_be_those_to_which_test_images_are_most_likely(data, tmp_path):
+    options = {**WATCHED, "budget": "8steps", "best_by": "likelihood"}
+    run = train_tiny("vae", data, tmp_path / "run", **options)
+    values = {row["step"]: row["test_nats"] for row in rows_with(run, "test_nats")}
+    best = checkpoint.read_best(run.directory.checkpoints)
+    assert best.column == "test_nats"
+    assert best.value == max(values.values()) == values[best.step]
+
+
+def test_model_without_a_likelihood_cannot_be_best_by_it(data, tmp_path):
+    with pytest.raises(UsageError, match="dcgan has no likelihood"):
+        train_tiny("dcgan", data, tmp_path / "run", budget="1steps", best_by="likelihood")
+    assert not (tmp_path / "run").exists()

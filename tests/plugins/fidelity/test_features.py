@@ -217,6 +217,7 @@ def test_plumbing_inception_with_random_weights_scores_as_torch_fidelity_does(
 def test_each_spec_loads_its_extractor():
     assert {spec.name: spec.load().__name__ for spec in register_features()} == {
         "digits": "Digits",
+        "stacked-digits": "StackedDigits",
         "classifier": "Classifier",
         "inception": "Inception",
         "vgg16": "VGG16",

@@ -419,6 +419,7 @@ def test_the_entry_module_names_what_exists(digits, mini):
     names = set()
     for metric in register_metrics():
         found = metric.load()(metric.config(), samples, real)
-        assert {column.name for column in metric.columns} == set(found)
+        columns = {column.name for column in metric.columns}
+        assert set(found) == (set() if metric.name == "modes" else columns)  # of ten classes
         assert not names & set(found) and metric.definition
         names |= set(found)
