@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
-from genkit.data.checks import check_splits
-from genkit.data.splits import Split
+from genkit.data.splits import Split, check_splits
 from genkit.data.walk import hold_out
 from genkit.errors import UsageError, plugin_code
 from genkit.io.files import user_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,19 +70,41 @@ def read_folder(
     height, width = read_size(size)
     frame = Frame(height, width, DECODED_CHANNELS[channels], fit, resample, window)
     listing = find_images(folder, splits)
-    images, paths, unusable, seen = _read_images(listing, frame, channels)
+
+    def read(path: Path) -> bytes:
+        return read_content(folder / path)
+
+    return splits_of(listing, read, frame, channels)
+
+
+def splits_of(
+    listing: FolderListing,
+    read: Callable[[Path], bytes],
+    frame: Frame,
+    channels: Channels,
+    label_of: Mapping[Path, int] | None = None,
+) -> Splits:
+    """The splits of the images in a listing, whose content `read` gives.
+
+    Args:
+        label_of: the label of each image; none: empty; None: the sub-folders are the classes.
+    """
+    images, paths, unusable, seen = _read_images(listing, read, frame, channels)
     left_out = {**listing.left_out, **unusable}
     parts = split_by_folder(listing, paths, left_out)
-    classes, labels = label_by_folder(listing, paths)
+    classes, labels = label_by_folder(listing, paths) if label_of is None else ((), None)
+    if label_of:
+        values, numbers = np.unique([label_of[path] for path in paths], return_inverse=True)
+        classes, labels = tuple(map(str, values)), numbers.astype(np.int64)
     found = [
         Split(images[part], None if labels is None else labels[part]) for part in parts.values()
     ]
-    notes = describe_left_out(left_out, listing.others, seen, window, listing.renamed_splits)
+    notes = describe_left_out(left_out, listing.others, seen, frame.window, listing.renamed_splits)
     return Splits(found[0], found[1] if len(found) > 1 else None, classes, tuple(notes))
 
 
 def _read_images(
-    listing: FolderListing, frame: Frame, channels: Channels
+    listing: FolderListing, read: Callable[[Path], bytes], frame: Frame, channels: Channels
 ) -> tuple[NDArray[np.uint8], list[Path], dict[Path, str], Seen]:
     """Images, uint8 (N, C, H, W), of the files that can be read; their paths; why the other
     files cannot be read; what kinds of images were seen."""
@@ -98,7 +121,7 @@ def _read_images(
     grey, deep, transparent, nearest = True, 0, 0, 0
     for path, _, _ in listing.images:
         try:
-            found = decode_image(read_content(listing.folder / path), frame)
+            found = decode_image(read(path), frame)
         except BadImage as error:
             left_out[path] = error.reason
             continue

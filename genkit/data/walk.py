@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -99,18 +99,24 @@ def find_images(folder: Path, splits: bool = True) -> FolderListing:
     return listing
 
 
-def find_splits(folder: Path) -> dict[str, Path]:
+def find_splits(
+    folder: Path, sub_folders: Callable[[Path], list[str]] | None = None
+) -> dict[str, Path]:
     """The sub-folders of training and of test images, relative to the folder, whatever their case:
     train or training, beside test, testing, val or validation; there, or in the only sub-folder.
+
+    Args:
+        sub_folders: names of the folders in a folder, for one that is not in the file system.
 
     Raises:
         UsageError: one is there without the other, or twice.
     """
-    names = _sub_folders(folder)
+    sub_folders = sub_folders or _sub_folders
+    names = sub_folders(folder)
     found = _match_splits(folder, names)
     if found or len(names) != 1 or names[0].casefold() in TRAIN_NAMES:
         return {split: Path(name) for split, name in found.items()}
-    inner = _match_splits(folder / names[0], _sub_folders(folder / names[0]))
+    inner = _match_splits(folder / names[0], sub_folders(folder / names[0]))
     return {split: Path(names[0], name) for split, name in inner.items()}
 
 

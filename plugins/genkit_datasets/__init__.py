@@ -39,6 +39,18 @@ class FolderConfig(Config):
     )
 
 
+class TorchvisionConfig(Config):
+    """How torchvision's images become arrays of one shape."""
+
+    size: int = option(
+        0,
+        "pixels a side of the centre squares; 0 takes images as they are, or 32 if they differ or "
+        "are larger than 128",
+        ge=0,
+        le=256,
+    )
+
+
 class BinaryConfig(Config):
     """How grey images become black and white."""
 
@@ -109,9 +121,23 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.classic:load_cifar10",
         ),
         DatasetSpec(
+            name="torchvision",
+            summary="a data set of torchvision, such as KMNIST, SVHN or Flowers102; downloads it",
+            target="genkit_datasets.torchvision_sets:load",
+            config=TorchvisionConfig,
+            source="NAME",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: a folder of PNG, JPEG, WebP, BMP, GIF or TIFF files",
             target="genkit_datasets.folder:load",
+            config=FolderConfig,
+            source="PATH",
+        ),
+        DatasetSpec(
+            name="zip",
+            summary="your own images in a zip file, also of StyleGAN's dataset tool",
+            target="genkit_datasets.archive:load",
             config=FolderConfig,
             source="PATH",
         ),
