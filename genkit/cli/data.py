@@ -28,14 +28,30 @@ def prepare_folder(
     ],
     out: Annotated[Path, typer.Option(help="folder for the result; new, or prepared before")],
     size: Annotated[
-        int,
+        str,
         typer.Option(
-            min=8, max=256, help="pixels a side: images are scaled and their centre is cut out"
+            help="pixels a side, or WIDTHxHEIGHT, that images are scaled to; 8 to 256",
         ),
-    ] = 32,
+    ] = "32",
+    fit: Annotated[
+        Literal["crop", "pad", "stretch", "none"],
+        typer.Option(
+            help="images of another shape: cut out the centre, pad the edges, stretch; none leaves "
+            "out what has another size"
+        ),
+    ] = "crop",
+    resample: Annotated[
+        Literal["auto", "smooth", "nearest"],
+        typer.Option(
+            help="how images are scaled; auto takes nearest for small ones of few colours"
+        ),
+    ] = "auto",
     channels: Annotated[
-        Literal["auto", "1", "3"],
-        typer.Option(help="1 for grey, 3 for colour; auto takes 1 if all images are grey"),
+        Literal["auto", "1", "2", "3", "4"],
+        typer.Option(
+            help="1 for grey, 3 for colour, 2 and 4 for the same with transparency; auto takes the "
+            "fewest that show all"
+        ),
     ] = "auto",
     window: Annotated[
         str, typer.Option(help="LOW-HIGH, the values of 16-bit images that become black and white")
@@ -73,6 +89,8 @@ def prepare_folder(
             channels=channels,
             window=window,
             splits=splits,
+            fit=fit,
+            resample=resample,
             workers=workers or count_cores(),
             reporter=new_reporter(progress),
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genkit.data.folder import read_folder
     from genkit.data.image_file import BadImage
     from genkit.data.prepared import read_prepared
+    from genkit.data.zipped import read_zip
     from genkit.io.downloads import downloading
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "read_folder",
     "read_image",
     "read_prepared",
+    "read_zip",
 ]
 
 _IMPORTED_WHEN_USED = {
@@ -37,6 +39,7 @@ _IMPORTED_WHEN_USED = {
     "read_image": "genkit.data.decode",
     "read_folder": "genkit.data.folder",
     "read_prepared": "genkit.data.prepared",
+    "read_zip": "genkit.data.zipped",
 }
 
 

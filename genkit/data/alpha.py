@@ -19,6 +19,12 @@ def has_alpha(channels: int) -> bool:
     return channels in (2, 4)
 
 
+def is_grey(image: NDArray[np.uint8]) -> bool:
+    """Whether the colours of an image, (C, H, W), are alike."""
+    colours = image[:-1] if has_alpha(len(image)) else image
+    return bool((colours == colours[:1]).all())
+
+
 def is_premultiplied(images: NDArray[np.uint8]) -> bool:
     """Whether no colour is above its alpha."""
     return not has_alpha(images.shape[1]) or bool((images[:, :-1] <= images[:, -1:]).all())

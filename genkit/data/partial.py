@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
 import zlib
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from genkit.data.datasets import fingerprint_header
-from genkit.data.prepared import PrepareOptions, SourceFile, npy_header
+from genkit.data.prepared import PrepareOptions, npy_header
+from genkit.data.sources import SourceFile
 from genkit.data.walk import ImageFile
 from genkit.data.workers import DecodedFile
 from genkit.errors import WriteError
@@ -116,7 +116,7 @@ class PartialResult:
         self.files += [file for file, _ in decoded]
 
     def read_pixels(self, numbers: Sequence[int]) -> list[bytes]:
-        """The pixels of some files in ascending order, each the bytes of uint8 (C, size, size)."""
+        """The pixels of some files in ascending order, each the bytes of uint8 (C, H, W)."""
         chosen = ",".join(map(str, numbers))
         query = f"SELECT pixels FROM files WHERE number IN ({chosen}) ORDER BY number"
         return [pixels for (pixels,) in self._database.execute(query)]
@@ -137,6 +137,7 @@ def write_images(
     partial: PartialResult,
     path: Path,
     shape: tuple[int, int, int, int],
+    kept: Sequence[int],
     numbers: Sequence[int],
     train_images: int,
     labels: NDArray[np.int64] | None,
@@ -148,6 +149,7 @@ def write_images(
     Written as an ordinary file: a full disk is an error there, and a crash in mapped memory.
 
     Args:
+        kept: which of the channels that were decoded.
         numbers: of the files whose pixels are the rows.
         labels: int64, (N,), of the rows.
 
@@ -157,8 +159,8 @@ def write_images(
     temporary = path.with_name(f".{path.name}.tmp")
     digest, fingerprint = hashlib.sha256(), hashlib.sha256()
     count, written = reporter.counter("writing"), 0
-    image_bytes = math.prod(shape[1:])
-    batch = max(1, COPIED_BYTES // image_bytes)
+    plane = shape[2] * shape[3]
+    batch = max(1, COPIED_BYTES // (plane * shape[1]))
     try:
         with open(temporary, "wb") as file:
             header = npy_header(shape)
@@ -170,8 +172,11 @@ def write_images(
                 chosen = numbers[part]
                 for start in range(0, len(chosen), batch):
                     images = partial.read_pixels(chosen[start : start + batch])
-                    # Of grey images all channels are alike: the first comes first.
-                    pixels = b"".join(image[:image_bytes] for image in images)
+                    pixels = b"".join(
+                        image[plane * channel : plane * (channel + 1)]
+                        for image in images
+                        for channel in kept
+                    )
                     file.write(pixels)
                     digest.update(pixels)
                     fingerprint.update(pixels)

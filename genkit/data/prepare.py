@@ -7,7 +7,6 @@ the array is made: training images first, test images behind them. Neither is ev
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import deque
 from concurrent.futures import Future
@@ -17,24 +16,30 @@ from typing import Literal
 
 import numpy as np
 
-from genkit.data.datasets import Channels
-from genkit.data.decode import read_window
+from genkit.data.frame import (
+    DECODED_CHANNELS,
+    Channels,
+    Fit,
+    Resample,
+    fewest_channels,
+    kept_channels,
+    read_size,
+    read_window,
+)
 from genkit.data.partial import PARTIAL_FILES, PartialResult, write_images
 from genkit.data.prepared import (
     IMAGES_FILE,
     MANIFEST_FILE,
     Manifest,
     PrepareOptions,
-    SourceFile,
     is_manifest,
-    npy_header,
-    open_images,
-    read_manifest,
 )
+from genkit.data.previous import Previous, read_previous
+from genkit.data.sources import LIST_FILE, list_to_bytes
 from genkit.data.walk import (
     FULL_WINDOW,
     FolderListing,
-    ImageFile,
+    Seen,
     find_images,
     hold_out,
     label_by_folder,
@@ -64,10 +69,12 @@ def prepare(
     folder: Path,
     out: Path,
     *,
-    size: int,
+    size: int | str,
     channels: Channels = "auto",
     window: str = FULL_WINDOW,
     splits: Literal["auto", "none"] = "auto",
+    fit: Fit = "crop",
+    resample: Resample = "smooth",
     workers: int = 1,
     reporter: Reporter | None = None,
 ) -> Prepared:
@@ -77,10 +84,11 @@ def prepare(
     result does not depend on `workers`, nor on how often the work was interrupted.
 
     Args:
-        size: pixels a side.
-        channels: "auto" takes 1 if all images are grey.
+        size: pixels a side, or "WIDTHxHEIGHT".
+        channels: "auto" takes as few as show all that the images have.
         window: "LOW-HIGH", the values of 16-bit images that become 0 and 255.
         splits: "none" takes all sub-folders for classes.
+        fit, resample: as in `genkit.data.frame.Frame`.
         workers: processes that decode, if there is enough to do.
 
     Raises:
@@ -93,11 +101,19 @@ def prepare(
         raise UsageError(f"--out {out} lies in {folder}, whose images are read; choose another")
     listing = find_images(folder, splits == "auto")
     read_window(window)  # an error now, not in another process
-    options = PrepareOptions(size=size, channels=channels, window=window, splits=splits)
+    height, width = read_size(size)
+    options = PrepareOptions(
+        size=height if height == width else f"{width}x{height}",
+        channels=channels,
+        window=window,
+        splits=splits,
+        fit=fit,
+        resample=resample,
+    )
     _make(out)
     with locked(out, "prepares"):
-        previous = _read_previous(out, options, reporter)
-        if previous and previous.manifest.is_of(listing):
+        previous = read_previous(out, options, reporter)
+        if previous and previous.manifest.is_of(listing, tuple(previous.files.values())):
             return Prepared(out, previous.manifest, decoded=0, up_to_date=True)
         partial = PartialResult(out, options, listing.images)
         reporter.start(f"prepare {printable(real.name)}")
@@ -129,63 +145,11 @@ def _make(out: Path) -> None:
         raise UsageError(f"--out {out} is neither empty nor a prepared folder; choose another")
 
 
-@dataclass(frozen=True)
-class _Previous:
-    """What was prepared before: its files and its array, to be used again."""
-
-    array: Path
-    manifest: Manifest
-    files: dict[str, SourceFile]
-
-    def take(self, image: ImageFile, channels: int) -> DecodedFile | None:
-        """The file as it was decoded before, if it has not changed since."""
-        file = self.files.get(str(image.path))
-        if file is None or not file.is_of(image) or file.is_worth_another_try():
-            return None
-        if file.row is None:
-            return DecodedFile(file, b"")
-        shape = self.manifest.shape
-        row_bytes = math.prod(shape[1:])
-        with open(self.array, "rb", buffering=0) as array:
-            array.seek(len(npy_header(shape)) + file.row * row_bytes)
-            pixels = array.read(row_bytes) * (channels // shape[1])
-        return DecodedFile(file._replace(row=None), pixels)
-
-
-def _read_previous(out: Path, options: PrepareOptions, reporter: Reporter) -> _Previous | None:
-    """What was prepared before, if it is whole.
-
-    Raises:
-        UsageError: it was prepared with other options.
-    """
-    if not (out / MANIFEST_FILE).exists():
-        return None
-    try:
-        manifest = read_manifest(out)
-        open_images(out, manifest)
-        with open(out / IMAGES_FILE, "rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
-    except (UsageError, OSError):
-        whole = False
-    if not whole:
-        # With a partial result, it was killed while the new array replaced the old one.
-        if not any((out / name).exists() for name in PARTIAL_FILES):
-            reporter.say(f"{out} was damaged or changed; its images are decoded again")
-        return None
-    if manifest.options != options:
-        was = manifest.options
-        raise UsageError(
-            f"--out {out} was prepared with --size {was.size} --channels {was.channels} "
-            f"--window {was.window} --splits {was.splits}; choose another, or delete it"
-        )
-    return _Previous(out / IMAGES_FILE, manifest, {file.path: file for file in manifest.files})
-
-
 def _decode(
     partial: PartialResult,
     listing: FolderListing,
     options: PrepareOptions,
-    previous: _Previous | None,
+    previous: Previous | None,
     workers: int,
     reporter: Reporter,
 ) -> int:
@@ -202,15 +166,15 @@ def _decode(
 
     if sum(image.size_bytes for image in listing.images[first:]) < FEWEST_SHARED_BYTES:
         workers = 1
-    channels = 1 if options.channels == "1" else 3
-    batch = max(8, min(256, BATCH_BYTES // (channels * options.size**2)))
+    frame = options.frame
+    batch = max(8, min(256, BATCH_BYTES // (frame.channels * frame.height * frame.width)))
     waiting: deque[tuple[list[DecodedFile | None], Future[list[DecodedFile]]]] = deque()
     with decoders(workers) as decode:
         for start in range(first, total, batch):
             files = listing.images[start : start + batch]
-            known = [previous.take(image, channels) if previous else None for image in files]
+            known = [previous.take(image, frame.channels) if previous else None for image in files]
             missing = [image for image, file in zip(files, known, strict=True) if not file]
-            waiting.append((known, decode(listing.folder, missing, options, channels)))
+            waiting.append((known, decode(listing.folder, missing, options)))
             decoded += len(missing)
             if len(waiting) > 2 * workers:
                 write(*waiting.popleft())
@@ -244,13 +208,24 @@ def _finish(
     row_of = {number: row for row, number in enumerate(numbers)}
     if labels is not None:
         labels = labels[order]
-    grey = options.channels == "1" or (
-        options.channels == "auto" and all(file.grey for file in usable.values())
+    frame, wanted = options.frame, DECODED_CHANNELS[options.channels]
+    seen = Seen(
+        deep=sum(bool(file.deep) for file in usable.values()),
+        transparent=sum(bool(file.transparent) for file in usable.values())
+        * (options.channels == "auto"),
+        nearest=sum(bool(file.nearest) for file in usable.values()),
     )
-    shape = (len(paths), 1 if grey else 3, options.size, options.size)
+    if options.channels == "auto":
+        wanted = fewest_channels(all(file.grey for file in usable.values()), seen.transparent > 0)
+    shape = (len(paths), wanted, frame.height, frame.width)
+    kept = kept_channels(frame.channels, wanted)
     sha256, fingerprint = write_images(
-        partial, out / IMAGES_FILE, shape, numbers, len(train), labels, reporter
+        partial, out / IMAGES_FILE, shape, kept, numbers, len(train), labels, reporter
     )
+    files = list_to_bytes(
+        [file._replace(row=row_of.get(number)) for number, file in enumerate(partial.files)]
+    )
+    write_atomic(out / LIST_FILE, files)
     manifest = Manifest(
         options=options,
         shape=shape,
@@ -260,10 +235,11 @@ def _finish(
         labels=None if labels is None else tuple(labels.tolist()),
         sha256=sha256,
         fingerprint=fingerprint,
-        files=tuple(
-            file._replace(row=row_of.get(number)) for number, file in enumerate(partial.files)
-        ),
-        passed_over={str(path): reason for path, reason in sorted(listing.left_out.items())},
+        files_sha256=hashlib.sha256(files).hexdigest(),
+        seen=seen,
+        left_out={
+            str(path): reason for path, reason in sorted((listing.left_out | left_out).items())
+        },
         other_files=dict(sorted(listing.others.items())),
         renamed_splits=listing.renamed_splits,
     )

@@ -1,7 +1,8 @@
 """Prepared folders: the manifest and the array that `genkit data prepare` writes, read and checked.
 
-`images.npy` holds the training images and, behind them, the test images; `manifest.json` says
-which file each came from and which were left out. It ends with the SHA-256 of its other lines.
+`images.npy` holds the training images and, behind them, the test images; `manifest.json` says what
+they are and which files were left out. It ends with the SHA-256 of its other lines. `files.jsonl`
+says which file each image came from; it is read only when the folder is prepared again.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from genkit.config.validation import explain
-from genkit.data.datasets import Channels
+from genkit.data.frame import DECODED_CHANNELS, Channels, Fit, Frame, Resample, read_size
+from genkit.data.sources import REMEDY, SourceFile
 from genkit.data.splits import Split, Splits
-from genkit.data.walk import FULL_WINDOW, FolderListing, ImageFile, describe_left_out
+from genkit.data.walk import FULL_WINDOW, FolderListing, Seen, describe_left_out
 from genkit.errors import UsageError
 from genkit.io.files import parse_json, read_file
 from genkit.io.records import Record
 
 IMAGES_FILE, MANIFEST_FILE = "images.npy", "manifest.json"
-FORMAT = 1
+FORMAT = 2
 FIRST_LINE = b'{"genkit_prepared": '
 CHECKSUM_LINE = b',\n"checksum": "'
-REMEDY = "prepare it again: genkit data prepare FOLDER --out"
 
 Positive = Annotated[int, Field(gt=0)]
 FromList = Field(strict=False)  # JSON has lists, not tuples
@@ -41,47 +42,26 @@ class PrepareOptions(Record):
     """What was asked for.
 
     Args:
-        size: pixels a side.
-        channels: "auto" is 1 if all images are grey, else 3.
+        size: pixels a side, or "WIDTHxHEIGHT".
+        channels: "auto" for as few as show all that the images have.
         window: values of 16-bit images that become 0 and 255.
         splits: "none" if all sub-folders are classes.
+        fit, resample: as in `genkit.data.frame.Frame`.
     """
 
-    size: Positive
+    size: Positive | str
     channels: Channels
     window: str = FULL_WINDOW
     splits: Literal["auto", "none"] = "auto"
+    fit: Fit = "crop"
+    resample: Resample = "smooth"
 
-
-class SourceFile(NamedTuple):
-    """What became of a file that is an image by its name. There may be a million: hence a tuple.
-
-    Args:
-        path: relative to the folder.
-        size_bytes, modified_ns: as the file system gave them.
-        sha256: of the file's content.
-        grey: its channels are alike.
-        deep: it has 16 bits a channel.
-        row: of the array, once that is written.
-        left_out: why the file could not be used; then sha256, grey, deep and row are None.
-    """
-
-    path: str
-    size_bytes: int
-    modified_ns: int
-    sha256: str | None = None
-    grey: bool | None = None
-    deep: bool | None = None
-    row: int | None = None
-    left_out: str | None = None
-
-    def is_of(self, image: ImageFile) -> bool:
-        """Whether this is about that file, unchanged by its size and time."""
-        return (self.path, self.size_bytes, self.modified_ns) == (str(image.path), *image[1:])
-
-    def is_worth_another_try(self) -> bool:
-        """Whether the file could not be read, which may pass though the file stays as it is."""
-        return (self.left_out or "").startswith("cannot be read")
+    @property
+    def frame(self) -> Frame:
+        """How files are decoded, which shows whether fewer channels will do."""
+        height, width = read_size(self.size)
+        channels = DECODED_CHANNELS[self.channels]
+        return Frame(height, width, channels, self.fit, self.resample, self.window)
 
 
 class Manifest(Record):
@@ -96,8 +76,9 @@ class Manifest(Record):
         labels: a number for each row, or None.
         sha256: of `images.npy`.
         fingerprint: of the data, as in `genkit.data.ImageData`.
-        files: all that are images by name, sorted by path.
-        passed_over: why other things, such as links, were left out, by path.
+        files_sha256: of `files.jsonl`.
+        seen: how many images of special kinds there are.
+        left_out: why files and other things, such as links, were left out, by path.
         other_files: number of files of each extension that is not an image's.
         renamed_splits: sub-folders of the splits, if they are not simply train and test.
     """
@@ -110,16 +91,15 @@ class Manifest(Record):
     labels: Annotated[tuple[int, ...], FromList] | None
     sha256: str
     fingerprint: str
-    files: Annotated[tuple[SourceFile, ...], FromList]
-    passed_over: dict[str, str]
+    files_sha256: str
+    seen: Seen
+    left_out: dict[str, str]
     other_files: dict[str, int]
     renamed_splits: dict[str, str] = Field({})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         count = self.shape[0]
-        if sorted(file.row for file in self.files if file.row is not None) != list(range(count)):
-            raise ValueError(f"the rows of its files are not 0 to {count - 1}")
         if self.train_images >= count:
             raise ValueError(f"train_images is {self.train_images}, of {count} images")
         if self.labels is not None and len(self.labels) != count:
@@ -127,55 +107,39 @@ class Manifest(Record):
         return self
 
     @property
-    def left_out(self) -> dict[str, str]:
-        """Why files and other things were left out, by path."""
-        files = {file.path: file.left_out for file in self.files if file.left_out is not None}
-        return files | self.passed_over
-
-    @property
     def notes(self) -> list[str]:
         """What a user should know of the images, in the same words as for a folder."""
         left_out = {Path(path): reason for path, reason in self.left_out.items()}
-        deep_count = sum(bool(file.deep) for file in self.files)
         return describe_left_out(
             left_out,
             Counter(self.other_files),
-            deep_count,
+            self.seen,
             self.options.window,
             self.renamed_splits,
         )
 
-    def is_of(self, listing: FolderListing) -> bool:
+    def is_of(self, listing: FolderListing, files: Sequence[SourceFile]) -> bool:
         """Whether a folder still holds what was prepared: the same files, unchanged by their sizes
         and times, and none that could not be read."""
+        unusable = {file.path: file.left_out for file in files if file.left_out is not None}
         passed_over = {str(path): reason for path, reason in listing.left_out.items()}
         return (
-            len(self.files) == len(listing.images)
-            and all(map(SourceFile.is_of, self.files, listing.images))
-            and (passed_over, listing.others) == (self.passed_over, Counter(self.other_files))
+            len(files) == len(listing.images)
+            and all(map(SourceFile.is_of, files, listing.images))
+            and (passed_over | unusable, listing.others) == (self.left_out, self.other_files)
             and self.held_out != bool(listing.splits)
             and self.renamed_splits == listing.renamed_splits
-            and not any(file.is_worth_another_try() for file in self.files)
+            and not any(file.is_worth_another_try() for file in files)
         )
 
     def to_bytes(self) -> bytes:
-        """The file's content; a line for each file, so that people can read it, too."""
+        """The file's content, a line for each fact, so that people can read it, too."""
         lines = [FIRST_LINE + str(FORMAT).encode()]
         for key, value in self:
-            if key == "options":  # what older versions had no word for is left out if it is usual
-                value = self.options.model_dump(mode="json", exclude_defaults=True)
-            elif key == "renamed_splits" and not value:
-                continue
-            text = _to_lines(self.files) if key == "files" else json.dumps(value)
-            lines.append(f'"{key}": {text}'.encode())
+            known = value.model_dump(mode="json") if isinstance(value, Record) else value
+            lines.append(f'"{key}": {json.dumps(known)}'.encode())
         content = b",\n".join(lines)
         return content + CHECKSUM_LINE + hashlib.sha256(content).hexdigest().encode() + b'"}\n'
-
-
-def _to_lines(files: Sequence[SourceFile]) -> str:
-    """JSON, a line for each file, without what is None."""
-    known = ({k: v for k, v in file._asdict().items() if v is not None} for file in files)
-    return "[\n" + ",\n".join(map(json.dumps, known)) + "\n]"
 
 
 def is_manifest(path: Path) -> bool:
@@ -210,7 +174,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise UsageError(f"{path} was changed since genkit wrote it; {REMEDY} {folder}")
     try:
         values = parse_json(body + b"}")
-        if (version := values["genkit_prepared"]) != FORMAT:
+        version = values["genkit_prepared"]
+        if version == 1:
+            _bring_up_to_date(values)
+        elif version != FORMAT:
             raise UsageError(
                 f"{path} is of format {version}, this genkit reads {FORMAT}; {REMEDY} {folder}"
             )
@@ -220,6 +187,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise UsageError(f"{explain(error, f'{path}, ')}; {REMEDY} {folder}") from None
     except ValueError as error:
         raise UsageError(f"{path} cannot be used: {error}; {REMEDY} {folder}") from None
+
+
+def _bring_up_to_date(values: dict[str, Any]) -> None:
+    """Turn what a manifest of format 1 says into that of format 2. Its list of files, which was in
+    it, is not kept: what is prepared again is decoded again."""
+    files = values.pop("files")
+    values["left_out"] = values.pop("passed_over")
+    values["left_out"] |= {file["path"]: file["left_out"] for file in files if "left_out" in file}
+    values["seen"] = {"deep": sum(file.get("deep", False) for file in files)}
+    values["files_sha256"] = ""
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from genkit.data.alpha import is_premultiplied
+from genkit.errors import PluginError, UsageError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -49,3 +52,65 @@ class Splits:
     notes: tuple[str, ...] = ()
     fingerprint: str | None = None
     held_out: bool = False
+
+
+def check_splits(splits: Splits, spec_name: str, name: str) -> None:
+    """Raise `PluginError` unless a loader returned what its contract says."""
+    whose = f"the loader of data set {spec_name!r}"
+
+    def require(holds: bool, problem: str) -> None:
+        if not holds:
+            raise PluginError(f"{whose} {problem}")
+
+    require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
+    for part, split in (("train", splits.train), ("test", splits.test)):
+        if split is None and part == "test":
+            continue
+        if not isinstance(split, Split):
+            raise PluginError(f"{whose} gave {type(split).__name__} as {part}, not a Split")
+        images, labels = split.images, split.labels
+        require(isinstance(images, np.ndarray), f"gave {part} images that are not a numpy array")
+        require(images.dtype == np.uint8, f"gave {part} images of {images.dtype}, not uint8")
+        require(
+            images.ndim == 4 and 1 <= images.shape[1] <= 4 and min(images.shape[2:]) > 0,
+            f"gave {part} images of shape {images.shape}, not (N, 1 to 4, H, W)",
+        )
+        require(is_premultiplied(images), f"gave {part} images whose colours are above their alpha")
+        if len(images) == 0:
+            raise UsageError(f"{name} holds no {part} images")
+        require(
+            images.shape[1:] == splits.train.images.shape[1:],
+            f"gave train and test images of different shapes: "
+            f"{splits.train.images.shape[1:]} and {images.shape[1:]}",
+        )
+        require(
+            (labels is not None) == bool(splits.classes),
+            f"names {len(splits.classes)} classes, but its {part} split has "
+            f"{'no ' if labels is None else ''}labels",
+        )
+        if (intensities := split.intensities) is not None:
+            require(
+                isinstance(intensities, np.ndarray)
+                and intensities.dtype == np.uint8
+                and intensities.shape == images.shape,
+                f"gave {part} intensities that are not a uint8 array of shape {images.shape}",
+            )
+            require(
+                bool(((images == 0) | (images == 255)).all()),
+                f"gave {part} intensities with images of other values than 0 and 255",
+            )
+        if labels is None:
+            continue
+        require(
+            isinstance(labels, np.ndarray) and labels.dtype == np.int64,
+            f"gave {part} labels of {getattr(labels, 'dtype', type(labels).__name__)}, not int64",
+        )
+        require(
+            labels.shape == (len(images),),
+            f"gave {part} labels of shape {labels.shape} for {len(images)} images",
+        )
+        require(
+            0 <= labels.min() and labels.max() < len(splits.classes),
+            f"gave {part} labels from {labels.min()} to {labels.max()} "
+            f"for {len(splits.classes)} classes",
+        )

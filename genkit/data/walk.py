@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genkit.errors import UsageError, printable
+from genkit.io.records import Record
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # What people call the folders of training images, of test images and, if there are none of these,
@@ -98,18 +99,24 @@ def find_images(folder: Path, splits: bool = True) -> FolderListing:
     return listing
 
 
-def find_splits(folder: Path) -> dict[str, Path]:
+def find_splits(
+    folder: Path, sub_folders: Callable[[Path], list[str]] | None = None
+) -> dict[str, Path]:
     """The sub-folders of training and of test images, relative to the folder, whatever their case:
     train or training, beside test, testing, val or validation; there, or in the only sub-folder.
+
+    Args:
+        sub_folders: names of the folders in a folder, for one that is not in the file system.
 
     Raises:
         UsageError: one is there without the other, or twice.
     """
-    names = _sub_folders(folder)
+    sub_folders = sub_folders or _sub_folders
+    names = sub_folders(folder)
     found = _match_splits(folder, names)
     if found or len(names) != 1 or names[0].casefold() in TRAIN_NAMES:
         return {split: Path(name) for split, name in found.items()}
-    inner = _match_splits(folder / names[0], _sub_folders(folder / names[0]))
+    inner = _match_splits(folder / names[0], sub_folders(folder / names[0]))
     return {split: Path(names[0], name) for split, name in inner.items()}
 
 
@@ -232,15 +239,26 @@ def hold_out(count: int, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.sort(order[test_count:]), np.sort(order[:test_count])
 
 
+class Seen(Record):
+    """How many images had 16 bits a channel, are transparent, and were taken for pixel art."""
+
+    deep: int = 0
+    transparent: int = 0
+    nearest: int = 0
+
+
+NOTHING_SPECIAL = Seen()
+
+
 def describe_left_out(
     left_out: Mapping[Path, str],
     others: Counter[str],
-    deep_count: int = 0,
+    seen: Seen = NOTHING_SPECIAL,
     window: str = FULL_WINDOW,
     renamed_splits: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Notes on what was left out, one line each, on folders that were taken for splits, and on how
-    many images had 16 bits a channel, of which values in the window were kept."""
+    """Notes on what was left out, one line each, on folders that were taken for splits, and on what
+    was done to images of special kinds: of 16 bits, the values in the window were kept."""
     notes = []
     if renamed_splits:
         train, test = (printable(renamed_splits[name]) for name in ("train", "test"))
@@ -248,10 +266,20 @@ def describe_left_out(
     outside = sum(reason == OUTSIDE_SPLITS for reason in left_out.values())
     if outside:
         notes.append(f"images outside train and test, left out: {outside:,}")
-    if deep_count:
+    if seen.deep:
         low, high = window.split("-")
         notes.append(
-            f"16-bit images: {deep_count:,}, their values {low} to {high} scaled to 0 to 255"
+            f"16-bit images: {seen.deep:,}, their values {low} to {high} scaled to 0 to 255"
+        )
+    if seen.transparent:
+        notes.append(
+            f"transparent images: {seen.transparent:,}, so all have a channel for alpha; channels "
+            "1 or 3 lay them over white"
+        )
+    if seen.nearest:
+        notes.append(
+            f"images of few colours: {seen.nearest:,}, scaled to the nearest pixel, which keeps "
+            "their colours; resample smooth blends them"
         )
     skipped = []
     if others:

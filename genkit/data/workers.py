@@ -23,9 +23,11 @@ from threading import Thread
 from types import ModuleType
 from typing import NamedTuple
 
+from genkit.data.alpha import is_grey
 from genkit.data.decode import decode_image
 from genkit.data.image_file import BadImage, read_content
-from genkit.data.prepared import PrepareOptions, SourceFile
+from genkit.data.prepared import PrepareOptions
+from genkit.data.sources import SourceFile
 from genkit.data.walk import ImageFile
 from genkit.errors import GenkitError
 
@@ -33,14 +35,14 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DecodedFile(NamedTuple):
-    """What became of a file, and its pixels: the bytes of uint8 (C, size, size), or none if the
+    """What became of a file, and its pixels: the bytes of uint8 (C, H, W), or none if the
     file was left out."""
 
     file: SourceFile
     pixels: bytes
 
 
-Decode = Callable[[Path, Sequence[ImageFile], PrepareOptions, int], "Future[list[DecodedFile]]"]
+Decode = Callable[[Path, Sequence[ImageFile], PrepareOptions], "Future[list[DecodedFile]]"]
 
 
 @contextmanager
@@ -59,10 +61,10 @@ def decoders(workers: int) -> Iterator[Decode]:
     pool = ProcessPoolExecutor(workers, context, initializer=_follow, initargs=(lifeline,))
 
     def decode(
-        folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+        folder: Path, files: Sequence[ImageFile], options: PrepareOptions
     ) -> Future[list[DecodedFile]]:
         with _bare_start():
-            return pool.submit(decode_files, folder, files, options, channels)
+            return pool.submit(decode_files, folder, files, options)
 
     try:
         yield decode
@@ -87,32 +89,35 @@ def finished(future: Future[list[DecodedFile]]) -> list[DecodedFile]:
 
 
 def decode_files(
-    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions
 ) -> list[DecodedFile]:
-    """Each file decoded to uint8 (channels, size, size), or the reason why it cannot be used."""
+    """Each file decoded to uint8 (C, H, W), or the reason why it cannot be used."""
     decoded = []
+    frame = options.frame
     for path, size_bytes, modified_ns in files:
         source = partial(SourceFile, path=str(path), size_bytes=size_bytes, modified_ns=modified_ns)
         try:
             content = read_content(folder / path)
-            pixels, deep = decode_image(content, options.size, channels, options.window)
+            pixels, deep, transparent, nearest = decode_image(content, frame)
         except BadImage as error:
             decoded.append(DecodedFile(source(left_out=error.reason), b""))
             continue
         file = source(
             sha256=hashlib.sha256(content).hexdigest(),
-            grey=bool((pixels == pixels[:1]).all()),
+            grey=is_grey(pixels),
             deep=deep,
+            transparent=transparent,
+            nearest=nearest and options.resample == "auto",
         )
         decoded.append(DecodedFile(file, pixels.tobytes()))
     return decoded
 
 
 def _decode_now(
-    folder: Path, files: Sequence[ImageFile], options: PrepareOptions, channels: int
+    folder: Path, files: Sequence[ImageFile], options: PrepareOptions
 ) -> Future[list[DecodedFile]]:
     future: Future[list[DecodedFile]] = Future()
-    future.set_result(decode_files(folder, files, options, channels))
+    future.set_result(decode_files(folder, files, options))
     return future
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from genkit.hookspecs import hookimpl
 from genkit.specs import Config, DatasetSpec, option
@@ -13,11 +13,21 @@ from genkit.specs import Config, DatasetSpec, option
 class FolderConfig(Config):
     """How images from a folder become arrays of one shape."""
 
-    size: int = option(
-        32, "pixels a side: images are scaled and their centre is cut out", ge=8, le=256
+    size: Annotated[str, BeforeValidator(str), Field(pattern=r"^\d{1,5}(x\d{1,5})?$")] = option(
+        "32", "pixels a side, or WIDTHxHEIGHT, that images are scaled to; 8 to 256"
     )
-    channels: Literal["auto", "1", "3"] = option(
-        "auto", "1 for grey, 3 for colour; auto takes 1 if all images are grey"
+    fit: Literal["crop", "pad", "stretch", "none"] = option(
+        "crop",
+        "images of another shape: cut out the centre, pad the edges, stretch; none leaves out what "
+        "has another size",
+    )
+    resample: Literal["auto", "smooth", "nearest"] = option(
+        "auto", "how images are scaled; auto takes nearest for pixel art: small, of few colours"
+    )
+    channels: Literal["auto", "1", "2", "3", "4"] = option(
+        "auto",
+        "1 for grey, 3 for colour, 2 and 4 for the same with transparency; auto takes the fewest "
+        "that show all",
     )
     window: Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")] = option(
         "0-65535", "LOW-HIGH, the values of 16-bit images that become black and white"
@@ -26,6 +36,18 @@ class FolderConfig(Config):
         "auto",
         "auto: sub-folders train and test, or train and val, are the splits; none: all sub-folders "
         "are classes",
+    )
+
+
+class TorchvisionConfig(Config):
+    """How torchvision's images become arrays of one shape."""
+
+    size: int = option(
+        0,
+        "pixels a side of the centre squares; 0 takes images as they are, or 32 if they differ or "
+        "are larger than 128",
+        ge=0,
+        le=256,
     )
 
 
@@ -99,9 +121,23 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.classic:load_cifar10",
         ),
         DatasetSpec(
+            name="torchvision",
+            summary="a data set of torchvision, such as KMNIST, SVHN or Flowers102; downloads it",
+            target="genkit_datasets.torchvision_sets:load",
+            config=TorchvisionConfig,
+            source="NAME",
+        ),
+        DatasetSpec(
             name="folder",
             summary="your own images: a folder of PNG, JPEG, WebP, BMP, GIF or TIFF files",
             target="genkit_datasets.folder:load",
+            config=FolderConfig,
+            source="PATH",
+        ),
+        DatasetSpec(
+            name="zip",
+            summary="your own images in a zip file, also of StyleGAN's dataset tool",
+            target="genkit_datasets.archive:load",
             config=FolderConfig,
             source="PATH",
         ),

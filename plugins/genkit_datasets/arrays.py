@@ -116,7 +116,23 @@ def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
         array = array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if 0 in array.shape[2:]:
         raise UsageError(f"{found}: its images have no pixels")
-    return np.ascontiguousarray(premultiply(array))
+    if array.shape[1] in (2, 4):
+        array = premultiply(array)
+    return array if array.flags.c_contiguous else _reordered(array)
+
+
+def _reordered(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, C, H, W) whose channels come last in memory, C-contiguous, in the same memory: a second
+    array would double what a large file takes."""
+    count, *shape = array.shape
+    last = array.transpose(0, 2, 3, 1)  # as it lies there
+    if not (last.flags.c_contiguous and last.flags.writeable):
+        return np.ascontiguousarray(array)
+    memory = last.reshape(count, -1)  # a view
+    for start in range(0, count, 256):
+        part = array[start : start + 256].copy()
+        memory[start : start + 256] = part.reshape(len(part), -1)
+    return memory.reshape(count, *shape)
 
 
 def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:

@@ -22,4 +22,6 @@ def load(config: FolderConfig, source: str, root: Path) -> Splits:
         channels=config.channels,
         window=config.window,
         splits=config.splits == "auto",
+        fit=config.fit,
+        resample=config.resample,
     )

@@ -161,7 +161,7 @@ def test_help_of_a_model_shows_its_own_options(light: dict[str, Answer]) -> None
 
     assert "<int range> [1<=x<=4096] dimensions of the noise z" in shown("--latent")
     assert "[default: 100]" in shown("--latent")
-    assert "<non-saturating|minimax>" in shown("--loss")
+    assert "<non-saturating|minimax|" in shown("--loss")
     assert "below 1" in shown("--dropout") and "[x>=0]" in shown("--dropout")
     assert "above 0" in shown("--generator-rate") and "[x<=1]" in shown("--generator-rate")
     assert "[default: 10m]" in shown("--budget")

@@ -59,9 +59,9 @@ def test_source_is_demanded_or_refused_as_the_spec_says() -> None:
     ("name", "options", "message"),
     [
         ("folder:x", {"sise": "64"}, "no data option 'sise'.* Did you mean 'size'"),
-        ("folder:x", {"size": "300"}, "size.*less than or equal to 256.*300"),
-        ("folder:x", {"size": "large"}, "size.*integer.*large"),
-        ("folder:x", {"channels": "2"}, "channels.*'auto', '1' or '3'.*2"),
+        ("folder:x", {"size": "300"}, "size.*300.* of 8 to 256 pixels"),
+        ("folder:x", {"size": "large"}, "size.*pattern.*large"),
+        ("folder:x", {"channels": "5"}, "channels.*'auto', '1', '2', '3' or '4'.*5"),
         ("mnist-mini", {"size": "28"}, "mnist-mini has no data option 'size'"),
     ],
 )
@@ -225,7 +225,7 @@ def test_all_specs_have_targets_that_load() -> None:
     assert list(SPECS) == [
         *("mnist-mini", "emoji-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
         *("stacked-mnist-mini", "stacked-mnist"),
-        *("fashion-mnist", "cifar10", "folder", "prepared", "npz"),
+        *("fashion-mnist", "cifar10", "torchvision", "folder", "zip", "prepared", "npz"),
     ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())

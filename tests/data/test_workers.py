@@ -31,7 +31,7 @@ OPTIONS = PrepareOptions(size=16, channels="auto")
 folder = Path(sys.argv[1])
 images = find_images(folder).images
 with decoders(2) as decode:
-    futures = [decode(folder, images, OPTIONS, 3) for _ in range(2)]
+    futures = [decode(folder, images, OPTIONS) for _ in range(2)]
     assert all(len(future.result()) == 4 for future in futures)
     import multiprocessing
     processes = multiprocessing.active_children()
@@ -55,9 +55,7 @@ def test_decoded_elsewhere_is_as_decoded_here(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_text("text")
     images = find_images(tmp_path).images
     with decoders(2) as decode:
-        assert decode(tmp_path, images, OPTIONS, 3).result() == decode_files(
-            tmp_path, images, OPTIONS, 3
-        )
+        assert decode(tmp_path, images, OPTIONS).result() == decode_files(tmp_path, images, OPTIONS)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -70,11 +68,11 @@ def test_killed_process_ends_the_work_in_one_sentence_and_leaves_no_other(tmp_pa
         pytest.raises(GenkitError, match=r"was ended, .* with --workers 1 continues from there"),
         decoders(2) as decode,
     ):
-        for future in [decode(tmp_path, images, OPTIONS, 3) for _ in range(2)]:
+        for future in [decode(tmp_path, images, OPTIONS) for _ in range(2)]:
             future.result()
         victim = next(p for p in multiprocessing.active_children() if p.pid not in before)
         os.kill(victim.pid, signal.SIGKILL)
-        for future in [decode(tmp_path, images * 100, OPTIONS, 3) for _ in range(8)]:
+        for future in [decode(tmp_path, images * 100, OPTIONS) for _ in range(8)]:
             future.result()
     assert {process.pid for process in multiprocessing.active_children()} == before
     assert time.monotonic() - started < 30

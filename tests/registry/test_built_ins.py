@@ -26,7 +26,7 @@ CORE_FILES = sorted(p for p in (ROOT / "genkit").rglob("*") if p.suffix in (".py
 # they are a whole string, as a lookup would need it.
 ALSO_WORDS = set(
     "classes classifier clip confident coverage datasets density digits fidelity folder is "
-    "manifold npz precision prepared recall tensorboard".split()
+    "manifold npz precision prepared recall tensorboard torchvision zip".split()
 )
 # What may stay, by file and name.
 ALLOWED = {
@@ -36,8 +36,8 @@ ALLOWED = {
     ("genkit/data/__init__.py", "prepared"): "the module genkit.data.prepared",
 }
 # Whole strings that mean something else: the precision of a run, the classes of a data set, the
-# data sets of a registry.
-OTHER_MEANINGS = {"precision", "classes", "datasets"}
+# data sets of a registry, a library that is recorded.
+OTHER_MEANINGS = {"precision", "classes", "datasets", "torchvision"}
 
 
 def imports_of_genkit(path: Path) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from pictures import images, open_named, save_images
 from PIL import Image
 
 from genkit.data.decode import decode_image, read_image
+from genkit.data.frame import Frame
 from genkit.data.image_file import BadImage
 from genkit.data.prepare import prepare
 from genkit.data.walk import find_images
@@ -269,7 +270,7 @@ def test_odd_but_sound_file_is_taken_with_its_pixels(tmp_path: Path, case: str) 
     assert (
         abs(pixels.astype(int) - expected) <= (2 if name.endswith(("jpg", "jpeg")) else 0)
     ).all()
-    data = open_named(f"folder:{tmp_path}", size=SIDE)
+    data = open_named(f"folder:{tmp_path}", size=SIDE, channels="3")
     every = [*data.train.images, *data.test.images]
     assert len(every) == 5
     assert sum(np.array_equal(image.transpose(1, 2, 0), pixels) for image in every) == 1
@@ -296,8 +297,8 @@ def test_all_of_them_together_are_prepared_as_they_are_read(tmp_path: Path) -> N
         (place / f"{number:02}").mkdir(parents=True)
         if len(name) < 200:
             maker(place / f"{number:02}" / name)
-    manifest = prepare(place, tmp_path / "out", size=SIDE).manifest
-    folder = open_named(f"folder:{place}", size=SIDE)
+    manifest = prepare(place, tmp_path / "out", size=SIDE, channels="3").manifest
+    folder = open_named(f"folder:{place}", size=SIDE, channels="3", resample="smooth")
     data = open_named(f"prepared:{tmp_path / 'out'}")
     assert data.fingerprint == folder.fingerprint and data.classes == folder.classes
     assert manifest.shape[0] == len(TAKEN) - 1  # without the long name
@@ -481,7 +482,7 @@ def test_no_mutation_of_a_file_raises_anything_but_a_refusal() -> None:
             content[place] = random.integers(256)
         del content[int(random.integers(30, 2 * len(content))) :]
         try:
-            pixels, _ = decode_image(bytes(content), 8, 3)
+            pixels = decode_image(bytes(content), Frame(8, 8, 3)).pixels
             assert pixels.shape == (3, 8, 8) and pixels.dtype == np.uint8
             outcomes[True] += 1
         except BadImage as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251 (CIFAR-10 is published as pickles: a tiny one is written here)
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,18 @@ def test_what_is_no_npz_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(UsageError, match="cannot be read as arrays"):
         open_named(text)
+
+
+@pytest.mark.parametrize("layout", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_npz_images_are_in_memory_once(tmp_path: Path, layout: tuple[int, ...]) -> None:
+    train, test = images(6000, 3, 32), images(100, 3, 32)
+    arrays = {"train_images": train.transpose(layout), "test_images": test.transpose(layout)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    tracemalloc.start()
+    try:
+        data = open_named(f"npz:{tmp_path / 'a.npz'}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (data.train.images == train).all() and (data.test.images == test).all()
+    assert peak < 1.15 * (train.nbytes + test.nbytes)  # with two parts being moved
