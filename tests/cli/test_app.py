@@ -209,6 +209,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return error_of(captured)
 
 
+def next_number(bound: float, way: int, kind: type) -> float:
+    """The number of a kind beside a bound, below it if `way` is -1, above it if 1."""
+    return bound + way if kind is int else math.nextafter(bound, way * math.inf)
+
+
 def bad_values(config: type[Config]) -> Iterator[tuple[str, str]]:
     """For each number and choice among the fields: values out of range and of another type."""
     for name, field in config.model_fields.items():
@@ -218,14 +223,13 @@ def bad_values(config: type[Config]) -> Iterator[tuple[str, str]]:
             yield option, "1"
         if field.annotation not in (int, float):
             continue
-        small = 1 if field.annotation is int else math.ulp(1.0)
         for bound in field.metadata:
             if hasattr(bound, "ge"):
-                yield option, str(bound.ge - small)
+                yield option, str(next_number(bound.ge, -1, field.annotation))
             if hasattr(bound, "gt"):
                 yield option, str(bound.gt)
             if hasattr(bound, "le"):
-                yield option, str(bound.le + small)
+                yield option, str(next_number(bound.le, 1, field.annotation))
             if hasattr(bound, "lt"):
                 yield option, str(bound.lt)
         for value in ("nan", "inf", "-inf", "abc", "", "1,5", "true"):
