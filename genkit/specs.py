@@ -85,8 +85,8 @@ HalfLife = Annotated[
         ge=0,
         le=10**12,
         description="images after which a weight counts half in the average that is sampled and "
-        "scored; 0 turns averaging off",
-        json_schema_extra=OPTIMISATION,
+        "scored; 0 turns averaging off; 10k,50k keeps several averages",
+        json_schema_extra={**OPTIMISATION, "words": {"several": True}},
     ),
 ]
 

@@ -39,6 +39,8 @@ def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
     """A parser for numbers, and for words that stand for one; None for other types. It names a
     wrong value, which Typer does not. Ranges are checked with the whole config."""
     number = next((each for each in (int, float) if each in (kind, *get_args(kind))), None)
+    if words.get("several"):  # "10k,50k", which is taken apart with the other options
+        return str
     if number is None or get_origin(kind) is list:
         return None
 

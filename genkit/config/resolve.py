@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.config.run import RunConfig
+from genkit.config.run import RunConfig, read_half_lives
 from genkit.config.validation import quoted, suggest, validate
 from genkit.errors import PluginError, UsageError, plugin_code, reason_of
 from genkit.specs import Config, ImageFacts, TrainerSpec
@@ -94,6 +94,21 @@ def fit(spec: TrainerSpec, resolved: Resolved, facts: ImageFacts) -> tuple[Resol
     return Resolved(resolved.run, options, resolved.sources | more), line
 
 
+def split_averages(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the first half-life of "10k,50k" as `ema_half_life` and the others as
+    `averages`."""
+    found, text = dict(given), given.get("ema_half_life")
+    if isinstance(text, str):
+        try:
+            first, *others = read_half_lives(text) or [0]
+        except ValueError:
+            return found  # "0", or a text that is refused with the other options
+        found["ema_half_life"] = first
+        if others:
+            found["averages"] = ",".join(map(str, others))
+    return found
+
+
 def resolve(
     spec: TrainerSpec,
     *,
@@ -118,8 +133,9 @@ def resolve(
     content = read_config_file(file) if file else ConfigFile()
     if content.model not in (None, spec.name):
         raise UsageError(f"--config {file} is for {content.model!r}, not {spec.name!r}")
-    own = {k: v for k, v in (given or {}).items() if k in RunConfig.model_fields}
-    rest = {k: v for k, v in (given or {}).items() if k not in RunConfig.model_fields}
+    given = split_averages(given or {})
+    own = {k: v for k, v in given.items() if k in RunConfig.model_fields}
+    rest = {k: v for k, v in given.items() if k not in RunConfig.model_fields}
     fields = {*RunConfig.model_fields, *spec.config.model_fields}
     for key in rest:
         if key not in fields:

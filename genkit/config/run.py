@@ -50,6 +50,13 @@ class RunConfig(Config):
         "names and shapes fit",
         json_schema_extra={**FIXED, "flag": "--from"},
     )
+    averages: str = Field(
+        "",
+        description="half-lives in images, such as 50k,500k, of further averages of the weights; "
+        "also the second and more of --ema-half-life 10k,50k,500k. With each grid the average "
+        "whose samples score best is a candidate for the best weights",
+        json_schema_extra=FIXED,
+    )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps", json_schema_extra=FIXED
     )
@@ -128,6 +135,12 @@ class RunConfig(Config):
             )
         return text
 
+    @field_validator("averages")
+    @classmethod
+    def _averages_are_readable(cls, text: str) -> str:
+        read_half_lives(text)
+        return text
+
     @field_validator("data_option")
     @classmethod
     def _options_are_pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
@@ -142,9 +155,27 @@ class RunConfig(Config):
         return _share(self.cooldown)
 
     @property
+    def average_half_lives(self) -> list[int]:
+        """Half-lives of the further averages, in images."""
+        return read_half_lives(self.averages)
+
+    @property
     def data_options(self) -> dict[str, str]:
         """The data set's options as a mapping."""
         return dict(pair.split("=", 1) for pair in self.data_option)
+
+
+def read_half_lives(text: str) -> list[int]:
+    """The numbers of images in a text like "50k,500k"; ValueError for another text."""
+    found = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        match = re.fullmatch(r"(\d{1,9})(k|M)?", part)
+        if not match or not int(match[1]):
+            raise ValueError(f"{part!r} is not a number of images; write for instance 50k,500k")
+        found.append(int(match[1]) * {None: 1, "k": 1000, "M": 10**6}[match[2]])
+    if len(set(found)) < len(found):
+        raise ValueError(f"{text!r} names an average twice")
+    return found
 
 
 def _share(text: str) -> float:

@@ -19,6 +19,7 @@ from genkit.errors import GenkitError, printable
 from genkit.report.protocol_card import FLAGGED
 from genkit.report.ranking import Ranking, half_width, half_width_of
 from genkit.report.rows import NearestShares, ScoreRow
+from genkit.report.utility import USES
 from genkit.specs import Column
 
 _MARKUP = re.compile(r"([\\|`*_<>\[\]~])")  # what Markdown would read as markup
@@ -109,10 +110,6 @@ def _copies(row: ScoreRow) -> Cell:
     if not found or found.copies is None:
         return "-"
     return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
-
-
-# Accuracies of classifiers, in their order: what they were trained on.
-USES = {"synthetic": "trained on\nsamples", "real": "trained on\nreal", "both": "trained\non both"}
 
 
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:

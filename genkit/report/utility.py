@@ -10,6 +10,13 @@ from genkit.io.records import Record
 
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
+# Headings of the accuracies, by what a classifier was trained on.
+USES = {
+    "synthetic": "trained on\nsamples",
+    "real": "trained on\nreal",
+    "both": "trained\non both",
+}
+
 
 class Utility(Record):
     """Accuracy on real test images of one classifier, trained for as long on three sets: the

@@ -25,6 +25,7 @@ def check_state(
     model: nn.Module,
     average: nn.Module | None,
     optimizers: Sequence[Optimizer],
+    averages: Mapping[int, nn.Module] | None = None,
 ) -> None:
     """Raise CheckpointError unless a state belongs to these objects and is finite; changes nothing.
 
@@ -40,8 +41,14 @@ def check_state(
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise CheckpointError(f"its seconds are {seconds!r:.80}")
     parts = {"model": model, **({"average": average} if average else {})}
+    contents, further = dict(loop), loop.get("averages", {})
+    if not isinstance(further, dict) or list(further) != [str(each) for each in averages or {}]:
+        raise CheckpointError("it is of a training with other averages")
+    for half_life, module in (averages or {}).items():
+        name = f"average over {half_life} images"
+        parts[name], contents[name] = module, further[str(half_life)]
     for part, module in parts.items():
-        found, own = loop.get(part), module.state_dict()
+        found, own = contents.get(part), module.state_dict()
         if not isinstance(found, dict):
             raise CheckpointError(f"it has no {part!r}")
         compare_shapes({name: getattr(v, "shape", ()) for name, v in found.items()}, own, "it")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,10 +18,8 @@ from genkit.phases.contract import check_answer, check_phases, is_active, parame
 from genkit.phases.finite import bad_loss, bad_weights
 from genkit.phases.rates import Rates
 from genkit.runs.tree import StateDict
-from genkit.sampling.statistics import recompute_statistics
+from genkit.training.average import Average
 from genkit.training.stream import Stream, split
-
-RAMP = 0.05  # early on, the average looks back over this share of the images seen (EDM)
 
 
 class Loop:
@@ -39,6 +36,7 @@ class Loop:
         accumulate: number of parts that each batch is split into. Gradients add up to those of
             the whole batch, except that BatchNorm sees the parts one by one.
         ema_half_life: in images; 0 keeps no average, and `average` is the model itself.
+        averages: half-lives of further averages.
         compile: losses by torch.compile. Noise is the same as in eager mode, except for dropout.
         cooldown: share of the budget at its end in which learning rates fall to zero.
         ranks: the processes that train together; the stream gives each its part of a batch.
@@ -53,6 +51,7 @@ class Loop:
         precision: str = "fp32",
         accumulate: int = 1,
         ema_half_life: int = 0,
+        averages: Sequence[int] = (),
         compile: bool = False,
         cooldown: float = 0.0,
         ranks: Ranks = ALONE,
@@ -69,13 +68,7 @@ class Loop:
             self._rates = Rates(self.phases, cooldown)
         self.draws = max(phase.repeats for phase in self.phases)
         self.step = 0  # iterations done
-        self._average = model
-        self._statistics_due = False
-        if ema_half_life:
-            self._average = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averaged: tuple[list[Tensor], list[Tensor]]
-        self._averaged = (list(self._average.parameters()), list(model.parameters()))
-        self._copied = list(zip(self._average.buffers(), model.buffers(), strict=True))
+        self._averages = [Average(model, each) for each in (ema_half_life, *averages) if each]
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
         self._compiled: dict[str, Loss] = {}
@@ -102,13 +95,13 @@ class Loop:
 
     @property
     def average(self) -> GenerativeModel:
-        """The averaged weights, with BatchNorm statistics of their own: those of the last batch
-        belong to other weights, and are exchanged when somebody looks. Without an average, the
-        model itself."""
-        if self._statistics_due:
-            recompute_statistics(self._average)
-            self._statistics_due = False
-        return self._average
+        """The averaged weights; without an average, the model itself."""
+        return self._averages[0].model if self.ema_half_life else self.model
+
+    @property
+    def other_averages(self) -> dict[int, GenerativeModel]:
+        """The further averages, by their half-lives in images."""
+        return {each.half_life: each.model for each in self._averages[bool(self.ema_half_life) :]}
 
     def iterate(self, progress: float = 0.0) -> dict[str, Tensor | float]:
         """One iteration: every phase that is due. Returns what they log, as scalars; with several
@@ -133,7 +126,8 @@ class Loop:
                 logs.update(found)
         self.step += 1
         self.ranks.copy_buffers(self.model)
-        self._follow()
+        for average in self._averages:
+            average.follow(self.images_seen, self.images_per_step)
         self._logs.update(logs)
         return logs
 
@@ -215,19 +209,6 @@ class Loop:
             for parameter in frozen:
                 parameter.requires_grad_(True)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the model (EDM, Karras et al. 2022, code: half-life in images,
-        shorter at first). Buffers are copied."""
-        if not self.ema_half_life:
-            return
-        half_life = min(self.ema_half_life, RAMP * self.images_seen)
-        weight = 1 - 0.5 ** (self.images_per_step / half_life)
-        torch._foreach_lerp_(*self._averaged, weight)
-        for own, new in self._copied:
-            own.copy_(new)
-        self._statistics_due = True
-
     def check_finite(self) -> None:
         """Raise TrainingError, naming phase and step, if a loss since the last check was not
         finite."""
@@ -251,6 +232,7 @@ class Loop:
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.ema_half_life else {},
+            "averages": {str(k): v.state_dict() for k, v in self.other_averages.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "skipped": dict(self._skipped),
             "logs": dict(self._logs),
@@ -258,9 +240,10 @@ class Loop:
 
     def load_state_dict(self, state: StateDict) -> None:
         self.model.load_state_dict(state["model"])
-        if self.ema_half_life:
-            self._average.load_state_dict(state["average"])
-            self._statistics_due = False
+        others = list(state.get("averages", {}).values())
+        saved = [state["average"], *others] if self.ema_half_life else others
+        for average, content in zip(self._averages, saved, strict=True):
+            average.load_state_dict(content)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             with plugin_code(f"{type(optimizer).__name__}.load_state_dict()"):
                 optimizer.load_state_dict(saved)

@@ -60,7 +60,7 @@ def own_pictures(model: GenerativeModel, images: Tensor) -> dict[str, Tensor]:
                 f"{name} names a picture {key!r}: use small letters, digits and hyphens, and "
                 f"none of {', '.join(TAKEN)}"
             )
-        if not isinstance(rows, Tensor) or rows.ndim != 5 or rows.shape[2] not in (1, 3):
+        if not isinstance(rows, Tensor) or rows.ndim != 5 or not 1 <= rows.shape[2] <= 4:
             shape = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
             raise PluginError(f"{name} gave {key!r} as {shape}, not (rows, columns, C, H, W)")
     return {key: to_bytes(rows).cpu() for key, rows in found.items()}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from genkit.data import ImageData
 from genkit.data.alpha import over_checkers
 from genkit.errors import GenkitError, PluginError, printable
 from genkit.io.run_directory import MetricsRow
@@ -23,7 +25,7 @@ from genkit.runs import checkpoint
 from genkit.sampling.grids import make_grid, save_png
 from genkit.training.context import Moment, RunContext
 from genkit.training.metrics_log import MetricsLog
-from genkit.training.pictures import own_pictures, reconstruct_pairs
+from genkit.training.pictures import FINAL_PICTURES, own_pictures, reconstruct_pairs
 from genkit.training.settled import settled_text
 
 GRID_IMAGES = 64
@@ -108,6 +110,11 @@ class Recorder:
             self._asks_for_pictures = False
             self.reporter.say(f"no more pictures of the model's own: {error}")
 
+    def add_final_pictures(self, model: GenerativeModel, data: ImageData) -> None:
+        """Write what the trained model can show beside samples."""
+        for name, make in FINAL_PICTURES.items():
+            self.add_picture(name, partial(make, model, data))
+
     def add_picture(self, name: str, make: Callable[[], Tensor | None]) -> None:
         """Write a picture of the trained model; `make` returns uint8, (rows, columns, C, H, W), or
         None. A failure is reported, and does not end the training."""
@@ -124,9 +131,12 @@ class Recorder:
         grid = make_grid(images, columns)
         self._log.attempt("grid", lambda: save_png(grid, path))
 
-    def save_best(self, now: Moment, model: GenerativeModel, column: str, score: float) -> None:
-        """Keep weights whose samples scored best so far."""
+    def save_best(
+        self, now: Moment, model: GenerativeModel, column: str, score: float, of: str = ""
+    ) -> None:
+        """Keep weights whose samples scored best so far; `of` names another average."""
         folder, metadata = self.directory.checkpoints, self._metadata(now)
+        metadata["weights"] += of
         self._log.attempt(
             "best", lambda: checkpoint.save_best(folder, model, metadata, column, score)
         )

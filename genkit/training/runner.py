@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +17,7 @@ from genkit.errors import Interrupted, PluginError, TrainingError, WriteError
 from genkit.io.run_directory import MetricsRow
 from genkit.io.run_records import ProgressState
 from genkit.io.signals import signals_noted
+from genkit.model import GenerativeModel
 from genkit.phases.pace import Pace, parse_marks, read_clock
 from genkit.runs.state_file import check_state
 from genkit.sampling.draw import draw
@@ -31,7 +31,6 @@ from genkit.training.cadence import (
 from genkit.training.context import Moment, RunContext
 from genkit.training.loop import Loop
 from genkit.training.monitor import Monitor, Observation
-from genkit.training.pictures import FINAL_PICTURES
 from genkit.training.recorder import GRID_IMAGES, Recorder
 
 OUT_OF_MEMORY = "out of memory; train with a smaller --batch-size or a larger --accumulate"
@@ -76,7 +75,8 @@ class Runner:
     def fits(self, state: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a training state that is not of this model."""
         average = self.loop.average if self.loop.ema_half_life else None
-        check_state(state, self.loop.model, average, self.loop.optimizers)
+        others = self.loop.other_averages
+        check_state(state, self.loop.model, average, self.loop.optimizers, others)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a training state that fits."""
@@ -106,8 +106,8 @@ class Runner:
                 end = {"fraction": self.now.spent, "seconds_left": 0.0}
                 self.reporter.update(self._shown.model_copy(update=end))
                 self.save()
-                if self.now.spent >= 1 and self.options.grids:
-                    self._add_final_pictures()
+                if self.now.spent >= 1 and self.options.grids and self.recorder:
+                    self.recorder.add_final_pictures(self.loop.average, self.data)
             if stop and self.now.spent < 1:
                 status = "interrupted"
                 raise Interrupted(stop[0], self.directory.path)
@@ -252,8 +252,11 @@ class Runner:
         images = draw(self.loop.average, count, seed=0, ranks=self.ranks)
         if self.recorder:
             self.recorder.add_samples(self.now, images, self.loop.average)
-            if self.monitor and self.loop.step:
-                self._observe(images, self.monitor, self.recorder)
+        if watched:
+            self._observe(images, self.loop.average)
+            for half_life, model in self.loop.other_averages.items():
+                images = draw(model, count, seed=0, ranks=self.ranks)
+                self._observe(images, model, f"@{half_life}")
         self._watching.add(count, time.perf_counter() - start)
 
     def _affordable(self, wanted: int) -> int:
@@ -271,28 +274,27 @@ class Runner:
             )
         return count
 
-    def _observe(self, images: Tensor, monitor: Monitor, recorder: Recorder) -> None:
+    def _observe(self, images: Tensor, model: GenerativeModel, of: str = "") -> None:
         """Look at samples, uint8, (N, C, H, W): keep the weights if they are the best so far, warn
-        of a collapse."""
-        now, seen = self.now, monitor.observe(images, self.loop.average)
+        of a collapse. `of` names another average than the first."""
+        monitor, recorder, now = self.monitor, self.recorder, self.now
+        if monitor is None or recorder is None:
+            return
+        seen = monitor.observe(images, model)
         for message in seen.messages:
             self.reporter.say(message)
-        recorder.add_observation(now, monitor.values(seen))
+        recorder.add_observation(now, {n + of: value for n, value in monitor.values(seen).items()})
+        if found := monitor.better(seen, recorder.best):
+            recorder.save_best(now, model, *found, of)
+        if of:
+            return
         if warning := monitor.collapse(seen, now.spent) or monitor.pale(images):
             recorder.warn(now, warning)
         if seen.score is not None:
             self.reporter.score(monitor.column or "score", seen.score)
-        if found := monitor.better(seen, recorder.best):
-            recorder.save_best(now, self.loop.average, *found)
 
     def save(self) -> None:
         """Write the training state and the weights, if all of them are finite."""
         self.loop.check_weights()
         if self.recorder:
             self.recorder.save(self.now, self.loop.state_dict(), self.loop.average)
-
-    def _add_final_pictures(self) -> None:
-        """Write what the trained model can show beside samples."""
-        if self.recorder:
-            for name, make in FINAL_PICTURES.items():
-                self.recorder.add_picture(name, partial(make, self.loop.average, self.data))

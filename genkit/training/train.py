@@ -181,6 +181,7 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
         compile=options.compile,
         cooldown=options.cooldown_share,
         ema_half_life=model.config.ema_half_life,
+        averages=options.average_half_lives,
         ranks=ranks,
     )
     monitor, recorder = None, None

@@ -22,7 +22,7 @@ from genkit.io.progress import Reporter
 from genkit.registry.catalogue import load_registry
 from genkit.runs.build import build_model, load_data
 from genkit.sampling.draw import draw
-from genkit.training import loop as loops
+from genkit.training import average as average_module
 from genkit.training.loop import Loop
 from genkit.training.stream import Stream
 
@@ -53,9 +53,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--images", type=int, nargs="+", default=[20_000, 60_000])
     parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--ramp", type=float, default=loops.RAMP, help="large: a full half-life")
+    parser.add_argument(
+        "--ramp", type=float, default=average_module.RAMP, help="large: a full half-life"
+    )
     options = parser.parse_args()
-    loops.RAMP = options.ramp
+    average_module.RAMP = options.ramp
     torch.set_num_threads(1)
     registry = load_registry()
     spec = registry.trainers.find("dcgan")
@@ -75,7 +77,7 @@ def main() -> None:
         for images in options.images:
             while loop.images_seen < images:
                 loop.iterate()
-                seen = min(half_life, loops.RAMP * loop.images_seen)
+                seen = min(half_life, average_module.RAMP * loop.images_seen)
                 new = [b for n in norms(model) for b in (n.running_mean, n.running_var)]
                 torch._foreach_lerp_(averages[0], new, 1 - 0.5 ** (loop.images_per_step / seen))
             alike, copied = copy.deepcopy(loop.average), copy.deepcopy(loop.average)
