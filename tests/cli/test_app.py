@@ -22,6 +22,7 @@ from genkit.io.progress import new_reporter
 from genkit.io.run_records import ProgressState
 from genkit.registry.catalogue import load_registry
 from genkit.specs import Config
+from genkit.training import train as training
 from genkit.version import __version__
 
 MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow", "diffusion", "meanflow")
@@ -260,8 +261,14 @@ def test_every_number_has_a_lower_bound() -> None:
 
 @pytest.mark.parametrize(("model", "option", "value"), BAD_VALUES)
 def test_bad_value_is_refused_by_the_name_of_its_option(
-    model: str, option: str, value: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    model: str,
+    option: str,
+    value: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("it was taken"))
     assert option in refused(capsys, model, f"{option}={value}")
 
 
