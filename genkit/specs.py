@@ -86,7 +86,7 @@ HalfLife = Annotated[
         le=10**12,
         description="images after which a weight counts half in the average that is sampled and "
         "scored; 0 turns averaging off; 10k,50k keeps several averages",
-        json_schema_extra={**OPTIMISATION, "words": {"several": True}},
+        json_schema_extra={**OPTIMISATION, "several": True},
     ),
 ]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from genkit.config.run import RunConfig
+from genkit.config.run import HALF_LIVES, RunConfig
 from genkit.config.validation import quoted
 from genkit.errors import PluginError
 from genkit.specs import Config, TrainerSpec
@@ -35,12 +35,12 @@ def _option_type(annotation: Any) -> Any:
     raise PluginError(f"type {name} cannot be a command-line option")
 
 
-def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+def _reader(
+    kind: Any, words: Mapping[str, Any], several: bool = False
+) -> Callable[[Any], Any] | None:
     """A parser for numbers, and for words that stand for one; None for other types. It names a
     wrong value, which Typer does not. Ranges are checked with the whole config."""
     number = next((each for each in (int, float) if each in (kind, *get_args(kind))), None)
-    if words.get("several"):  # "10k,50k", which is taken apart with the other options
-        return str
     if number is None or get_origin(kind) is list:
         return None
 
@@ -48,6 +48,8 @@ def _reader(kind: Any, words: Mapping[str, Any]) -> Callable[[Any], Any] | None:
         try:
             return None if text is None else words[text] if text in words else number(text)
         except (ValueError, OverflowError):
+            if several and HALF_LIVES.fullmatch(text):
+                return text  # which is taken apart with the other options
             what = "whole number" if number is int else "number"
             raise typer.BadParameter(f"{quoted(text)} is not a {what}") from None
 
@@ -90,7 +92,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
             min=max((m.ge for m in low if hasattr(m, "ge")), default=None),
             max=min((m.le for m in high if hasattr(m, "le")), default=None),
             rich_help_panel=str(extra.get("panel", panel)),
-            parser=_reader(kind, extra.get("words", {})),  # type: ignore[arg-type]
+            parser=_reader(kind, extra.get("words", {}), "several" in extra),  # type: ignore[arg-type]
         )
         default = list(default) if isinstance(default, tuple) else default
         parameters.append(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.config.run import RunConfig, read_half_lives
+from genkit.config.run import HALF_LIVES, RunConfig, read_half_lives
 from genkit.config.validation import quoted, suggest, validate
 from genkit.errors import PluginError, UsageError, plugin_code, reason_of
 from genkit.specs import Config, ImageFacts, TrainerSpec
@@ -98,11 +98,11 @@ def split_averages(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the first half-life of "10k,50k" as `ema_half_life` and the others as
     `averages`."""
     found, text = dict(given), given.get("ema_half_life")
-    if isinstance(text, str):
+    if isinstance(text, str) and HALF_LIVES.fullmatch(text) and not text.isdigit():
         try:
-            first, *others = read_half_lives(text) or [0]
-        except ValueError:
-            return found  # "0", or a text that is refused with the other options
+            first, *others = read_half_lives(text)
+        except ValueError as error:
+            raise UsageError(f"--ema-half-life: {error}") from None
         found["ema_half_life"] = first
         if others:
             found["averages"] = ",".join(map(str, others))

@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 from genkit.config.budget import Budget
 from genkit.specs import Config
 
+HALF_LIVES = re.compile(r"\d{1,9}[kM]?(,\d{1,9}[kM]?)*")  # such as 10k,50k
 FIXED: JsonDict = {"fixed": True}  # of an option: it cannot change when a run is resumed
 
 

@@ -136,12 +136,17 @@ def shown(text: str, error: str) -> bool:
     return any(form in error for form in forms if form.strip("'"))
 
 
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return "--from" if name == "from_run" else f"--{name.replace('_', '-')}"
+
+
 @pytest.mark.parametrize(("model", "table", "name"), list(fields()), ids=lambda part: part)
 def test_command_line_and_file_refuse_the_same_values_by_name_and_value(
     model: str, table: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = config_of(model, table)
-    option = f"--{name.replace('_', '-')}"
+    option = flag(name)
     for text, value in bad_values(config, name):
         assert main(["train", model, f"{option}={text}"]) == 2, (option, text)
         error = error_of(capsys.readouterr())
@@ -224,7 +229,7 @@ def test_what_the_command_line_accepts_a_file_accepts_and_the_other_way_round(
         error_of(capsys.readouterr())
         return code
 
-    typed = outcome(f"--{name.replace('_', '-')}={text}")
+    typed = outcome(f"{flag(name)}={text}")
     assert typed in (0, 2)
     path = write(tmp_path, table, f"{name} = {toml(value)}")
     assert outcome("--config", str(path)) == typed
