@@ -212,21 +212,21 @@ def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
 def register_trainers() -> list[TrainerSpec]:
     return [
         TrainerSpec(
-            name="flow",
-            summary="Rectified flow with a U-Net (Liu et al. 2022, Lipman et al. 2023).",
-            target="genkit_diffusion.flow:Flow",
-            config=FlowConfig,
-            sampler=PathSampler,
-            budget="8tflop",  # about two minutes on one core
-            fit=fit,
-            presets={"quick": QUICK},
-        ),
-        TrainerSpec(
             name="diffusion",
             summary="Diffusion as in EDM, on the U-Net of flow (Karras et al. 2022).",
             target="genkit_diffusion.diffusion:Diffusion",
             config=DiffusionConfig,
             sampler=DiffusionSampler,
+            budget="8tflop",  # about two minutes on one core
+            fit=fit,
+            presets={"quick": QUICK},
+        ),
+        TrainerSpec(
+            name="flow",
+            summary="Rectified flow with a U-Net (Liu et al. 2022, Lipman et al. 2023).",
+            target="genkit_diffusion.flow:Flow",
+            config=FlowConfig,
+            sampler=PathSampler,
             budget="8tflop",  # about two minutes on one core
             fit=fit,
             presets={"quick": QUICK},

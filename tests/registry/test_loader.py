@@ -321,7 +321,7 @@ def test_completion_is_silent_about_faulty_plugins(
     tmp_path: Path, command_lines: CommandLines
 ) -> None:
     install_plugin(tmp_path, "raises", FAULTS["raises"][0])
-    variables = {"_GENKIT_COMPLETE": "complete_bash", "COMP_WORDS": "genkit train d"}
+    variables = {"_GENKIT_COMPLETE": "complete_bash", "COMP_WORDS": "genkit train dc"}
     (answer,) = command_lines("", site=tmp_path, variables=[{**variables, "COMP_CWORD": "2"}])
     assert answer.out.split() == ["dcgan"]
     assert answer.err == ""
