@@ -127,6 +127,10 @@ def test_quickstart_leads_from_nothing_to_samples_of_own_images(tmp_path: Path) 
 def test_page_can_be_followed(page: str, folder: Path) -> None:
     read(page, folder)
     assert list(folder.glob("*/**/summary.json"))
+    if page == "own-images":  # its gems are transparent, and so are the samples
+        files = sorted((folder / "new-gems").glob("*.png"))
+        assert len(files) == 100
+        assert {Image.open(file).mode for file in files} == {"RGBA"}
 
 
 # ---- the model of the README
