@@ -60,15 +60,17 @@ class ProcessPool:
 
     @contextmanager
     def _device(self) -> Iterator[dict[str, str]]:
-        """The environment of one more process."""
+        """The environment of one more process. Each has a core; NumPy would take all of them, and
+        its threads wait for each other where cores are busy."""
+        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
         if not self.busy:
-            yield dict(os.environ)
+            yield environment
             return
         with self.lock:
             device = min(self.busy, key=self.busy.__getitem__)
             self.busy[device] += 1
         try:
-            yield {**os.environ, "CUDA_VISIBLE_DEVICES": device}
+            yield {**environment, "CUDA_VISIBLE_DEVICES": device}
         finally:
             with self.lock:
                 self.busy[device] -= 1

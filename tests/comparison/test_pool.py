@@ -45,6 +45,18 @@ def test_without_devices_the_environment_stays(
     assert run(commands[:1], [], 1) == ["7"]
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("3", "3")])
+def test_numpy_has_a_thread_for_each_process_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+) -> None:
+    code = WRITE.replace("SEEN", "os.environ['OPENBLAS_NUM_THREADS']")
+    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    assert run([str(tmp_path / "found")], [], 1) == [found]
+
+
 @pytest.mark.parametrize(
     ("name", "variable", "expected"),
     [
