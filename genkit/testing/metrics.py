@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ from genkit.specs import Config, ImageShape, MetricSpec
 __tracebackhide__ = True
 
 SCORED = ImageShape(3, 32, 32, len(CLASSES))
+MANY = 128  # classes
 COUNT, FEWEST = 200, 10  # images; genkit never scores fewer than FEWEST
 
 
 class Quarters(FeatureExtractor):
-    """The mean of each quarter and channel, and logits for which quarter is white."""
+    """The mean of each quarter and channel, and logits for which quarter is white, the first four
+    of the classes."""
 
     identity = "quarters"
 
@@ -40,9 +43,12 @@ class Quarters(FeatureExtractor):
         self.classes = classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8, (N, C, H, W), to features, (N, 4 * C), and logits, (N, 4), both float32."""
+        """uint8, (N, C, H, W), to features, (N, 4 * C), and logits, (N, classes), float32."""
         means = F.adaptive_avg_pool2d(images.float() / 255, 2)  # (N, C, 2, 2)
-        return means.flatten(1), 20 * means.mean(1).flatten(1) if self.classes else None
+        if not self.classes:
+            return means.flatten(1), None
+        logits = 20 * means.mean(1).flatten(1)
+        return means.flatten(1), F.pad(logits, (0, self.classes - 4), value=-20.0)
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,16 @@ class Scoring:
 
     spec: MetricSpec
 
-    def sets(self, logits: bool = True) -> tuple[Reference, ImageSet, ImageSet]:
-        """A reference, its training images as samples, and noise as samples."""
-        extractor = Quarters(len(CLASSES) if logits else 0)
+    @cached_property
+    def classes(self) -> int:
+        """Four, or many for a metric that has nothing to say of few."""
+        reference, same, _ = self.sets(len(CLASSES))
+        return len(CLASSES) if self.score(same, reference) else MANY
+
+    def sets(self, classes: int | None = None) -> tuple[Reference, ImageSet, ImageSet]:
+        """A reference, its training images as samples, and noise as samples; 0 classes are an
+        extractor without logits."""
+        extractor = Quarters(self.classes if classes is None else classes)
         train, test = (
             torch.from_numpy(noisy_squares(COUNT, SCORED, seed).images) for seed in (0, 1)
         )
@@ -144,7 +157,7 @@ def real_images_beat_noise(scoring: Scoring) -> Violations:
 
 def features_without_logits_will_do(scoring: Scoring) -> Violations:
     """Where the features tell no classes, a metric must answer or leave columns out."""
-    reference, same, _ = scoring.sets(logits=False)
+    reference, same, _ = scoring.sets(classes=0)
     scoring.score(same, reference)
     yield from ()
 

@@ -26,7 +26,14 @@ from genkit_pixelcnn.sampler import draw_images
 
 FAMILIES = ("dcgan", "vae", "pixelcnn", "flow", "diffusion", "meanflow")
 PATHS = ("flow", "diffusion")
-STEPS = {"dcgan": 800, "vae": 800, "pixelcnn": 300, "flow": 300, "diffusion": 300, "meanflow": 300}
+STEPS = {
+    "dcgan": 800,
+    "vae": 800,
+    "pixelcnn": 300,
+    "flow": 300,
+    "diffusion": 1000,
+    "meanflow": 1000,
+}
 
 
 def build(
@@ -182,6 +189,7 @@ def test_a_short_training_teaches_the_classes(family: str, data: str, tmp_path: 
     """A square in the corner that was asked for is brighter than the other corners."""
     steps = STEPS[family]
     more = {"channels": 8} if family == "pixelcnn" else {}
+    more |= {"width": 16, "learning_rate": 3e-3} if family in ("diffusion", "meanflow") else {}
     budget = f"{steps}steps"
     run = train_tiny(family, data, tmp_path / "run", budget=budget, conditional=True, **more)
     labels = torch.arange(80) % 4
