@@ -112,6 +112,11 @@ def _copies(row: ScoreRow) -> Cell:
     return f"{found.copies} of {shorten(found.copies_of)}{'!' * (found.copies > 0)}"
 
 
+def _in_two_lines(words: list[str]) -> str:
+    lines = [[" ".join(words[:i]), " ".join(words[i:])] for i in range(1, len(words))]
+    return "\n".join(min(lines, key=lambda pair: max(map(len, pair))))  # the narrowest
+
+
 def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     """The columns of all tables: scores that rank and likelihoods, then the other scores,
     then neighbours and costs. Columns without a value are left out."""
@@ -122,7 +127,7 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
             cells = [score_cell(row, column) for row in rows]
             heading = column.title
             if column.ranks or "\n" not in heading:  # a distance is nothing without its features
-                heading = " ".join(heading.split("\n")) + f"\n({features})"
+                heading = _in_two_lines([*heading.split(), f"({features})"])
             if set(cells) - {"-"}:
                 yield Field(heading, cells, column)
 

@@ -18,6 +18,7 @@ from genkit.testing.fixture import ModelFixture, reread, run
 __tracebackhide__ = True
 
 OTHER_VALUES = (0.5, 2.0, 0.0, 1.0, 3)  # that may be within the range of a sampler's option
+STRENGTHS = (1.0, 0.3, 0.1)  # of random weights: strong ones may make all pixels black or white
 
 
 def by_class(fixture: ModelFixture) -> ModelFixture | None:
@@ -49,12 +50,16 @@ def samples_follow_labels(fixture: ModelFixture) -> Violations:
     """
     if not (chosen := by_class(fixture)):
         return
-    model = chosen.build(classes=len(CLASSES)).eval()
-    randomise(model)  # many a model begins with all classes alike
-    own = [draw(model, 8, seed=0, labels=label) for label in range(len(CLASSES))]
-    for label in range(1, len(CLASSES)):
-        if torch.equal(own[0], own[label]):
-            yield f"with random weights, samples of class {label} are those of class 0"
+    alike = set(range(1, len(CLASSES)))
+    for strength in STRENGTHS:
+        model = chosen.build(classes=len(CLASSES)).eval()
+        randomise(model, strength)  # many a model begins with all classes alike
+        first = draw(model, 8, seed=0, labels=0)
+        alike = {k for k in alike if torch.equal(first, draw(model, 8, seed=0, labels=k))}
+        if not alike:
+            break
+    for label in sorted(alike):
+        yield f"with random weights, samples of class {label} are those of class 0"
     with torch.no_grad():
         images = model.sample(3, generator=torch.Generator().manual_seed(0))
     yield from image_violations(images, 3, fixture.shape, "sample(3) without labels")

@@ -165,11 +165,11 @@ def _levels(model: GenerativeModel, shape: ImageShape) -> int | str | None:
 
 
 @torch.no_grad()
-def randomise(model: GenerativeModel) -> None:
+def randomise(model: GenerativeModel, strength: float = 1.0) -> None:
     """Add noise to all weights: many a model begins with layers that see nothing."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        spread = parameter.std(correction=0).item() + 0.2
+        spread = strength * (parameter.std(correction=0).item() + 0.2)
         parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
 
 
