@@ -22,7 +22,7 @@ class Diffusion(PathModel):
     (equation 8). Samples go from sigma_max to 0 in the steps of equation 5 by algorithm 1, or, with
     churn, by algorithm 2, which adds noise before each step.
 
-    Departures: the network is told t = 1 / (1 + sigma), the time of a flow with as much noise, not
+    Departures: the network is given t = 1 / (1 + sigma), the time of a flow with as much noise, not
     ln(sigma) / 4; the data's mean is subtracted; S_noise is 1, and churn is applied at every noise;
     images get uniform noise between their levels in training.
     """
