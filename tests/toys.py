@@ -21,6 +21,15 @@ SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")
 torch.set_num_threads(1)
 
+UNET = {
+    "width": 8,
+    "blocks": 1,
+    "patch": 2,
+    "batch_size": 8,
+    "ema_half_life": 100,
+    "warmup_steps": 4,
+    "learning_rate": 1e-3,
+}
 # Options that make each built-in model tiny.
 TINY = {
     "dcgan": {
@@ -47,33 +56,9 @@ TINY = {
         "ema_half_life": 100,
         "warmup_steps": 4,
     },
-    "flow": {
-        "width": 8,
-        "blocks": 1,
-        "patch": 2,
-        "batch_size": 8,
-        "ema_half_life": 100,
-        "warmup_steps": 4,
-        "learning_rate": 1e-3,
-    },
-    "diffusion": {
-        "width": 8,
-        "blocks": 1,
-        "patch": 2,
-        "batch_size": 8,
-        "ema_half_life": 100,
-        "warmup_steps": 4,
-        "learning_rate": 1e-3,
-    },
-    "meanflow": {
-        "width": 8,
-        "blocks": 1,
-        "patch": 2,
-        "batch_size": 8,
-        "ema_half_life": 100,
-        "warmup_steps": 4,
-        "learning_rate": 1e-3,
-    },
+    "flow": UNET,
+    "diffusion": UNET,
+    "meanflow": UNET,
 }
 # A run that writes little and computes the same bits on every machine of its kind.
 QUIET = {"device": "cpu", "precision": "fp32", "log_every": 2, "grids": 0}
