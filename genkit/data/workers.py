@@ -1,7 +1,9 @@
 """Image files decoded in other processes, for `genkit.data.prepare`.
 
-The processes hold the reading end of a pipe. It closes when the parent is done, is interrupted or
-is killed; then they exit, whatever they are doing.
+A thread of the parent waits for each process, at a pipe that only this process writes to: when it
+ends, even in the middle of a result, the thread is told. The processes watch one more pipe, which
+closes when the parent is done, is interrupted or is killed; then they exit, whatever they are
+doing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -58,25 +59,44 @@ def decoders(workers: int) -> Iterator[Decode]:
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     lifeline, held_open = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, initializer=_follow, initargs=(lifeline,))
+    idle: SimpleQueue[Connection] = SimpleQueue()
+    processes = []
 
-    def decode(
+    def decode_elsewhere(
         folder: Path, files: Sequence[ImageFile], options: PrepareOptions
-    ) -> Future[list[DecodedFile]]:
-        with _bare_start():
-            return pool.submit(decode_files, folder, files, options)
+    ) -> list[DecodedFile]:
+        connection = idle.get()
+        try:
+            connection.send((folder, files, options))
+            result: list[DecodedFile] | Exception = connection.recv()
+        except (EOFError, OSError):
+            raise GenkitError(
+                "a process that decodes images was ended, perhaps for want of memory; the same "
+                "command with --workers 1 continues from there"
+            ) from None
+        finally:
+            idle.put(connection)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    try:
-        yield decode
-    except BrokenProcessPool:
-        raise GenkitError(
-            "a process that decodes images was ended, perhaps for want of memory; the same "
-            "command with --workers 1 continues from there"
-        ) from None
-    finally:
-        held_open.close()
-        pool.shutdown(cancel_futures=True)
-        lifeline.close()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for _ in range(workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, lifeline), daemon=True)
+                with _bare_start():
+                    process.start()
+                theirs.close()
+                idle.put(ours)
+                processes.append(process)
+            yield partial(threads.submit, decode_elsewhere)
+        finally:
+            held_open.close()
+            threads.shutdown(cancel_futures=True)
+            for process in processes:
+                process.join()
+            lifeline.close()
 
 
 def finished(future: Future[list[DecodedFile]]) -> list[DecodedFile]:
@@ -137,11 +157,20 @@ def _bare_start() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow(lifeline: Connection) -> None:
-    """Set up a process that decodes: it ends with its parent and takes no interrupts."""
+def _serve(connection: Connection, lifeline: Connection) -> None:
+    """Decode what is sent. It takes no interrupts: the parent does, and closes the lifeline."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     Thread(target=_exit_when_closed, args=(lifeline,), daemon=True).start()
+    with suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            folder, files, options = connection.recv()
+            result: list[DecodedFile] | Exception
+            try:
+                result = decode_files(folder, files, options)
+            except Exception as error:
+                result = error
+            connection.send(result)
 
 
 def _exit_when_closed(lifeline: Connection) -> None:

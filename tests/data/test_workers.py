@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,27 @@ def test_killed_process_ends_the_work_in_one_sentence_and_leaves_no_other(tmp_pa
             future.result()
     assert {process.pid for process in multiprocessing.active_children()} == before
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_process_killed_in_the_middle_of_a_result_ends_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_images(tmp_path)
+    images = find_images(tmp_path).images * 50
+    large = PrepareOptions(size=256, channels="auto")  # a result is larger than a pipe holds
+    before = {process.pid for process in multiprocessing.active_children()}
+    receive = Connection.recv
+
+    def receive_from_the_dead(connection: Connection) -> object:
+        connection.poll(60)  # until the first bytes of a result are there
+        for process in multiprocessing.active_children():
+            if process.pid not in before:
+                process.kill()
+                process.join(60)
+        return receive(connection)
+
+    monkeypatch.setattr(Connection, "recv", receive_from_the_dead)
+    with pytest.raises(GenkitError, match=r"was ended"), decoders(2) as decode:
+        decode(tmp_path, images, large).result(timeout=60)
+    assert {process.pid for process in multiprocessing.active_children()} == before
