@@ -90,7 +90,7 @@ def decoders(workers: int) -> Iterator[Decode]:
                 theirs.close()
                 idle.put(ours)
                 processes.append(process)
-            yield partial(threads.submit, decode_elsewhere)
+            yield lambda *work: threads.submit(decode_elsewhere, *work)
         finally:
             held_open.close()
             threads.shutdown(cancel_futures=True)
