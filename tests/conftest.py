@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Before NumPy is imported, here and in all processes of the tests: with more threads than free
+# cores its products wait for each other, and tests took ten times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from command_lines import CommandLines
 

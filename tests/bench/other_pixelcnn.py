@@ -69,7 +69,7 @@ def measure(quick: bool) -> list[Figure]:
     sizes = " and ".join(f"{sum(p.numel() for p in m.parameters()):,}" for m in (theirs, ours))
     loop = new_loop(new_model("pixelcnn", **SIZE))
     turns = interleave({NAME: train_theirs(theirs, steps), "genkit": steps_of(loop, steps)}, rounds)
-    title = f"PixelCNN training (batch 32, {PRECISION}), {NAME} to genkit"
+    title = f"PixelCNN training (batch 32), {NAME} in fp32 to genkit in {PRECISION}"
     note = f"{sizes} parameters."
     figures = [compare(title, turns, NAME, "genkit", steps=steps, note=note)]
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ extrapolated from three of them; both samplers give the same pixels (a test).
 
 import torch
 from pixelcnn_training import ours, plain
-from subjects import CPU, PRECISION, digits, new_model, next_of
+from subjects import CPU, PRECISIONS, digits, new_model, next_of
 from timing import Figure, Turn, compare, interleave, main
 
 from genkit.training.stream import Stream
@@ -16,16 +16,25 @@ SIZE = {"levels": 2, "channels": 32, "layers": 7, "dilation_cycle": 1}
 PIXELS, PASSES = 784, 3
 
 
-def training(steps: int, rounds: int) -> Figure:
+def training(steps: int, rounds: int) -> list[Figure]:
     model = new_model("pixelcnn", "quick")
     stream = Stream(digits(), batch_size=model.config.batch_size, seed=0, device=CPU)
-    variants = {
-        "plain": next_of(plain(model, stream), steps),
-        "genkit": next_of(ours(new_model("pixelcnn", "quick"), stream, PRECISION), steps),
-    }
+    variants = {"plain fp32": next_of(plain(model, stream), steps)}
+    for precision in PRECISIONS:
+        careful = plain(model, stream, precision, tuned=True)
+        variants[f"tuned {precision}"] = next_of(careful, steps)
+        loop = ours(new_model("pixelcnn", "quick"), stream, precision)
+        variants[f"genkit {precision}"] = next_of(loop, steps)
     turns = interleave(variants, rounds)
-    title = f"PixelCNN training (`quick`, {PRECISION}), plain gated block to genkit"
-    return compare(title, turns, "plain", "genkit", steps=steps, must=1.5, aim=2.5)
+    figures = []
+    for precision in PRECISIONS:
+        to = f"genkit {precision}"
+        title = f"PixelCNN training (`quick`), tuned gated block to genkit, both in {precision}"
+        names = f"tuned {precision}", to
+        figures.append(compare(title, turns, *names, steps=steps, must=1.5, aim=2.5))
+        title = f"PixelCNN training (`quick`), plain gated block in fp32 to genkit in {precision}"
+        figures.append(compare(title, turns, "plain fp32", to, steps=steps))
+    return figures
 
 
 @torch.no_grad()
@@ -47,7 +56,7 @@ def sampling(batch_size: int, rounds: int) -> Figure:
 def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
     sizes, steps, rounds = ((2,), 1, 1) if quick else ((16, 64), 5, 7)
-    return [training(steps, rounds), *(sampling(size, rounds) for size in sizes)]
+    return [*training(steps, rounds), *(sampling(size, rounds) for size in sizes)]
 
 
 if __name__ == "__main__":

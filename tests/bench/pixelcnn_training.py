@@ -2,9 +2,10 @@
 
 The plain network is written as most repositories write van den Oord et al. 2016: every layer a
 masked convolution with a full kernel, tanh times sigmoid, a 1 x 1 convolution each for link and
-residual, NCHW, fp32, Adam with its defaults. From a model's weights it computes the same logits (a
-test). In one point it is cheaper than the paper's, which favours it: its link starts after
-the vertical stack's gate, with half the channels.
+residual, NCHW, fp32, Adam with its defaults; tuned, it is in channels_last, with fused Adam and
+autocast. From a model's weights it computes the same logits (a test). In one point it is cheaper
+than the paper's, which favours it: its link starts after the vertical stack's gate, with half the
+channels.
 
     python tests/bench/pixelcnn_training.py [--rounds 9]
 """
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genkit.compute.device import has_fast_bf16
+from genkit.compute.device import autocast, has_fast_bf16
 from genkit.data import Split
 from genkit.specs import ImageShape
 from genkit.training.loop import Loop
@@ -125,14 +126,17 @@ class PlainPixelCNN(nn.Module):
         return logits.unflatten(1, (images.shape[1], -1))
 
 
-def plain(model, stream):
+def plain(model, stream, precision="fp32", tuned=False):
     """Steps of the plain network, endlessly."""
     network = PlainPixelCNN(model).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    if tuned:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=tuned)
     step = 0
     while True:
         levels = model.quantise(stream.batch(step).images)
-        logits = network(model.scale(levels))
+        with autocast(CPU, precision):
+            logits = network(model.scale(levels)).float()
         if model.outputs == 1:
             loss = F.binary_cross_entropy_with_logits(logits[:, :, 0], levels.float())
         else:

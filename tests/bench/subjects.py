@@ -25,7 +25,8 @@ from genkit.training.stream import Stream
 
 CPU = torch.device("cpu")
 SHAPE = ImageShape(1, 28, 28)
-PRECISION = "bf16" if has_fast_bf16(CPU) else "fp32"
+PRECISIONS = ("fp32", "bf16") if has_fast_bf16(CPU) else ("fp32",)
+PRECISION = PRECISIONS[-1]
 MNIST_IMAGES = 60_000
 
 
@@ -85,6 +86,20 @@ def next_of(steps: Iterator[object], count: int) -> Callable[[], None]:
             next(steps)
 
     return turn
+
+
+def memory_batches(batch_size: int) -> Iterator[Tensor]:
+    """What a careful script feeds, endlessly: all digits as floats in memory, shuffled anew in each
+    epoch; (N, 1, 28, 28) in [-1, 1]."""
+    images = torch.from_numpy(digits().images).float() / 127.5 - 1
+    while True:
+        for chosen in torch.randperm(len(images)).split(batch_size)[: len(images) // batch_size]:
+            yield images[chosen]
+
+
+def tuned(model: GenerativeModel) -> GenerativeModel:
+    """The model as a careful script trains it on a CPU."""
+    return model.train().to(memory_format=torch.channels_last)
 
 
 class Pictures(Dataset[Tensor]):
