@@ -29,6 +29,12 @@ class CrashesOnShape(Toy):
             raise ValueError("no grey images")
 
 
+@breaks(models.shape_is_refused_or_built, "before Module.__init__() call")
+class ForgetsSuper(Toy):
+    def __init__(self, config, image_shape):
+        self.layer = nn.Linear(2, 2)
+
+
 @breaks(models.odd_shapes_are_refused_or_work, "1 x 9 x 13 was built, and then came")
 class NeedsEvenSides(Toy):
     def loss(self, batch):
@@ -114,6 +120,12 @@ class LossPerPixel(Toy):
     def loss(self, batch):
         x = batch.images.flatten(1)
         return (self.layer(x) - x).square().mean(0), {}
+
+
+@breaks(new.losses_are_scalars, "'loss' of 'denoise' is ndarray, not a scalar tensor")
+class LossInNumPy(Toy):
+    def loss(self, batch):
+        return super().loss(batch)[0].detach().numpy(), {}
 
 
 @breaks(new.losses_are_finite, "'loss' of 'denoise' is inf")

@@ -6,6 +6,7 @@ The decorator of each class says which, and what stands in the message.
 import random
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from broken import SHAPE, Toy, assert_model_reported, recorder, spec_of
@@ -22,6 +23,30 @@ breaks = recorder(CASES)
 class SqueezesOne(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator).squeeze()
+
+
+@breaks(samples.samples_are_images, "sample(1) gave (1, 4, 4, 1), not (1, 1, 4, 4)")
+class SamplesChannelsLast(Toy):
+    def sample(self, n, labels=None, *, generator):
+        return super().sample(n, generator=generator).permute(0, 2, 3, 1)
+
+
+@breaks(samples.samples_are_images, "sample(1) gave ndarray")
+class SamplesArrays(Toy):
+    def sample(self, n, labels=None, *, generator):
+        return super().sample(n, generator=generator).numpy()
+
+
+@breaks(samples.samples_are_images, "got an unexpected keyword argument 'generator'")
+class TakesNoGenerator(Toy):
+    def sample(self, n, labels=None):
+        return self.images_of(torch.randn(n, self.image_shape.dimensions))
+
+
+@breaks(samples.samples_are_images, "sample(1) gave values from ")
+class SamplesPixelValues(Toy):
+    def sample(self, n, labels=None, *, generator):
+        return 127.5 * (super().sample(n, generator=generator) + 1)
 
 
 @breaks(samples.samples_are_images, "sample(1) gave torch.uint8")
@@ -58,6 +83,20 @@ class DrawsFromTorch(Toy):
 class DrawsFromPython(Toy):
     def sample(self, n, labels=None, *, generator):
         return super().sample(n, generator=generator) * random.random()
+
+
+@breaks(samples.samples_follow_from_the_generator, "numpy's global generator: draw all noise")
+class DrawsFromNumPy(Toy):
+    def sample(self, n, labels=None, *, generator):
+        noise = np.random.randn(n, self.image_shape.dimensions)
+        return self.images_of(torch.from_numpy(noise).float())
+
+
+@breaks(samples.samples_follow_from_the_generator, "a second sample differs by up to")
+class DrawsFromAGeneratorOfItsOwn(Toy):
+    def sample(self, n, labels=None, *, generator):
+        noise = np.random.default_rng().standard_normal((n, self.image_shape.dimensions))
+        return self.images_of(torch.from_numpy(noise).float())
 
 
 @breaks(samples.samples_follow_from_the_generator, "a second sample differs by up to")
