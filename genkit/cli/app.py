@@ -25,6 +25,7 @@ from genkit.cli.plugin_commands import RootGroup
 from genkit.cli.report import report
 from genkit.cli.resume import resume
 from genkit.cli.sample import sample
+from genkit.cli.sampler_options import SampleCommand
 from genkit.cli.streams import (
     ENCODE_ALL,
     complain,
@@ -53,7 +54,7 @@ app.add_typer(
 app.add_typer(data, name="data", no_args_is_help=True)
 
 
-app.command()(sample)
+app.command(cls=SampleCommand)(sample)
 app.command()(resume)
 app.command()(evaluate)
 app.command()(compare)

@@ -10,6 +10,7 @@ import typer
 
 from genkit.cli.arguments import Best, Device, RunArgument, SamplerOptions, Seed
 from genkit.cli.common import is_given, registry
+from genkit.cli.sampler_options import GIVEN
 from genkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ def sample(
     best: Best = False,
     device: Device = "auto",
 ) -> None:
-    """Draw samples from a run; needs no data set. Image i of a seed is always the same."""
+    """Draw samples from a run; needs no data set. Image i of a seed is always the same.
+
+    Options of its model's sampler are options here: genkit sample RUN --help.
+    """
     from genkit.io.run_directory import RunDir
 
     kind = choose_kind(context)
@@ -143,7 +147,7 @@ def sample(
 
     path = output or Path(f"{run.resolve().name}-{NAMES.get(kind, 'samples')}.png")
     check_output(path)
-    options = read_pairs(sampler or ())
+    options = {**read_pairs(sampler or ()), **context.meta.get(GIVEN, {})}
     loaded = load_run(run, registry(), device, best=best, sampler=options)
     names = record.data.classes
     drawn, titles = None, []  # labels of all images, names of rows

@@ -32,14 +32,16 @@ def split_target(text: str) -> tuple[str, dict[str, str]]:
     return path, read_pairs(options.split(","), f"{path}@")
 
 
-def sampler_of(spec: TrainerSpec, values: Mapping[str, object]) -> SamplerConfig:
+def sampler_of(
+    spec: TrainerSpec, values: Mapping[str, object], where: str = "--sampler "
+) -> SamplerConfig:
     """The options of a model's sampler, some of them given; UsageError for a key that it does not
-    have or a value that it does not take."""
+    have or a value that it does not take, which begins with `where`."""
     known = spec.sampler.model_fields
     for key in values:
         if key not in known:
             has = f"its sampler has: {', '.join(known)}" if known else "its sampler has none"
             raise UsageError(
-                f"--sampler: {spec.name} has no option {key!r}; {has}.{suggest(key, known)}"
+                f"{where.strip()}: {spec.name} has no option {key!r}; {has}.{suggest(key, known)}"
             )
-    return validate(spec.sampler, values, "--sampler ")
+    return validate(spec.sampler, values, where)

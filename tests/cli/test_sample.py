@@ -74,6 +74,34 @@ def test_a_sweep_that_cannot_be_drawn_is_refused(
     assert words in capsys.readouterr().err
 
 
+def test_options_of_the_runs_sampler_are_options_of_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("sample --temperature 0.5 pixelcnn -n 3 -o typed.png".split()) == 0
+    assert main("sample pixelcnn -n 3 --sampler temperature=0.5 -o named.png".split()) == 0
+    assert np.array_equal(read("typed.png"), read("named.png"))
+    capsys.readouterr()
+    assert main("sample pixelcnn --help".split()) == 0
+    assert "Sampler: pixelcnn" in (shown := capsys.readouterr().out) and "--temperature" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sample pixelcnn --temperature 0", "Error: --temperature: input should be greater than 0"),
+        ("sample pixelcnn --temperature hot", "'hot' is not a number"),
+        ("sample pixelcnn --heat 1", "No such option: --heat"),
+        ("sample vae --temperature 1", "No such option: --temperature"),
+        ("sample nowhere --temperature 1", "No such option: --temperature"),
+    ],
+)
+def test_options_that_the_runs_sampler_does_not_take_are_refused(
+    line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert words in capsys.readouterr().err
+
+
 def read(path: str) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
