@@ -28,7 +28,7 @@ from genkit.metrics import choice
 from genkit.registry.catalogue import load_registry
 from genkit.report.ranking import half_width_of, score_columns
 from genkit.report.rows import ScoreRow
-from genkit.report.tables import estimate
+from genkit.report.tables import estimate, score_cell
 from genkit.runs.build import load_data
 from genkit.specs import Column
 
@@ -146,19 +146,17 @@ def main() -> None:
     labels = torch.from_numpy(data.test.labels)[places]
     train = torch.from_numpy(data.train.images)[choice(len(data.train.images), options.n, 1)]
 
-    columns = score_columns(registry)
-    heading = ["", "images", *(c.title.replace("-\n", "").replace("\n", " ") for c in columns)]
-    values, verdicts = [[*heading, "near train (pixels)"]], [[*heading, "near train (pixels)"]]
-    real: dict = {}
+    values, verdicts = [], []
     for name, (samples, own) in faults(images, labels, places, train).items():
         evaluator.reporter.start(name)
         row = evaluator.evaluate_images(name, samples, places=own)
-        real = real or row
+        if not values:
+            real = row
+            columns = [c for c in score_columns(registry) if half_width_of(real, c.name)]
+            titles = (c.title.replace("-\n", "").replace("\n", " ") for c in columns)
+            heading = ["", "images", *titles, "near train (pixels)"]
         found, about = row.memorisation, [name, f"{len(samples):,}"]
-        cells = [
-            estimate(row.scores[c.name] * c.scale, half_width_of(row, c.name) * c.scale, c.decimals)
-            for c in columns
-        ]
+        cells = [str(score_cell(row, c)) for c in columns]
         values.append([*about, *cells, estimate(found.pixels, 2 * found.pixels_deviation)])
         seen = MARKS["worse" if found.flagged else "same"]
         verdicts.append([*about, *(verdict(row, real, c) for c in columns), seen])
@@ -173,7 +171,8 @@ def main() -> None:
         f"*{MARKS['worse']}*: worse than real images by more than two standard deviations of the "
         f"difference; *{MARKS['same']}*: no difference; *{MARKS['better']}*: better than real."
     )
-    text = "\n\n".join([caption, as_markdown(values), legend, as_markdown(verdicts)])
+    tables = [as_markdown([heading, *rows]) for rows in (values, verdicts)]
+    text = "\n\n".join([caption, tables[0], legend, tables[1]])
     print(text)
     if options.write:
         content = options.write.read_text(encoding="utf-8")
