@@ -180,6 +180,8 @@ def _import_file(path: Path) -> ModuleType:
     installed.
     """
     name = path.stem
+    if name == "__init__":
+        raise PluginError(f"{path} belongs to a package: install it, with pip install -e FOLDER")
     if not name.isidentifier():
         raise PluginError(f"{path.name} cannot be imported: name it with letters, digits and _")
     loaded = sys.modules.get(name)
