@@ -258,7 +258,7 @@ def test_processes_of_a_comparison_know_the_file(folder: Path, tmp_path: Path) -
     ("name", "content", "words"),
     [
         ("json.py", "", "a module 'json' exists already"),
-        ("__init__.py", "", "__init__.py belongs to a package: install it, with pip install -e FOLDER"),
+        ("__init__.py", "", "belongs to a package: install it, with pip install -e FOLDER"),
         ("my-model.py", "", "name it with letters, digits and _"),
         ("broken_file.py", "import nowhere_at_all", "No module named 'nowhere_at_all'"),
     ],
