@@ -128,9 +128,10 @@ def draw_classes(model: GenerativeModel, labels: Sequence[int], n: int, seed: in
         if not 0 <= label < classes:
             raise UsageError(f"there is no class {label}; classes are 0 to {classes - 1}")
     if not model.conditional and not _follows_labels(model, classes):
+        could = hasattr(model.config, "conditional")
         raise UsageError(
-            f"{name} is not class-conditional: its samples are the same whatever the label; draw "
-            "without --labels"
+            f"{name} is not class-conditional: its samples are the same whatever the label; "
+            f"{'train it with --conditional, or ' * could}draw without --labels"
         )
     return torch.stack([draw(model, n, seed, labels=label) for label in labels])
 
