@@ -79,6 +79,11 @@ class NetworkConfig(TrainerConfig):
 class FlowConfig(NetworkConfig):
     """Options of rectified flow."""
 
+    coupling: Literal["independent", "optimal-transport"] = option(
+        "independent",
+        "which noise leads to which image of a batch: any, or as near ones as can be",
+        panel="Optimisation",
+    )
     time_mean: float = option(
         0.0,
         "mean of the normal logits of training times; below 0 it looks more at the noisy part of "

@@ -1,5 +1,7 @@
 """Flow: its loss and its samples against closed forms, guidance, and the network."""
 
+from itertools import permutations
+
 import pytest
 import torch
 from toys import TINY
@@ -8,7 +10,7 @@ from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
 from genkit_diffusion import FlowConfig, PathSampler
-from genkit_diffusion.flow import Flow
+from genkit_diffusion.flow import Flow, couple
 from genkit_diffusion.network import UNet
 from genkit_diffusion.solvers import solve
 
@@ -62,6 +64,40 @@ def test_loss_is_zero_for_the_velocity_of_a_single_image_and_one_more_for_one_of
     assert model.loss(batch)[0].item() == pytest.approx(0, abs=1e-4)
     model.velocity = lambda x, time, labels: towards(target)(x, time) + 1
     assert model.loss(batch)[0].item() == pytest.approx(1, abs=0.02)
+
+
+def test_coupling_has_the_least_cost_of_all_orders():
+    torch.manual_seed(1)
+    images, noise = torch.randn(2, 5, 1, 2, 3)
+
+    def cost(noise):
+        return (images - noise).square().sum().item()
+
+    found = couple(noise, images, None)
+    assert {tuple(row.flatten().tolist()) for row in found} == {
+        tuple(row.flatten().tolist()) for row in noise
+    }
+    assert cost(found) == min(cost(noise[list(order)]) for order in permutations(range(5)))
+
+
+def test_coupling_keeps_the_noise_of_each_class():
+    labels = torch.tensor([1, 0, 1, 0, 0])
+    images, noise = torch.randn(2, 5, 1, 2, 3)
+    found = couple(noise, images, labels)
+    for label in (0, 1):
+        ours, theirs = found[labels == label], noise[labels == label]
+        assert torch.equal(ours.flatten(1).sum(1).sort()[0], theirs.flatten(1).sum(1).sort()[0])
+        assert (images[labels == label] - ours).square().sum() <= (
+            (images[labels == label] - theirs).square().sum()
+        )
+
+
+def test_a_coupled_flow_trains_with_and_without_labels():
+    batch = Batch(torch.rand(6, 1, 8, 8) - 0.5, labels=torch.arange(6) % 3)
+    for conditional in (False, True):
+        model = make(classes=3, coupling="optimal-transport", conditional=conditional)
+        model.loss(batch)[0].backward()
+        assert all(p.grad is not None for p in model.network.tail.parameters())
 
 
 def test_sampling_along_the_velocity_of_a_single_image_ends_there():
