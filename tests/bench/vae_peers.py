@@ -40,6 +40,7 @@ def loader(batch_size: int) -> DataLoader:
 
 def with_accelerate(steps: int, precision: str) -> Callable[[], None]:
     accelerate = importlib.import_module("accelerate")
+    accelerate.state.AcceleratorState._reset_state()  # there is one for a process otherwise
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision=MIXED[precision])
     network = new_model("vae", PRESET).train()
     optimizer = torch.optim.Adam(network.parameters(), RATE, fused=True)
