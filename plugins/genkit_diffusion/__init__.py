@@ -232,7 +232,7 @@ def register_trainers() -> list[TrainerSpec]:
             target="genkit_diffusion.flow:Flow",
             config=FlowConfig,
             sampler=PathSampler,
-            budget="8tflop",  # about two minutes on one core
+            budget="12tflop",  # about two minutes on one core
             fit=fit,
             presets={"quick": QUICK},
         ),
