@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.data.alpha import has_alpha
+from genkit.errors import UsageError
 from genkit.specs import ImageShape, SamplerConfig, TrainerConfig
 
 Loss = Callable[["Batch"], tuple[Tensor, Mapping[str, Tensor]]]
@@ -243,11 +244,16 @@ class GenerativeModel(nn.Module):
 
     def choose_labels(self, labels: Tensor | None, n: int) -> Tensor | None:
         """What a conditional model draws n images of: the labels, int64 (n,), if there are any,
-        else the classes in turn; None for a model that is not conditional."""
+        else the classes in turn; None for a model that is not conditional. Labels that are no such
+        thing, or on another device than the model, are refused with a UsageError."""
         if not self.conditional:
             return None
         if labels is None:
             return torch.arange(n, device=self.device) % self.image_shape.classes
+        if not torch.compiler.is_compiling():  # an exported network cannot look at its inputs
+            if labels.device != self.device:
+                raise UsageError(f"labels are on {labels.device}; move them to {self.device}")
+            check_labels(labels, n, self.image_shape.classes)
         return labels
 
     @property
@@ -260,6 +266,16 @@ def diverged(values: Sequence[float], lines: int = 5) -> bool:
     lines against the lowest mean of as many."""
     means = [sum(values[i : i + lines]) / lines for i in range(0, len(values) - lines + 1)]
     return bool(means) and means[-1] > min(means) + abs(min(means)) / 2
+
+
+def check_labels(labels: Tensor, n: int, classes: int) -> None:
+    """Raise UsageError unless labels are n whole numbers, (n,), of 0 to `classes` - 1."""
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim != 1:
+        raise UsageError(f"labels must be whole numbers, one for each sample, not {labels!r:.80}")
+    if len(labels) != n:
+        raise UsageError(f"{len(labels)} labels were given for {n} samples; give one for each")
+    for wrong in labels[(labels < 0) | (labels >= classes)][:1].tolist():
+        raise UsageError(f"there is no class {wrong}; classes are 0 to {classes - 1}")
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genkit.compute.seeds import derive_seed
 from genkit.errors import UsageError
-from genkit.model import GenerativeModel
+from genkit.model import GenerativeModel, check_labels
 from genkit.specs import ImageShape
 
 BLOCK = 64  # labels drawn at a time, each block with a generator of its own
@@ -64,14 +64,11 @@ def choose_labels(
         return draw_labels(shape, n, seed, balanced=balanced) if model.conditional else None
     if not shape.classes:
         raise UsageError(f"{name} was trained on images without classes; draw without labels")
-    found = torch.as_tensor(labels)
-    if found.is_floating_point() or found.dtype == torch.bool or found.ndim > 1:
-        raise UsageError(f"labels must be whole numbers, one for each sample, not {labels!r:.80}")
+    try:
+        found = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, NotImplementedError):  # of names, of rows, on the device meta
+        raise UsageError(f"labels must be numbers of classes, not {labels!r:.80}") from None
     if found.ndim == 0:
         found = found.expand(n)
-    if len(found) != n:
-        raise UsageError(f"{len(found)} labels were given for {n} samples; give one for each")
-    if bool((found < 0).any() or (found >= shape.classes).any()):
-        wrong = found[(found < 0) | (found >= shape.classes)][0].item()
-        raise UsageError(f"there is no class {wrong}; classes are 0 to {shape.classes - 1}")
-    return found.to("cpu", torch.int64)
+    check_labels(found, n, shape.classes)
+    return found.to(torch.int64)

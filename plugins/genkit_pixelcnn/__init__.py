@@ -91,6 +91,13 @@ class PixelCNNSampler(SamplerConfig):
         gt=0,
         le=100,
     )
+    guidance: float = option(
+        1.0,
+        "strength of the label: 1 follows it as it was learned, 2 more clearly and with less "
+        "variety, as many times slower as there are classes; for models trained with --conditional",
+        ge=0,
+        le=100,
+    )
 
 
 @hookimpl

@@ -21,7 +21,8 @@ class PixelCNN(Network):
     stack sees every row above, the horizontal one the pixels to the left, so no pixel of the
     past is hidden (section 2.2). `conditional` adds a bias of the class to every gate (section
     2.3); the likelihood of an image is then p(x) = sum over y of p(y) p(x|y), with p(y) the
-    classes' shares of the training images, so that it compares with that of other models.
+    classes' shares of the training images, so that it compares with that of other models. The
+    sampler's `guidance` changes samples alone, see `guidance`.
 
     Departures from the paper:
      - The inputs are shifted once, by a row or a column, instead of masking each layer.
@@ -110,12 +111,9 @@ class PixelCNN(Network):
         model it is that of the image whatever its class, see above."""
         with torch.autocast(images.device.type, enabled=False):
             if self.conditional:
-                classes = self.image_shape.classes
-                shares = self.image_shape.class_shares or [1 / classes] * classes
-                labels = torch.arange(classes, device=images.device)
+                labels = torch.arange(self.image_shape.classes, device=images.device)
                 given = [-self.nats(images.float(), label.expand(len(images))) for label in labels]
-                log_shares = torch.tensor(shares, device=images.device).log()
-                nats = (torch.stack(given, 1) + log_shares).logsumexp(1)
+                nats = (torch.stack(given, 1) + self.log_shares).logsumexp(1)
             else:
                 nats = -self.nats(images.float())
         if is_black_and_white(images):  # all numbers of levels have these two

@@ -75,6 +75,23 @@ class Network(GenerativeModel):
         left = F.pad(known, (0, 0, 1, -1))
         return torch.cat([above, coordinates], dim=3), torch.cat([left, coordinates], dim=3)
 
+    @property
+    def guided(self) -> bool:
+        """Whether samples follow their labels more, or less, strongly than was learned."""
+        if self.sampler.guidance != 1 and not self.conditional:
+            raise UsageError(
+                f"guidance {self.sampler.guidance:g} needs a model trained with --conditional; "
+                "leave it out"
+            )
+        return self.sampler.guidance != 1
+
+    @property
+    def log_shares(self) -> Tensor:
+        """ln p(y), (classes,): of the classes' shares of the training images, else uniform."""
+        classes = self.image_shape.classes
+        shares = self.image_shape.class_shares or [1 / classes] * classes
+        return torch.tensor(shares, device=self.device).log()
+
     def class_biases(self, labels: Tensor | None) -> list[tuple[Tensor, Tensor] | None]:
         """For each layer what labels, (N,), add to its two gates, (N, 2 * channels) each."""
         if not self.conditional:

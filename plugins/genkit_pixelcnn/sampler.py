@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genkit_pixelcnn.guidance import Guidance
 from genkit_pixelcnn.layers import GatedLayer
 from genkit_pixelcnn.network import Network
 
@@ -31,15 +32,24 @@ def draw_images(
         labels: int64, (n,), for a conditional model.
     """
     images = torch.empty_like(uniforms)
-    chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
+    copies = model.image_shape.classes if model.guided else 1  # of each image, one by class
+    chunk = CHUNK_IMAGES // copies if uniforms.device.type == "cpu" else len(uniforms)
     if given is None or known is None:
         given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
     if labels is None:
         labels = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
-    parts = (tensor.split(chunk) for tensor in (images, uniforms, given, known, labels))
+    parts = (tensor.split(max(chunk, 1)) for tensor in (images, uniforms, given, known, labels))
     with torch.inference_mode():
-        for out, *part in zip(*parts, strict=True):
-            out.copy_(_Canvas(model, *part).draw(trace))
+        for out, draws, values, kept, own in zip(*parts, strict=True):
+            guidance = None
+            if model.guided:
+                guidance = Guidance(own, model.log_shares, model.sampler.guidance)
+                draws, values, kept = (
+                    x.repeat_interleave(copies, 0) for x in (draws, values, kept)
+                )
+                own = torch.arange(copies, device=own.device).repeat(len(own))
+            canvas = _Canvas(model, draws, values, kept, own, guidance)
+            out.copy_(canvas.draw(trace)[::copies])
     return images
 
 
@@ -121,8 +131,15 @@ class _Canvas:
     """
 
     def __init__(
-        self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor, labels: Tensor
+        self,
+        model: Network,
+        uniforms: Tensor,
+        given: Tensor,
+        known: Tensor,
+        labels: Tensor,
+        guidance: Guidance | None = None,
     ) -> None:
+        """With guidance, the n images are copies of fewer, one after the other by class."""
         n, colours, height, width = uniforms.shape
         first, *others = model.layers
         biases = model.class_biases(labels)
@@ -134,6 +151,10 @@ class _Canvas:
         self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
         self.kept = known.permute(2, 3, 1, 0)[:, :, 0]  # (H, W, n)
         self.some, self.all = self.kept.any(2).tolist(), self.kept.all(2).tolist()
+        self.guidance, self.copies = guidance, 1
+        if guidance:  # it looks at known pixels, too
+            self.copies = model.image_shape.classes
+            self.all = [[False] * width for _ in range(height)]
         self.spacing = 2 / (model.config.levels - 1)
 
         # Drawn pixels below `margin` rows of padding, and the current row's right of as many
@@ -257,13 +278,20 @@ class _Canvas:
             logits = torch.addmm(bias, hidden[colour].relu_(), weight)  # (n, outputs)
             if trace is not None:
                 trace.append(logits)
+            if self.guidance:
+                logits = self.guidance.logits(logits)
             if self.temperature != 1:
                 logits = logits / self.temperature
-            level = choose(logits, self.uniforms[row, column, colour])  # (n,)
+            level = choose(logits, self.uniforms[row, column, colour, :: self.copies])  # (n,)
+            if self.copies > 1:
+                level = level.repeat_interleave(self.copies)
             torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
             if self.some[row][column]:
                 given = self.given[row, :, column, colour]
                 torch.where(self.kept[row, column], given, pixel[:, colour], out=pixel[:, colour])
+            if self.guidance:
+                values = pixel[:: self.copies, colour]
+                self.guidance.see(((values + 1) / self.spacing).round().long())
 
 
 def _matrix(weight: Tensor) -> Tensor:

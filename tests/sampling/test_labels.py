@@ -89,11 +89,29 @@ def test_models_that_follow_no_labels_get_none() -> None:
         (-1, "there is no class -1"),
         ([0.0, 1.0, 2.0], "labels must be whole numbers"),
         ([[0], [1], [2]], "labels must be whole numbers"),
+        (["cat", "dog", "cat"], "labels must be numbers of classes, not .'cat'"),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), "labels must be numbers of classes"),
     ],
 )
 def test_bad_labels_are_refused_in_a_sentence(labels: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         draw(Bright(), 3, 0, labels=labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1]), "2 labels were given for 3 samples"),
+        (torch.tensor([0, 1, 4]), "there is no class 4; classes are 0 to 3"),
+        (torch.tensor([0, 1, -1]), "there is no class -1"),
+        (torch.tensor([0.0, 1.0, 2.0]), "labels must be whole numbers"),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), "labels are on meta; move them to cpu"),
+    ],
+)
+def test_a_model_itself_refuses_bad_labels(labels: torch.Tensor, message: str) -> None:
+    model = VAE(VAEConfig(**TINY["vae"], conditional=True), LABELLED)
+    with pytest.raises(UsageError, match=message):
+        model.sample(3, labels, generator=torch.Generator())
 
 
 def test_labels_for_a_model_without_classes_are_refused() -> None:

@@ -75,11 +75,69 @@ class IgnoresLabels(ByClass):
         return self.images_of(latents)
 
 
+@breaks(choices.samples_follow_labels, "512 samples of class 1 differ from those of class 0 only")
+class MovesTheNoise(ByClass):
+    """Each class has its own noise, and all have one distribution."""
+
+    def decode_latents(self, latents, labels=None):
+        labels = self.choose_labels(labels, len(latents))
+        if labels is None:
+            return self.images_of(latents)
+        rolled = [row.roll(int(k)) for row, k in zip(latents, labels, strict=True)]
+        return (torch.stack(rolled) / 3).tanh().view(-1, *SHAPE)
+
+
 @breaks(choices.samples_follow_labels, "sample(3) without labels gave (1, 1, 4, 4)")
 class DropsThemWithoutLabels(ByClass):
     def decode_latents(self, latents, labels=None):
         images = super().decode_latents(latents, labels)
         return images[:1] if labels is None else images
+
+
+@breaks(choices.wrong_labels_are_refused, "with labels up to 4 of 4 classes raised IndexError")
+class LooksThemUpAtOnce(ByClass):
+    def choose_labels(self, labels, n):
+        return super().choose_labels(None, n) if labels is None else labels
+
+
+@breaks(choices.wrong_labels_are_refused, "sample(3) took labels from -1")
+class CountsFromTheEnd(ByClass):
+    def decode_latents(self, latents, labels=None):
+        if labels is not None and (labels < 0).any():
+            labels = labels % self.image_shape.classes
+        return super().decode_latents(latents, labels)
+
+
+@breaks(choices.wrong_labels_are_refused, "sample(3) took labels of 1 image")
+class SpreadsOneLabel(ByClass):
+    def decode_latents(self, latents, labels=None):
+        if labels is not None and len(labels) == 1:
+            labels = labels.expand(len(latents))
+        return super().decode_latents(latents, labels)
+
+
+@breaks(choices.wrong_labels_are_refused, "sample(3) took labels of 4 images")
+class TakesWhatItNeeds(ByClass):
+    def decode_latents(self, latents, labels=None):
+        return super().decode_latents(latents, None if labels is None else labels[: len(latents)])
+
+
+@breaks(choices.wrong_labels_are_refused, "sample(3) took labels on another device")
+class ForgetsThemElsewhere(ByClass):
+    def decode_latents(self, latents, labels=None):
+        if labels is not None and labels.device != latents.device:
+            labels = None
+        return super().decode_latents(latents, labels)
+
+
+@breaks(choices.labels_change_training, "other labels gave the same weights")
+class TrainsWithoutLabels(ByClass):
+    def loss(self, batch):
+        return Toy.loss(self, batch)
+
+    def phases(self):
+        self.bias.requires_grad_(False)
+        return super().phases()
 
 
 @breaks(choices.training_by_class_is_exact, "3 iterations after resuming, ")
