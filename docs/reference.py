@@ -220,6 +220,9 @@ def options_page() -> str:
             if spec.config.model_fields:
                 prefix = "--" if catalogue == "trainers" else ""
                 text += "\n" + fields_table(spec.config, prefix, getattr(spec, "presets", {}))
+            if catalogue == "trainers" and spec.sampler.model_fields:
+                text += "\nChosen when samples are drawn, by `genkit sample RUN`:\n\n"
+                text += fields_table(spec.sampler, "--", {})
     return text
 
 
