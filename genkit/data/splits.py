@@ -1,4 +1,5 @@
-"""What a data set returns: training and test images with their labels, as uint8 arrays."""
+"""What a data set returns: training and test images with their labels, as uint8 arrays; and how
+training images are changed at random when they are learned from."""
 
 from __future__ import annotations
 
@@ -9,6 +10,26 @@ from numpy.typing import NDArray
 
 from genkit.data.alpha import is_premultiplied
 from genkit.errors import PluginError, UsageError
+from genkit.specs import Config, option
+
+
+class Augmentation(Config):
+    """Changes of training images, drawn again at each visit: options that every data set has."""
+
+    flip: bool = option(False, "in training, mirror half of the images, left to right")
+    shift: int = option(
+        0,
+        "in training, move images by up to so many pixels along each side; edges are repeated",
+        ge=0,
+        le=32,
+    )
+
+    def __str__(self) -> str:
+        """The options that are on, as one writes them; empty for none."""
+        return " ".join(f"{name}={str(value).lower()}" for name, value in self if value)
+
+
+NO_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -21,11 +42,14 @@ class Split:
         intensities: for data that is binarised at random, the probability of white times 255:
             uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each
             visit, everything else takes `images`.
+        augmentation: how images are changed when they are learned from; nothing else sees it, and
+            the user's options come before it.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
     intensities: NDArray[np.uint8] | None = None
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def look(self, count: int) -> NDArray[np.uint8]:
         """Up to `count` of the images, evenly spaced: of data sorted by class, all classes."""
