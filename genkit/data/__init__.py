@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from genkit.data.datasets import ImageData
-from genkit.data.splits import Split, Splits
+from genkit.data.splits import Split, Splits, hold_out_in_place
 
 if TYPE_CHECKING:
     from genkit.data.alpha import premultiply
@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "Splits",
     "downloading",
+    "hold_out_in_place",
     "premultiply",
     "read_encoded",
     "read_folder",

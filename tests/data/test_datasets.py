@@ -250,7 +250,8 @@ def test_all_specs_have_targets_that_load() -> None:
     assert list(SPECS) == [
         *("mnist-mini", "emoji-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
         *("stacked-mnist-mini", "stacked-mnist"),
-        *("fashion-mnist", "cifar10", "torchvision", "folder", "zip", "prepared", "npz"),
+        *("fashion-mnist", "cifar10", "torchvision", "folder", "zip", "hf"),
+        *("prepared", "npz"),
     ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())
