@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import all_images, open_named, save_images
+from toys import registry
 
+from genkit.config.run import RunConfig
 from genkit.data.walk import hold_out
 from genkit.errors import UsageError
+from genkit.runs.build import with_absolute_paths
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of dill and other packages
 
@@ -22,6 +25,20 @@ def test_without_the_package_it_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r"needs the package .* pip install 'torch-genkit\[hf\]'"):
         open_named("hf:owner/sprites")
+
+
+def test_a_run_records_a_path_from_anywhere_and_a_name_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("all.parquet").touch()
+    for given, recorded in (
+        ("hf:all.parquet", f"hf:{tmp_path / 'all.parquet'}"),
+        ("hf:owner/sprites", "hf:owner/sprites"),
+        ("folder:missing", f"folder:{tmp_path / 'missing'}"),
+        ("torchvision:all.parquet", "torchvision:all.parquet"),
+    ):
+        assert with_absolute_paths(RunConfig(data=given), registry()).data == recorded
 
 
 @pytest.fixture
