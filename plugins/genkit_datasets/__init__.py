@@ -47,9 +47,9 @@ class FolderConfig(FrameConfig):
 class HuggingFaceConfig(FrameConfig):
     """Which columns of a data set of Hugging Face are what."""
 
-    image: str = option("", "column of the images; needed if there are several")
-    label: str = option("", "column of the labels, or none; needed if there are several")
-    subset: str = option("", "which one, of a data set that has several")
+    image: str | None = option(None, "column of the images; needed if there are several")
+    label: str | None = option(None, "column of the labels, or none; needed if there are several")
+    subset: str | None = option(None, "which one, of a data set that has several")
 
 
 class TorchvisionConfig(Config):

@@ -83,11 +83,11 @@ def _load(datasets: Any, config: HuggingFaceConfig, source: str, root: Path) -> 
         if path.is_file():
             return datasets.load_dataset("parquet", data_files=str(path), **more)
         if path.is_dir():
-            return datasets.load_dataset(str(path.absolute()), config.subset or None, **more)
+            return datasets.load_dataset(str(path.absolute()), config.subset, **more)
         if source.startswith(("/", ".", "~")) or source.endswith(".parquet"):
             raise UsageError(f"{source} does not exist; give a Parquet file, a folder, or a NAME")
         with downloading(f"hf:{source} is neither here nor", "Give the PATH of Parquet files"):
-            return datasets.load_dataset(source, config.subset or None, **more)
+            return datasets.load_dataset(source, config.subset, **more)
     except UsageError:
         raise
     except Exception as error:  # datasets, pyarrow and fsspec have errors of many kinds
@@ -106,7 +106,9 @@ def _choose_parts(found: Any, source: str) -> dict[str, Any]:
     return {"train": parts["train"]} | ({} if test is None else {"test": test})
 
 
-def _choose_column(features: Any, kind: str, chosen: str, option: str, source: str) -> str | None:
+def _choose_column(
+    features: Any, kind: str, chosen: str | None, option: str, source: str
+) -> str | None:
     """The column that was chosen, or the only one of a kind; None if there is none."""
     if chosen:
         if chosen not in features:
