@@ -20,6 +20,7 @@ from sections import RECORDS, file_tables, record_tables, within
 
 from genkit.cli import app
 from genkit.config.run import RunConfig
+from genkit.data.splits import Augmentation
 from genkit.registry.catalogue import Entry, load_registry
 from genkit.specs import Config
 
@@ -212,6 +213,9 @@ def options_page() -> str:
     registry = load_registry(strict=False)
     for catalogue, title in KINDS.items():
         text += f"\n## {title}\n"
+        if catalogue == "datasets":
+            text += "\nEvery data set has these options, beside its own:\n\n"
+            text += fields_table(Augmentation, "", {})
         for name, entry in built_in(getattr(registry, catalogue)).items():
             spec = entry.spec
             text += f"\n### `{name}`\n\n{spec.summary.rstrip('.')}.\n"

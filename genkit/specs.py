@@ -181,11 +181,11 @@ class TrainerSpec(Spec):
 class DatasetSpec(Spec):
     """A data set. Target: `load(config, source, root) -> genkit.data.Splits`.
 
-    `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH"), None if nothing
-    may. `root` is the folder where data sets live. `features` is the feature extractor that
-    scores this data: "none" for none, None for the default extractor. `reference` names the images
-    that its scores refer to, for extractors that ship those images' statistics. `default` data is
-    what commands take if none is named; the first such data set counts.
+    `source` names what follows the colon in `--data NAME:SOURCE` (say "PATH", or "PATH or NAME"),
+    None if nothing may. `root` is the folder where data sets live. `features` is the feature
+    extractor that scores this data: "none" for none, None for the default extractor. `reference`
+    names the images that its scores refer to, for extractors that ship those images' statistics.
+    `default` data is what commands take if none is named; the first such data set counts.
     """
 
     source: str | None = None

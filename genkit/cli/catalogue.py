@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.config.validation import suggest
+from genkit.data.splits import Augmentation
 from genkit.errors import UsageError, printable
 from genkit.io.files import JsonObject
 from genkit.registry.catalogue import Entry, Registry
 from genkit.registry.plugin import Plugin
 from genkit.report.tables import print_table
-from genkit.specs import ImageShape, MetricSpec, Spec, TrainerSpec
+from genkit.specs import Config, DatasetSpec, ImageShape, MetricSpec, Spec, TrainerSpec
 
 KINDS = {
     "trainers": "Models",
@@ -68,12 +69,15 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         console.print(Text(f"from {plugin.distribution} {plugin.version}, {spec.target}\n"))
         if spec.config.model_fields:
             print_table(_option_table(spec), console)
+        if isinstance(spec, DatasetSpec):
+            console.print(Text("Of every data set, also by --data-option KEY=VALUE:"))
+            print_table(_keys_table(Augmentation), console)
         if isinstance(spec, MetricSpec):
             _print_metric(console, spec)
         if isinstance(spec, TrainerSpec):
             if spec.sampler.model_fields:
                 console.print(Text("\nChosen after training, by --sampler KEY=VALUE:"))
-                print_table(_sampler_table(spec), console)
+                print_table(_keys_table(spec.sampler), console)
             _print_model(console, spec, ImageShape(channels, size, size))
 
 
@@ -94,9 +98,9 @@ def _option_table(spec: Any) -> Table:
     return table
 
 
-def _sampler_table(spec: TrainerSpec) -> Table:
+def _keys_table(config: type[Config]) -> Table:
     table = Table("key", "default", "", box=None)
-    for field, details in spec.sampler.model_fields.items():
+    for field, details in config.model_fields.items():
         cells = (field, str(details.default), details.description or "")
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

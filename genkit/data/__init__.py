@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from genkit.data.datasets import ImageData
-from genkit.data.splits import Split, Splits
+from genkit.data.splits import Split, Splits, hold_out_in_place
 
 if TYPE_CHECKING:
     from genkit.data.alpha import premultiply
     from genkit.data.decode import read_image
-    from genkit.data.folder import read_folder
+    from genkit.data.folder import read_encoded, read_folder
     from genkit.data.image_file import BadImage
     from genkit.data.prepared import read_prepared
     from genkit.data.zipped import read_zip
@@ -25,7 +25,9 @@ __all__ = [
     "Split",
     "Splits",
     "downloading",
+    "hold_out_in_place",
     "premultiply",
+    "read_encoded",
     "read_folder",
     "read_image",
     "read_prepared",
@@ -37,6 +39,7 @@ _IMPORTED_WHEN_USED = {
     "premultiply": "genkit.data.alpha",
     "downloading": "genkit.io.downloads",
     "read_image": "genkit.data.decode",
+    "read_encoded": "genkit.data.folder",
     "read_folder": "genkit.data.folder",
     "read_prepared": "genkit.data.prepared",
     "read_zip": "genkit.data.zipped",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHECKERS = (170, 204)  # grey levels of the two squares
+ROWS = 256  # images looked at together
 CHECKER_PIXELS = 4  # a side of a square
 
 
@@ -27,7 +28,10 @@ def is_grey(image: NDArray[np.uint8]) -> bool:
 
 def is_premultiplied(images: NDArray[np.uint8]) -> bool:
     """Whether no colour is above its alpha."""
-    return not has_alpha(images.shape[1]) or bool((images[:, :-1] <= images[:, -1:]).all())
+    if not has_alpha(images.shape[1]):
+        return True
+    parts = (images[start : start + ROWS] for start in range(0, len(images), ROWS))
+    return all(bool((part[:, :-1] <= part[:, -1:]).all()) for part in parts)
 
 
 def premultiply(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genkit.config.validation import explain, suggest
-from genkit.data.splits import Split, check_splits
+from genkit.data.splits import Augmentation, Split, check_splits
 from genkit.data.walk import hold_out
 from genkit.errors import UsageError, plugin_code
 from genkit.io.files import user_cache
@@ -145,7 +145,8 @@ def open_data(
     Args:
         name: what the user typed, such as "folder:sprites", for messages and records.
         source: what follows the colon in it.
-        options: values for the fields of `spec.config`, as strings or as Python values.
+        options: values for the fields of `spec.config` and of `Augmentation`, as strings or as
+            Python values.
         root: the folder where data sets live; None for `data_root()`.
 
     Raises:
@@ -158,7 +159,7 @@ def open_data(
         raise UsageError(
             f"{spec.name} needs a {spec.source.lower()}: --data {spec.name}:{spec.source}"
         )
-    config = _build_config(spec, options or {})
+    config, given = _build_configs(spec, options or {})
     with plugin_code(f"the loader of data set {spec.name!r}"):
         splits = spec.load()(config, source, data_root(root))
     check_splits(splits, spec.name, name)
@@ -175,9 +176,16 @@ def open_data(
         )
     if len(train.images) < 2:
         raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
+    chosen = {name: getattr(given, name) for name in given.model_fields_set}
+    augmentation = splits.train.augmentation.model_copy(update=chosen)
+    if how := str(augmentation):
+        notes += (
+            f"training images are changed at random at each visit ({how}); test images, and "
+            "those that samples are compared with, are not",
+        )
     data = ImageData(
         name=name,
-        train=_contiguous(train),
+        train=replace(_contiguous(train), augmentation=augmentation),
         test=_contiguous(test),
         classes=tuple(splits.classes),
         notes=notes,
@@ -193,18 +201,24 @@ def open_data(
     return data
 
 
-def _build_config(spec: DatasetSpec, options: Mapping[str, object]) -> Config:
-    """`spec.config` with `options`; hyphens in their names count as underscores."""
-    known = spec.config.model_fields
+def _build_configs(spec: DatasetSpec, options: Mapping[str, object]) -> tuple[Config, Augmentation]:
+    """`spec.config` and how training images are changed, with `options`; hyphens in their names
+    count as underscores. A data set's own option comes before one of `Augmentation`."""
+    own, common = spec.config.model_fields, Augmentation.model_fields
+    known = {**own, **common}
     values = {option.replace("-", "_"): value for option, value in options.items()}
     for option in values:
         if option not in known:
-            has = f"its options are: {', '.join(known)}" if known else "it has none"
             raise UsageError(
-                f"{spec.name} has no data option {option!r}; {has}.{suggest(option, known)}"
+                f"{spec.name} has no data option {option!r}; its options are: {', '.join(known)}."
+                f"{suggest(option, known)}"
             )
     try:
-        return spec.config.model_validate(values)
+        return spec.config.model_validate(
+            {option: value for option, value in values.items() if option in own}
+        ), Augmentation.model_validate(
+            {option: value for option, value in values.items() if option not in own}
+        )
     except ValidationError as error:
         raise UsageError(explain(error, f"data option of {spec.name}, ")) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from genkit.data.splits import Split, Splits
 from genkit.data.walk import (
     FULL_WINDOW,
     FolderListing,
+    ImageFile,
     Seen,
     describe_left_out,
     find_images,
@@ -75,6 +76,40 @@ def read_folder(
         return read_content(folder / path)
 
     return splits_of(listing, read, frame, channels)
+
+
+def read_encoded(
+    name: str,
+    counts: Mapping[str, int],
+    read: Callable[[str, int], bytes],
+    labels: Mapping[str, Sequence[int]] | None = None,
+    *,
+    size: int | str,
+    channels: Channels = "auto",
+    window: str = FULL_WINDOW,
+    fit: Fit = "crop",
+    resample: Resample = "smooth",
+) -> Splits:
+    """Images whose files lie elsewhere, as `read_folder` reads those of a folder.
+
+    Args:
+        name: of the data set, for messages.
+        counts: number of images by split: "train" and, if there are any, "test".
+        read: the content of the image file with a number, from 0, in a split. Each is asked for
+            once, in order; `BadImage` says why one is left out.
+        labels: of each image, by split; the classes are their values.
+
+    Raises:
+        UsageError: no image of a split can be used, or they do not fit into memory.
+    """
+    read_window(window)
+    height, width = read_size(size)
+    frame = Frame(height, width, DECODED_CHANNELS[channels], fit, resample, window)
+    splits = {part: Path(part) for part in counts} if len(counts) > 1 else {}
+    places = {Path(part, str(i)): (part, i) for part in counts for i in range(counts[part])}
+    listing = FolderListing(Path(name), [ImageFile(path, 0, 0) for path in places], splits=splits)
+    label_of = {path: labels[part][i] for path, (part, i) in places.items()} if labels else {}
+    return splits_of(listing, lambda path: read(*places[path]), frame, channels, label_of)
 
 
 def splits_of(

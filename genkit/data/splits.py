@@ -1,14 +1,37 @@
-"""What a data set returns: training and test images with their labels, as uint8 arrays."""
+"""What a data set returns: training and test images with their labels, as uint8 arrays; and how
+training images are changed at random when they are learned from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genkit.data.alpha import is_premultiplied
+from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError
+from genkit.specs import Config, option
+
+
+class Augmentation(Config):
+    """Changes of training images, drawn again at each visit: options that every data set has."""
+
+    flip: bool = option(False, "in training, mirror half of the images, left to right")
+    shift: int = option(
+        0,
+        "in training, move images by up to so many pixels along each side; edges are repeated",
+        ge=0,
+        le=32,
+    )
+
+    def __str__(self) -> str:
+        """The options that are on, as one writes them; empty for none."""
+        return " ".join(f"{name}={str(value).lower()}" for name, value in self if value)
+
+
+NO_AUGMENTATION = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -21,11 +44,14 @@ class Split:
         intensities: for data that is binarised at random, the probability of white times 255:
             uint8, (N, C, H, W). `images` is one such draw; training draws new pixels at each
             visit, everything else takes `images`.
+        augmentation: how images are changed when they are learned from; nothing else sees it, and
+            the user's options come before it.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None = None
     intensities: NDArray[np.uint8] | None = None
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def look(self, count: int) -> NDArray[np.uint8]:
         """Up to `count` of the images, evenly spaced: of data sorted by class, all classes."""
@@ -52,6 +78,48 @@ class Splits:
     notes: tuple[str, ...] = ()
     fingerprint: str | None = None
     held_out: bool = False
+
+
+def hold_out_in_place(split: Split, name: str) -> tuple[Split, Split]:
+    """The images that genkit would hold out of a data set without test images, and the others:
+    parts of the same arrays, whose rows are moved, so that nothing is in memory twice.
+
+    Args:
+        split: all images; its arrays belong to the caller and are changed.
+        name: of the data set, for messages.
+
+    Raises:
+        UsageError: there are fewer than 3 images.
+    """
+    train, test = hold_out(len(split.images), name)
+    order = np.concatenate([train, test])
+    for array in (split.images, split.labels, split.intensities):
+        if array is not None:
+            _reorder(array, order)
+
+    def part(rows: slice) -> Split:
+        labels, intensities = split.labels, split.intensities
+        return Split(
+            split.images[rows],
+            None if labels is None else labels[rows],
+            None if intensities is None else intensities[rows],
+        )
+
+    return part(slice(len(train))), part(slice(len(train), None))
+
+
+def _reorder(array: NDArray[Any], order: NDArray[np.int64]) -> None:
+    """Make `array` what array[order] is, along the cycles of the permutation: one row is kept
+    beside it at a time."""
+    source = order.tolist()
+    for start in range(len(source)):
+        if source[start] == start:
+            continue
+        first, place = array[start].copy(), start
+        while source[place] != start:
+            array[place] = array[source[place]]
+            source[place], place = place, source[place]  # done
+        array[place], source[place] = first, place
 
 
 def check_splits(splits: Splits, spec_name: str, name: str) -> None:

@@ -255,6 +255,7 @@ class Evaluator:
             **({"budget": record.run["budget"]} if "budget" in record.run else {}),
             trained_on=record.data.name,
             trained_on_fingerprint=record.data.fingerprint,
+            **({"augmentation": found} if (found := record.data.augmentation) else {}),
         )
         known = drawn.labels if self.data.shape.classes == run.model.image_shape.classes else None
         row = self.evaluate_images(run.name, images, card, run=run, labels=known)

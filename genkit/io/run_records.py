@@ -56,6 +56,12 @@ class DataRecord(Record):
     fingerprint: str | None = Field(
         None, description="SHA-256 of all images and labels", json_schema_extra=FIXED
     )
+    augmentation: str | None = Field(
+        None,
+        description="how training images were changed at random, as data options: "
+        "flip=true shift=2; null if they were not",
+        json_schema_extra=FIXED,
+    )
     train_images: int | None = Field(None, description="images in the training split")
     test_images: int | None = Field(None, description="images in the test split")
     classes: tuple[str, ...] = Field((), description="names of the classes, in order")

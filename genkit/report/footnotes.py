@@ -35,6 +35,7 @@ def footnotes(ranking: Ranking) -> list[str]:
         notes.append(f"Ranked by {title}{why}{equal}.")
     notes += _disagreements(ranking)
     notes += _about_budgets(ranking.models)
+    notes += _about_augmentation(ranking.models)
     if ranking.levels and not ranking.refusals:
         notes.append(
             "Samples of these models have different numbers of levels: ranked with all samples and "
@@ -78,6 +79,18 @@ def _about_budgets(models: Sequence[ScoreRow]) -> list[str]:
         f"Machine dependent: trained for {' and '.join(timed)}, in which another machine trains "
         "further or less far; a budget in tflop or kimg repeats anywhere."
     ]
+
+
+def _about_augmentation(models: Sequence[ScoreRow]) -> list[str]:
+    """Which models' training images were changed at random, and how."""
+    names_of: dict[str | None, list[str]] = {}  # by augmentation
+    for row in models:
+        if row.card:
+            names_of.setdefault(row.card.augmentation, []).append(row.name)
+    if not any(names_of):
+        return []
+    how = (f"{how or 'not changed'} ({', '.join(names)})" for how, names in names_of.items())
+    return [f"In training, images were changed at random: {'; '.join(how)}."]
 
 
 def _disagreements(ranking: Ranking) -> list[str]:

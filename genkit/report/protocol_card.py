@@ -59,6 +59,9 @@ class ProtocolCard(Record):
     budget: str | None = Field(None, description="budget of the training")
     trained_on: str | None = Field(None, description="data set that the model was trained on")
     trained_on_fingerprint: str | None = Field(None, description="hash of that data set's images")
+    augmentation: str | None = Field(
+        None, description="how training images were changed at random, as data options"
+    )
     metrics: dict[str, str] = Field(description="definition of each metric by name")
     versions: dict[str, str] = Field(
         default_factory=dict, description="version of each distribution that computed the scores"

@@ -44,8 +44,11 @@ def with_absolute_paths(config: RunConfig, registry: Registry) -> RunConfig:
     """The same options, naming the data, and such that they can be used from any folder."""
     changes: dict[str, Any] = {"data": registry.data_name(config.data)}
     name, source = parse_data_name(changes["data"])
-    if source and registry.datasets.find(name).source == "PATH":
-        changes["data"] = f"{name}:{Path(os.path.expanduser(source)).absolute()}"
+    kinds = (registry.datasets.find(name).source or "").split()  # such as PATH, or PATH or NAME
+    if source and "PATH" in kinds:
+        path = Path(os.path.expanduser(source)).absolute()
+        if len(kinds) == 1 or path.exists():
+            changes["data"] = f"{name}:{path}"
     for option in ("data_root", "from_run"):
         if path := getattr(config, option):
             changes[option] = Path(os.path.expanduser(path)).absolute()

@@ -24,6 +24,7 @@ def describe_data(data: ImageData) -> DataRecord:
     return DataRecord(
         name=data.name,
         fingerprint=data.fingerprint,
+        augmentation=str(data.train.augmentation) or None,
         train_images=len(data.train.images),
         test_images=len(data.test.images),
         classes=tuple(data.classes),

@@ -128,6 +128,12 @@ def _check_data(data: ImageData, record: RunRecord) -> None:
             f"the data set {data.name!r} is not the one this run was trained on: its fingerprint "
             f"is {data.fingerprint[:12]}, recorded is {str(record.data.fingerprint)[:12]}"
         )
+    now, then = str(data.train.augmentation) or "none", record.data.augmentation or "none"
+    if now != then:
+        raise UsageError(
+            f"training images are changed at random by other data options ({now}) than this run's "
+            f"({then}); give the same --data-option again"
+        )
 
 
 def _sweep(directory: RunDir) -> None:

@@ -1,7 +1,7 @@
 """Batches of training images, endless and seeded: any step's batch follows from (seed, step).
 
 Images lie in memory as bytes; a batch is a gather and a multiplication, without workers. Data that
-is binarised at random is drawn again for each batch.
+is binarised at random is drawn again for each batch, and so are mirroring and shifts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Stream:
     The order of an epoch is a permutation seeded by (seed, epoch), and batches run across the
     ends of epochs, so the position alone decides what comes next: there is no state to save.
 
+    If the split has an augmentation, each visit mirrors an image with probability 1/2 and moves it
+    down and right by whole numbers of pixels, -shift to shift, from a generator seeded by
+    (seed, number of the batch).
+
     If the split has intensities, each visit draws an image's pixels again, white with probability
     intensity / 255, from a generator seeded by (seed, number of the batch).
 
@@ -44,6 +48,7 @@ class Stream:
         self.images = torch.from_numpy(pixels).to(device)  # (count, C, H, W) uint8
         labels = split.labels
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
+        self.augmentation = split.augmentation
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
@@ -74,16 +79,31 @@ class Stream:
     def batch(self, number: int) -> Batch:
         """The batch of that number, or this rank's part of it: images float32, (N, C, H, W), in
         [-1, 1]; labels int64, (N,), or None."""
-        indices = self.indices(number)
-        if not self.binarises:
-            indices = indices[self.part]
-        indices = indices.to(self.device)
+        part = slice(None) if self.binarises else self.part
+        indices = self.indices(number)[part].to(self.device)
         labels = None if self.labels is None else self.labels[indices]
         images = self.images[indices]
+        if str(self.augmentation):
+            images = _moved(images, self._places(number)[part].to(self.device))
         if self.binarises:  # for the whole batch: the same with any number of ranks
             images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]
             labels = None if labels is None else labels[self.part]
         return Batch(to_unit_range(images), labels)
+
+    def _places(self, number: int) -> Tensor:
+        """The place, row * W + column, that each pixel of a batch comes from: int64, (N, H * W)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", number))
+        height, width = self.images.shape[2:]
+        shift = self.augmentation.shift
+        drawn = (2, self.batch_size, 1)
+        down, right = torch.randint(-shift, shift + 1, drawn, generator=generator)
+        rows = (torch.arange(height) - down).clamp(0, height - 1)  # what moves in repeats the edge
+        columns = (torch.arange(width) - right).clamp(0, width - 1)
+        if self.augmentation.flip:
+            mirrored = torch.rand(self.batch_size, 1, generator=generator) < 0.5
+            columns = torch.where(mirrored, width - 1 - columns, columns)
+        places: Tensor = rows[:, :, None] * width + columns[:, None, :]
+        return places.flatten(1)
 
     def _draw(self, intensities: Tensor, seed: int) -> Tensor:
         """Black-and-white images, 0 or 255, from intensities; both uint8, (N, C, H, W).
@@ -94,6 +114,13 @@ class Stream:
         generator = torch.Generator(self.device).manual_seed(seed)
         dice = torch.empty_like(intensities).random_(0, 255, generator=generator)
         return (dice < intensities).to(torch.uint8).mul_(255)
+
+
+def _moved(images: Tensor, places: Tensor) -> Tensor:
+    """Images, (N, C, H, W), whose pixels come from `places`, (N, H * W), all channels from one, so
+    that colours stay premultiplied by their alpha."""
+    pixels = images.flatten(2)
+    return pixels.gather(2, places[:, None].expand_as(pixels)).view_as(images)
 
 
 def split(batch: Batch, count: int) -> list[Batch]:

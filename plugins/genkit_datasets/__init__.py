@@ -10,8 +10,8 @@ from genkit.hookspecs import hookimpl
 from genkit.specs import Config, DatasetSpec, option
 
 
-class FolderConfig(Config):
-    """How images from a folder become arrays of one shape."""
+class FrameConfig(Config):
+    """How image files become arrays of one shape."""
 
     size: Annotated[str, BeforeValidator(str), Field(pattern=r"^\d{1,5}(x\d{1,5})?$")] = option(
         "32", "pixels a side, or WIDTHxHEIGHT, that images are scaled to; 8 to 256"
@@ -32,11 +32,24 @@ class FolderConfig(Config):
     window: Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")] = option(
         "0-65535", "LOW-HIGH, the values of 16-bit images that become black and white"
     )
+
+
+class FolderConfig(FrameConfig):
+    """How a folder becomes a data set."""
+
     splits: Literal["auto", "none"] = option(
         "auto",
         "auto: sub-folders train and test, or train and val, are the splits; none: all sub-folders "
         "are classes",
     )
+
+
+class HuggingFaceConfig(FrameConfig):
+    """Which columns of a data set of Hugging Face are what."""
+
+    image: str | None = option(None, "column of the images; needed if there are several")
+    label: str | None = option(None, "column of the labels, or none; needed if there are several")
+    subset: str | None = option(None, "which one, of a data set that has several")
 
 
 class TorchvisionConfig(Config):
@@ -140,6 +153,13 @@ def register_datasets() -> list[DatasetSpec]:
             target="genkit_datasets.archive:load",
             config=FolderConfig,
             source="PATH",
+        ),
+        DatasetSpec(
+            name="hf",
+            summary="images of Hugging Face: Parquet files, a folder, or a NAME of its hub",
+            target="genkit_datasets.hugging_face:load",
+            config=HuggingFaceConfig,
+            source="PATH or NAME",
         ),
         DatasetSpec(
             name="prepared",

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits, premultiply
+from genkit.data import Split, Splits, hold_out_in_place, premultiply
 from genkit.errors import UsageError
 from genkit.specs import Config
 
+ROWS = 64  # images changed together
 EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4"
 # What zipfile and numpy raise for archives that are damaged, locked or hold Python objects.
 ERRORS_OF_UNREADABLE_FILES = (
@@ -57,18 +58,22 @@ def load(config: Config, source: str, root: Path) -> Splits:
     if len(labels) < len(images):
         if labels:
             notes.append(f"{path.name}: labels of one split are missing, so none are used")
-        return _splits([Split(part) for part in images], (), notes)
+        return _splits(path, [Split(part) for part in images], (), notes)
     values = np.unique(np.concatenate(labels))
     splits = [
         Split(part, np.searchsorted(values, own).astype(np.int64))
         for part, own in zip(images, labels, strict=True)
     ]
-    return _splits(splits, tuple(map(str, values)), notes)
+    return _splits(path, splits, tuple(map(str, values)), notes)
 
 
-def _splits(parts: list[Split], classes: tuple[str, ...], notes: list[str]) -> Splits:
-    """Splits of the training part and, if there is one, the test part."""
-    return Splits(parts[0], parts[1] if len(parts) > 1 else None, classes, tuple(notes))
+def _splits(path: Path, parts: list[Split], classes: tuple[str, ...], notes: list[str]) -> Splits:
+    """Splits of the training part and the test part; without one, some images are held out."""
+    if not len(parts[0].images):
+        return Splits(parts[0])
+    if held_out := len(parts) == 1:
+        parts = list(hold_out_in_place(parts[0], f"npz:{path}"))
+    return Splits(parts[0], parts[1], classes, tuple(notes), held_out=held_out)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -117,7 +122,8 @@ def _as_images(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
     if 0 in array.shape[2:]:
         raise UsageError(f"{found}: its images have no pixels")
     if array.shape[1] in (2, 4):
-        array = premultiply(array)
+        for start in range(0, len(array), ROWS):
+            array[start : start + ROWS] = premultiply(array[start : start + ROWS])
     return array if array.flags.c_contiguous else _reordered(array)
 
 
@@ -129,9 +135,9 @@ def _reordered(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not (last.flags.c_contiguous and last.flags.writeable):
         return np.ascontiguousarray(array)
     memory = last.reshape(count, -1)  # a view
-    for start in range(0, count, 256):
-        part = array[start : start + 256].copy()
-        memory[start : start + 256] = part.reshape(len(part), -1)
+    for start in range(0, count, ROWS):
+        part = array[start : start + ROWS].copy()
+        memory[start : start + ROWS] = part.reshape(len(part), -1)
     return memory.reshape(count, *shape)
 
 

@@ -1,11 +1,11 @@
 """DCGAN as a genkit plugin: its spec and its options."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import BatchSize, TrainerConfig, TrainerSpec, option
+from genkit.specs import BatchSize, ImageFacts, TrainerConfig, TrainerSpec, option
 
 AUGMENTATIONS = ("flip", "colour", "translation", "cutout")  # of genkit.augment, which loads torch
 
@@ -105,6 +105,14 @@ def kinds_in(text: str) -> tuple[str, ...]:
     return () if kinds == ("none",) else kinds
 
 
+def fit(images: ImageFacts, preset: str) -> dict[str, Any]:
+    """Drawings with transparency are even areas with sharp edges: within minutes, twice the steps
+    of half the images each are worth more than gradients with less noise. Of photographs the
+    opposite was measured, and they stay as they are."""
+    transparent = images.shape.channels in (2, 4)
+    return {"batch_size": 16} if preset == "quick" and transparent else {}
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     return [
@@ -113,6 +121,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="Convolutional generator against discriminator (Radford et al. 2015).",
             target="genkit_dcgan.model:DCGAN",
             config=DCGANConfig,
+            fit=fit,
             budget="18tflop",  # about two minutes on one core
             presets={
                 # Small batches: at this size the number of steps counts. On a CPU, drawing

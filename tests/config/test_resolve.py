@@ -360,6 +360,13 @@ def test_no_built_in_model_throws_away_grey_or_colour() -> None:
         assert fit(spec, as_before, DIGITS) == (as_before, None)
 
 
+def test_dcgan_takes_more_steps_for_transparent_images_alone() -> None:
+    spec = load_registry().trainers.find("dcgan")
+    for channels, preset, size in ((4, "quick", 16), (3, "quick", 32), (4, "full", 64)):
+        facts = replace(COLOUR, shape=ImageShape(channels, 32, 32))
+        assert fit(spec, resolve(spec, preset=preset), facts)[0].options.batch_size == size
+
+
 def test_square_brackets_of_a_plugin_are_shown_as_they_are() -> None:
     from rich.text import Text
 

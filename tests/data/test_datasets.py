@@ -11,6 +11,7 @@ from pictures import SPECS, all_images, images, open_named, open_splits
 
 from genkit.data import Split, Splits
 from genkit.data.datasets import data_root, parse_data_name
+from genkit.data.splits import Augmentation
 from genkit.errors import PluginError, UsageError
 from genkit.specs import DatasetSpec, ImageShape
 
@@ -48,6 +49,28 @@ def test_data_root_is_option_then_variable_then_cache(monkeypatch: pytest.Monkey
     assert data_root(None) == Path("/home/someone/.cache/genkit/data")
 
 
+@pytest.mark.parametrize("text", ["mnist-mini", "emoji-mini", "mnist-mini-binary"])
+def test_every_data_set_can_change_its_training_images_and_says_so(text: str) -> None:
+    plain, changed = open_named(text), open_named(text, flip="true", shift="2")
+    assert str(plain.train.augmentation) == "" and str(changed.train.augmentation) == (
+        "flip=true shift=2"
+    )
+    assert str(changed.test.augmentation) == ""
+    said = [note for note in changed.notes if "changed at random" in note]
+    assert len(said) == 1 and "(flip=true shift=2)" in said[0]
+    assert changed.notes[: len(plain.notes)] == plain.notes
+    assert plain.fingerprint == changed.fingerprint  # the images themselves are the same
+    assert np.array_equal(plain.train.images, changed.train.images)
+
+
+def test_options_come_before_the_changes_that_a_loader_chose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = Split(images(8), augmentation=Augmentation(flip=True, shift=1))
+    assert str(open_splits(monkeypatch, Splits(train)).train.augmentation) == "flip=true shift=1"
+    assert str(open_named("mnist-mini", flip=False).train.augmentation) == "shift=1"
+
+
 def test_source_is_demanded_or_refused_as_the_spec_says() -> None:
     with pytest.raises(UsageError, match="folder needs a path: --data folder:PATH"):
         open_named("folder")
@@ -63,6 +86,8 @@ def test_source_is_demanded_or_refused_as_the_spec_says() -> None:
         ("folder:x", {"size": "large"}, "size.*pattern.*large"),
         ("folder:x", {"channels": "5"}, "channels.*'auto', '1', '2', '3' or '4'.*5"),
         ("mnist-mini", {"size": "28"}, "mnist-mini has no data option 'size'"),
+        ("mnist-mini", {"shift": "99"}, "data option of mnist-mini, shift: "),
+        ("mnist-mini", {"flip": "twice"}, "data option of mnist-mini, flip: "),
     ],
 )
 def test_wrong_option_is_named_with_what_is_allowed(
@@ -225,7 +250,8 @@ def test_all_specs_have_targets_that_load() -> None:
     assert list(SPECS) == [
         *("mnist-mini", "emoji-mini", "mnist", "mnist-mini-binary", "mnist-binary"),
         *("stacked-mnist-mini", "stacked-mnist"),
-        *("fashion-mnist", "cifar10", "torchvision", "folder", "zip", "prepared", "npz"),
+        *("fashion-mnist", "cifar10", "torchvision", "folder", "zip", "hf"),
+        *("prepared", "npz"),
     ]
     for spec in SPECS.values():
         assert isinstance(spec, DatasetSpec) and callable(spec.load())

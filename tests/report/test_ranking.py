@@ -311,6 +311,14 @@ def test_budgets_in_seconds_are_machine_dependent(
     assert len(found) == (note is not None) and all(each.startswith(str(note)) for each in found)
 
 
+def test_models_whose_training_images_were_changed_are_named() -> None:
+    cards = [{**CARD, "augmentation": "flip=true"}, CARD, {**CARD, "augmentation": "flip=true"}]
+    rows = [row(name, 1.0, card=card) for name, card in zip("abc", cards, strict=True)]
+    note = "In training, images were changed at random: flip=true (a, c); not changed (b)."
+    assert note in footnotes(rank(rows, [FID])) and rank(rows, [FID]).refusals == []
+    assert not [n for n in footnotes(rank(rows[1:2], [FID])) if "at random" in n]
+
+
 def test_model_trained_on_other_data_is_named() -> None:
     card = {**CARD, "trained_on": "mnist-mini", "trained_on_fingerprint": "bb"}
     assert "a was trained on other data: mnist-mini" in footnotes(

@@ -18,6 +18,7 @@ from torch import nn
 
 import genkit
 from genkit.cli import main
+from genkit.compute.seeds import derive_seed
 from genkit.errors import GenkitError, UsageError, WriteError
 from genkit.io.files import read_json, write_json
 from genkit.model import GenerativeModel
@@ -352,6 +353,33 @@ def test_onnx_network_does_what_pytorch_does_at_any_batch_size(
     assert onnx["kind"] == ("network" if name == "pixelcnn" else "decoder")
     assert f"{onnx['difference']:.1e}" in text and onnx["difference"] <= 1e-4
     assert ("is a loop and not in the file" in text) == (name == "pixelcnn")
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcgan", "vae"])
+def test_onnx_network_of_transparent_images_draws_the_samples_of_the_run(
+    name: str, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    straight = np.random.default_rng(0).integers(0, 256, (40, 4, 12, 8), dtype=np.uint8)
+    straight[:, 3, :4] = 0
+    np.savez(tmp_path / "sprites.npz", images=straight)
+    data = f"npz:{tmp_path / 'sprites.npz'}"
+    run = genkit.train(name, run_dir=tmp_path / "run", data=data, **QUICK, **TINY[name])
+    export.export(run, tmp_path / "out", onnx=True)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    first_chunk = torch.Generator().manual_seed(derive_seed(3, "sample", 0))
+    latents = torch.randn(64, TINY[name]["latent"], generator=first_chunk)
+    (found,) = session.run(None, {"latents": latents.numpy()})
+    levels = np.rint((found + 1) * 127.5).clip(0, 255)
+    levels[:, :3] = np.minimum(levels[:, :3], levels[:, 3:])  # premultiplied
+    samples = run.sample(64, seed=3).numpy()
+    assert samples.shape == found.shape == (64, 4, 12, 8) and samples.std((2, 3)).min() > 0
+    assert np.abs(levels - samples).max() <= 1 and (levels == samples).mean() > 0.99
 
 
 class Bare(GenerativeModel):

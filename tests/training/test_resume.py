@@ -66,6 +66,26 @@ def test_a_resumed_run_equals_one_in_one_go_bit_for_bit(tmp_path, data, model, e
     assert len(state_of(resumed)["loop"]["optimizers"]) == (2 if model == "dcgan" else 1)
 
 
+@pytest.mark.parametrize("model", ["dcgan", "vae"])
+def test_a_resumed_run_changes_training_images_as_one_in_one_go(tmp_path, data, model):
+    options = {"data_option": ["flip=true", "shift=1"]}
+    whole = train_tiny(model, data, tmp_path / "whole", budget="8steps", **options)
+    part = train_tiny(model, data, tmp_path / "part", budget="3steps", **options)
+    assert_equal_runs(whole, resume(part.path, registry(), budget="8steps"))
+    assert whole.record.data.augmentation == "flip=true shift=1"
+    plain = train_tiny(model, data, tmp_path / "plain", budget="8steps")
+    assert not same_bits(state_of(whole)["loop"]["model"], state_of(plain)["loop"]["model"])
+    assert plain.record.data.augmentation is None
+    assert plain.record.data.fingerprint == whole.record.data.fingerprint
+
+
+def test_a_run_resumes_only_with_its_own_changes_of_training_images(tmp_path, data):
+    run = train_tiny("vae", data, tmp_path / "run", budget="3steps", data_option=["flip=true"])
+    message = r"other data options \(shift=2\) than this run's \(flip=true\)"
+    with pytest.raises(UsageError, match=message):
+        resume(run.path, registry(), budget="6steps", data_option=("shift=2",))
+
+
 def test_seeds_give_different_runs(tmp_path, data):
     first, second = (
         train_tiny("vae", data, tmp_path / str(seed), budget="3steps", seed=seed) for seed in (0, 1)

@@ -5,8 +5,12 @@ import pytest
 import torch
 from toys import make_stream, random_images
 
+from genkit.compute.ranks import Ranks
 from genkit.compute.seeds import derive_seed
+from genkit.data import Split
+from genkit.data.splits import Augmentation
 from genkit.model import to_bytes, to_unit_range
+from genkit.training.stream import Stream
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
@@ -78,6 +82,76 @@ def test_each_visit_of_an_image_is_binarised_anew_and_in_the_mean_is_its_intensi
     first, second = (stream.batch(i).images for i in range(2))
     correlation = torch.corrcoef(torch.stack([first[:, 0, 1, 3], second[:, 0, 1, 3]]))[0, 1]
     assert abs(correlation) < 0.08
+
+
+def make_augmented(images, *, flip=False, shift=0, rank=0, ranks=1, seed=0, intensities=None):
+    augmentation = Augmentation(flip=flip, shift=shift)
+    split = Split(images, np.arange(len(images)), intensities, augmentation)
+    ranks = Ranks(rank, ranks)
+    return Stream(split, batch_size=600, seed=seed, device=torch.device("cpu"), ranks=ranks)
+
+
+def all_changes(image, flip, shift):
+    """What an image, (C, H, W), can become, one loop inside another, by (mirrored, down, right)."""
+    _, height, width = image.shape
+    edges = ((0, 0), (shift, shift), (shift, shift))
+    found = {}
+    for mirrored in {False, flip}:
+        padded = np.pad(image[:, :, ::-1] if mirrored else image, edges, mode="edge")
+        for down in range(-shift, shift + 1):
+            for right in range(-shift, shift + 1):
+                top, left = shift - down, shift - (-right if mirrored else right)
+                change = padded[:, top : top + height, left : left + width]
+                found[change.tobytes()] = (mirrored, down, right)
+    return found
+
+
+@pytest.mark.parametrize(("flip", "shift"), [(True, 0), (False, 1), (True, 1)])
+def test_all_changes_of_an_image_are_equally_likely_and_labels_stay(flip, shift):
+    images = random_images(5, (3, 6, 7))
+    stream = make_augmented(images, flip=flip, shift=shift)
+    wanted = [all_changes(image, flip, shift) for image in images]
+    counts = dict.fromkeys(wanted[0].values(), 0)
+    assert len(counts) == (1 + flip) * (2 * shift + 1) ** 2
+    for number in range(5):
+        batch = stream.batch(number)
+        assert torch.equal(batch.labels, stream.indices(number) % 5)
+        for image, label in zip(to_bytes(batch.images).numpy(), batch.labels, strict=True):
+            counts[wanted[label][image.tobytes()]] += 1
+    share = 1 / len(counts)
+    spread = 5 * (3000 * share * (1 - share)) ** 0.5  # five deviations
+    assert all(abs(count - 3000 * share) < spread for count in counts.values()), counts
+
+
+def test_an_augmented_batch_follows_from_seed_and_number_alone():
+    images = random_images(20, (4, 6, 7))
+    in_order = [make_augmented(images, flip=True, shift=2).batch(i).images for i in range(3)]
+    stream = make_augmented(images, flip=True, shift=2)
+    assert all(torch.equal(stream.batch(i).images, in_order[i]) for i in (2, 0, 1, 2))
+    other = make_augmented(images, flip=True, shift=2, seed=1)
+    assert not torch.equal(other.batch(0).images, in_order[0])
+    assert in_order[0].is_contiguous()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_ranks_share_the_augmented_batch_of_one(binary):
+    intensities = random_images(20)
+    images = np.where(intensities > 99, np.uint8(255), np.uint8(0)) if binary else intensities
+    more = {"flip": True, "shift": 2, "intensities": intensities if binary else None}
+    whole = make_augmented(images, **more).batch(3)
+    parts = [make_augmented(images, rank=i, ranks=3, **more).batch(3) for i in range(3)]
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+
+
+def test_intensities_are_moved_before_they_become_black_and_white():
+    intensities = np.zeros((1, 1, 8, 8), np.uint8)
+    intensities[..., 3, 3] = 255
+    stream = make_augmented(intensities, shift=1, intensities=intensities)
+    images = stream.batch(0).images
+    assert ((images == 1).sum((1, 2, 3)) == 1).all()
+    places = {tuple(image[0].eq(1).nonzero()[0].tolist()) for image in images}
+    assert places == {(row, column) for row in (2, 3, 4) for column in (2, 3, 4)}
 
 
 def test_all_256_levels_survive_the_way_there_and_back():

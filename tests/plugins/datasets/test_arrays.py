@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pictures import images, open_named
 
+from genkit.data.alpha import premultiply, straighten
+from genkit.data.walk import hold_out
 from genkit.errors import UsageError
-from genkit_datasets import arrays
 
 LABELS = np.zeros(8, np.int64)
 
@@ -28,9 +29,9 @@ def test_npz_images_of_any_layout_come_out_alike(tmp_path: Path, key: str, layou
     expected = images(5, channels)
     given = {"NHW": expected[:, 0], "NHWC": expected.transpose(0, 2, 3, 1), "NCHW": expected}
     text = save_npz(tmp_path / "a.npz", **{key: given[layout]})
-    splits = arrays.load(None, text.removeprefix("npz:"), tmp_path)
-    assert (splits.train.images == expected).all()
-    assert open_named(text).held_out
+    data, (train, test) = open_named(text), hold_out(5, text)
+    assert np.array_equal(data.train.images, expected[train]) and data.held_out
+    assert np.array_equal(data.test.images, expected[test])
 
 
 def test_npz_splits_and_labels_are_used_and_others_named(tmp_path: Path) -> None:
@@ -104,3 +105,24 @@ def test_npz_images_are_in_memory_once(tmp_path: Path, layout: tuple[int, ...]) 
         tracemalloc.stop()
     assert (data.train.images == train).all() and (data.test.images == test).all()
     assert peak < 1.15 * (train.nbytes + test.nbytes)  # with two parts being moved
+
+
+@pytest.mark.parametrize("layout", [(0, 1, 2, 3), (0, 2, 3, 1)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_npz_images_are_in_memory_once_while_some_are_held_out(
+    tmp_path: Path, channels: int, layout: tuple[int, ...]
+) -> None:
+    every, labels = premultiply(images(6000, channels, 32)), np.arange(6000) % 7
+    train, test = hold_out(6000, "a.npz")
+    np.savez(tmp_path / "a.npz", images=straighten(every).transpose(layout), labels=labels)
+    tracemalloc.start()
+    try:
+        data = open_named(f"npz:{tmp_path / 'a.npz'}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(data.train.images, every[train]) and data.held_out
+    assert np.array_equal(data.test.images, every[test])
+    assert np.array_equal(data.train.labels, labels[train])
+    assert np.array_equal(data.test.labels, labels[test])
+    assert peak < 1.1 * every.nbytes
