@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from genkit.config.validation import suggest
-from genkit.data.splits import Augmentation
 from genkit.errors import UsageError, printable
 from genkit.io.files import JsonObject
 from genkit.registry.catalogue import Entry, Registry
@@ -71,6 +70,8 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
             print_table(_option_table(spec), console)
         if isinstance(spec, DatasetSpec):
             console.print(Text("Of every data set, also by --data-option KEY=VALUE:"))
+            from genkit.data.splits import Augmentation  # loads NumPy
+
             print_table(_keys_table(Augmentation), console)
         if isinstance(spec, MetricSpec):
             _print_metric(console, spec)
