@@ -69,9 +69,9 @@ def print_info(registry: Registry, name: str, channels: int, size: int) -> None:
         if spec.config.model_fields:
             print_table(_option_table(spec), console)
         if isinstance(spec, DatasetSpec):
-            console.print(Text("Of every data set, also by --data-option KEY=VALUE:"))
             from genkit.data.splits import Augmentation  # loads NumPy
 
+            console.print(Text("Of every data set, also by --data-option KEY=VALUE:"))
             print_table(_keys_table(Augmentation), console)
         if isinstance(spec, MetricSpec):
             _print_metric(console, spec)

@@ -176,6 +176,7 @@ def test_every_command_works_in_a_hostile_environment(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="root obeys permissions by prctl only")
 def test_in_a_read_only_folder_commands_that_write_say_so_in_a_sentence(
     run: Path, tmp_path: Path

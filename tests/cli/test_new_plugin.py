@@ -231,7 +231,9 @@ def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", ["my-model", *(pytest.param(n, marks=pytest.mark.thorough) for n in [*KINDS][1:])]
+)
 def test_generated_test_passes_as_written(projects: dict[str, Path], site: Path, name: str) -> None:
     # pytest's own warning is of the finder of an editable genkit.
     quiet = ["-W", "error", "-W", "ignore:Module already imported so cannot be rewritten"]

@@ -197,9 +197,8 @@ def test_models_trained_with_several_seeds_have_the_mean_and_deviation_of_their_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_comparison_leaves_trainings_that_go_on(tmp_path, number):
     command = [sys.executable, "-P", "-m", "genkit", "compare", "vae", "--preset", "quick"]
     command += ["--budget", "10m", "--out", "out"]

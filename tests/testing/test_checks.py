@@ -50,8 +50,14 @@ torch.set_num_threads(1)
 BUILT_IN = load_registry()
 
 
+def sparing(name):
+    """Of models that share a network, the suite sees one, and the others are thorough."""
+    others = name in ("diffusion", "meanflow")
+    return pytest.param(name, marks=pytest.mark.thorough if others else ())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [*map(sparing, TINY)])
 def test_built_in_model_keeps_its_contract(name):
     unet = name in ("diffusion", "flow", "meanflow")  # slow: of other shapes, and fewer
     shapes = {"shapes": ((1, 8, 8), (4, 9, 16))} if unet else {}
