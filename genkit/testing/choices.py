@@ -13,7 +13,7 @@ from torch import Tensor
 from genkit.contracts.contract import CLASSES, Violations, difference
 from genkit.contracts.images import image_violations
 from genkit.data import Split
-from genkit.errors import UsageError
+from genkit.errors import PluginError, UsageError
 from genkit.sampling.draw import draw
 from genkit.specs import SamplerConfig
 from genkit.testing.exactness import randomise
@@ -60,9 +60,13 @@ def samples_follow_labels(fixture: ModelFixture) -> Violations:
     for count, strength in product(COUNTS, STRENGTHS):
         model = chosen.build(classes=len(CLASSES)).eval()
         randomise(model, strength)  # many a model begins with all classes alike
-        first = draw(model, count, seed=0, labels=0)
-        for label in sorted(alike):
-            others = draw(model, count, seed=0, labels=label)
+        try:
+            first, *rest = (draw(model, count, seed=0, labels=k) for k in range(len(CLASSES)))
+        except PluginError:
+            if strength > 1:
+                continue  # many steps with large weights overflow
+            raise
+        for label, others in enumerate(rest, 1):
             if not torch.equal(first, others):
                 equal.discard(label)
             if differ_in_distribution(first, others):

@@ -172,6 +172,19 @@ def test_model_by_class_that_keeps_the_contracts_passes(contract):
     assert found(ByClass, contract) == []
 
 
+class FaintOverflowing(ByClass):
+    """Its labels show at no strength of random weights but 0.3, and it overflows at 5."""
+
+    def sample(self, n, labels=None, *, generator):
+        size = self.layer.weight.std()
+        images = super().sample(n, labels if size < 0.3 else None, generator=generator)
+        return images * (torch.inf if size > 1.5 else 1)
+
+
+def test_model_that_overflows_with_large_weights_is_tried_with_smaller_ones():
+    assert found(FaintOverflowing, choices.samples_follow_labels) == []
+
+
 @pytest.mark.parametrize(("toy", "contract", "seen"), CASES)
 def test_broken_contract_is_named_with_what_was_seen(toy, contract, seen):
     first, *_ = found(toy, contract)
