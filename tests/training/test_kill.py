@@ -262,7 +262,7 @@ def test_a_save_writes_syncs_and_renames_each_file_before_it_begins_the_next(who
         assert deeds[first : last + 1] == text.splitlines()
 
 
-SLOW = [pytest.param(model, marks=pytest.mark.slow) for model in ("dcgan", "vae")]
+SLOW = [pytest.param(model, marks=THOROUGH) for model in ("dcgan", "vae")]
 
 
 @pytest.mark.parametrize("save", [pytest.param(0, marks=THOROUGH), 2])
