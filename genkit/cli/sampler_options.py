@@ -53,7 +53,7 @@ def trainer_of(args: Sequence[str]) -> TrainerSpec | None:
     from genkit.registry.catalogue import load_registry
 
     for word in args:
-        with suppress(GenkitError):
+        with suppress(GenkitError, OSError):  # the name may be too long
             if not word.startswith("-") and Path(word).is_dir():
                 record = RunDir.open(Path(word)).record()
                 return load_registry().trainers.find(record.model)

@@ -1,9 +1,8 @@
 """Image files decoded in other processes, for `genkit.data.prepare`.
 
-A thread of the parent waits for each process, at a pipe that only this process writes to: when it
-ends, even in the middle of a result, the thread is told. The processes watch one more pipe, which
-closes when the parent is done, is interrupted or is killed; then they exit, whatever they are
-doing.
+Each process has a pipe of its own to the parent, where a thread waits for results. If a process
+ends, even in the middle of a result, its pipe closes and the thread knows. All processes watch
+another pipe, which closes when the parent is done, interrupted or killed; then they exit.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def next_of(steps: Iterator[object], count: int) -> Callable[[], None]:
 
 
 def memory_batches(batch_size: int) -> Iterator[Tensor]:
-    """What a careful script feeds, endlessly: all digits as floats in memory, shuffled anew in each
-    epoch; (N, 1, 28, 28) in [-1, 1]."""
+    """Batches of digits, endlessly, from floats in memory that are shuffled in each epoch:
+    (N, 1, 28, 28) in [-1, 1]."""
     images = torch.from_numpy(digits().images).float() / 127.5 - 1
     while True:
         for chosen in torch.randperm(len(images)).split(batch_size)[: len(images) // batch_size]:

@@ -93,6 +93,9 @@ def test_options_of_the_runs_sampler_are_options_of_the_command(
         ("sample pixelcnn --heat 1", "No such option: --heat"),
         ("sample vae --temperature 1", "No such option: --temperature"),
         ("sample nowhere --temperature 1", "No such option: --temperature"),
+        pytest.param(
+            f"sample {'n' * 5000} --temperature 1", "No such option: --temperature", id="long"
+        ),
     ],
 )
 def test_options_that_the_runs_sampler_does_not_take_are_refused(
