@@ -81,6 +81,9 @@ def write_run(
         grid(folder / "samples" / f"step-{step:09d}.png", size, channels)
     if more_pictures:
         grid(folder / "samples" / f"reconstructions-{steps:09d}.png", size, channels)
+        for step in (steps // 2, steps):  # which a model itself wanted
+            path = folder / "samples" / f"attention-maps-{step:09d}.png"
+            grid(path, size, channels, columns=6, rows=2)
         grid(folder / "samples" / "interpolation.png", size, channels, columns=9)
         grid(folder / "samples" / "completion.png", size, channels, columns=5)
         grid(folder / "samples" / "classes.png", size, channels, columns=4, rows=10)

@@ -59,6 +59,14 @@ def compare(
         int,
         typer.Option(min=1, max=100, help="trainings of each model, with seeds from --seed on"),
     ] = 1,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="score runs with each value of an option of their sampler, such as "
+            "steps=1,2,4,8; the page draws the score over them",
+        ),
+    ] = None,
     samples: Samples = 2000,
     features: Features = None,
     feature_weights: Weights = None,
@@ -106,6 +114,10 @@ def compare(
         grids=grids,
         watch=watch,
     )
+    if sweep:
+        from genkit.config.sampler import sweep as each_value
+
+        models = each_value(models, sweep, lambda name: Path(name, "config.json").exists())
     comparison = run_comparison(models, options, registry(), out)
     if json != "-":
         comparison.print()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from genkit.config.validation import suggest, validate
@@ -30,6 +30,36 @@ def split_target(text: str) -> tuple[str, dict[str, str]]:
     if not at or "=" not in options or Path(text).exists():
         return text, {}
     return path, read_pairs(options.split(","), f"{path}@")
+
+
+def split_entrant(name: str) -> tuple[str, dict[str, str]]:
+    """The name of an entrant of a comparison, which may be RUN@KEY=VALUE,KEY=VALUE, as the run's
+    name and the options."""
+    run, at, options = name.rpartition("@")
+    if not at or not all("=" in pair for pair in options.split(",")):
+        return name, {}
+    return run, read_pairs(options.split(","))
+
+
+def sweep(targets: Sequence[str], text: str, is_run: Callable[[str], bool]) -> list[str]:
+    """Targets, each run among them replaced by RUN@KEY=VALUE for each value of KEY=VALUE,VALUE.
+
+    Raises:
+        UsageError: the text is none of that form, or no target is a run.
+    """
+    ((key, values),) = read_pairs([text], "--sweep").items()
+    found: list[str] = []
+    for target in targets:
+        run, given = split_target(target)
+        if not is_run(run):
+            found.append(target)
+            continue
+        for value in dict.fromkeys(value.strip() for value in values.split(",")):
+            pairs = {**given, key: value}.items()
+            found.append(f"{run}@{','.join(f'{name}={one}' for name, one in pairs)}")
+    if found == list(targets):
+        raise UsageError(f"--sweep {text!r} is for runs; give one beside {', '.join(targets)}")
+    return found
 
 
 def sampler_of(

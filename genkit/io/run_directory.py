@@ -102,6 +102,11 @@ class RunDir:
                 found.append((int(match[1]), path))
         return sorted(found)
 
+    def picture_kinds(self) -> list[str]:
+        """The kinds of `grids` that there are, by name."""
+        names = (re.fullmatch(r"(.+)-\d{1,18}\.png", path.name) for path in self.samples.glob("*"))
+        return sorted({match[1] for match in names if match})
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"

@@ -14,6 +14,7 @@ SMALL = (320, 190)  # of a chart, in view box units
 LARGE = (760, 360)
 LEFT, TOP, BOTTOM, ABOVE = 46, 12, 26, 0.06  # margins; ABOVE: room around the values, a share
 Point = tuple[float, float | None]  # None: not finite, or never written
+Mark = tuple[float, float, float | None]
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Series:
 
     Args:
         number: which of the page's colours, dashes and markers it has, from 0.
-        final: (x, value, standard deviation or None) of a mark of its own, such as a last score.
+        marks: (x, value, standard deviation or None) of points of their own, such as a last score.
     """
 
     name: str
     points: Sequence[Point]
     number: int = 0
-    final: tuple[float, float, float | None] | None = None
+    marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Line:
     xs: str
     ys: str
     label: tuple[float, float]
-    mark: tuple[float, float, float, float] | None = None  # x, y, and the ends of its error bar
-    marked: str = ""  # the mark's value in words
+    marks: Sequence[tuple[float, float, float, float]] = ()  # x, y, and the ends of an error bar
+    marked: str = ""  # the last mark's value in words
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def number(value: float) -> str:
         return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     text = f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_bar(value: float, deviation: float | None) -> str:
+    """A value and its error bar, two standard deviations, if it has one."""
+    return number(value) + (f" ±{number(2 * deviation)}" if deviation else "")
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -132,7 +138,7 @@ def chart(
         labelled: names stand at the ends of their lines.
         floor: a value to draw a line across at.
     """
-    series = [one for one in series if one.final or any(y is not None for _, y in one.points)]
+    series = [one for one in series if one.marks or any(y is not None for _, y in one.points)]
     values = list(_values(series)) + ([] if floor is None else [floor])
     if not series:
         return None
@@ -140,7 +146,7 @@ def chart(
     width, height = size
     right = 120.0 if labelled else 12.0
     places = [x for one in series for x, _ in one.points]
-    places += [one.final[0] for one in series if one.final]
+    places += [x for one in series for x, _, _ in one.marks]
     # The axis starts at 0, where training does.
     least, greatest = min(0.0, *places), max(places)
     low, high = _room(min(values), max(values), log)
@@ -174,8 +180,7 @@ def chart(
 def _values(series: Sequence[Series]) -> Iterator[float]:
     for one in series:
         yield from (y for _, y in one.points if y is not None)
-        if one.final:
-            _, value, deviation = one.final
+        for _, value, deviation in one.marks:
             yield from (value - 2 * (deviation or 0), value + 2 * (deviation or 0))
 
 
@@ -204,15 +209,14 @@ def _line(
         path.append(f"{pen}{across(x):g},{up(y):g}")
         pen = "L"
     label = (across(known[-1][0]), up(known[-1][1])) if known else (0.0, 0.0)
-    mark, marked = None, ""
-    if one.final:
-        x, value, deviation = one.final
+    marks, marked = [], ""
+    for x, value, deviation in one.marks:
         spread = 2 * (deviation or 0)
-        mark = (across(x), up(value), up(value - spread), up(value + spread))
-        label = mark[:2]
-        marked = f"{number(value)}" + (f" ±{number(spread)}" if deviation else "")
+        marks.append((across(x), up(value), up(value - spread), up(value + spread)))
+        label = marks[-1][:2]
+        marked = with_bar(value, deviation)
     xs, ys = " ".join(number(x) for x, _ in known), " ".join(number(y) for _, y in known)
-    return Line(one.name, one.number, "".join(path), xs, ys, label, mark, marked)
+    return Line(one.name, one.number, "".join(path), xs, ys, label, marks, marked)
 
 
 def _spread(lines: Sequence[Line], height: int, gap: float = 15.0) -> list[Line]:
@@ -236,9 +240,8 @@ def _words(one: Series, x_label: str) -> str:
     """A line in words: where it begins, where it ends, and between what."""
     known = [(x, y) for x, y in one.points if y is not None]
     if not known:
-        at, value, deviation = one.final or (0.0, 0.0, None)
-        bar = f" ±{number(2 * deviation)}" if deviation else ""
-        return f"{one.name}: {number(value)}{bar} at {number(at)} {x_label}"
+        marked = [f"{with_bar(y, bar)} at {number(x)} {x_label}" for x, y, bar in one.marks]
+        return f"{one.name}: {', '.join(marked)}"
     (first, start), (last, end) = known[0], known[-1]
     heights = [y for _, y in known]
     return (

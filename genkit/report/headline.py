@@ -1,11 +1,14 @@
-"""The outcome of a ranking as a headline, in words about its columns and in error bars. Light."""
+"""The outcome of a ranking as a headline, in words about its columns, in error bars and in curves
+over the options of samplers. Light."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genkit.config.sampler import split_entrant
 from genkit.registry.catalogue import Registry
+from genkit.report.charts import LARGE, Chart, Mark, Series, chart
 from genkit.report.ranking import Ranking, half_width_of, tie
 from genkit.report.rows import ScoreRow
 from genkit.report.tables import Field, score_cell
@@ -180,6 +183,49 @@ def draw_bars(ranking: Ranking) -> Bars | None:
         bar = Bar(across(value), across(least), across(most), (value > high) - (value < low))
         rows.append(bar if found else None)
     return Bars("with error bars", rows, across(real[0]) if real else None)
+
+
+def draw_sweeps(ranking: Ranking) -> list[Chart]:
+    """The ranking score of runs that were drawn from with several values of a sampler's option,
+    over those values: a chart for each option, a line for each run and for other options alike."""
+    column = None if ranking.refusals else ranking.column
+    found: dict[str, dict[str, list[Mark]]] = {}
+    for row in ranking.models:
+        run, options = split_entrant(row.name)
+        score = interval(row, column)
+        for key, text in options.items() if score else ():
+            others = ",".join(f"{name}={text}" for name, text in options.items() if name != key)
+            line = found.setdefault(key, {}).setdefault(f"{run}@{others}".rstrip("@"), [])
+            if score and (value := _number(text)) is not None:
+                line.append((value, score[0], (score[2] - score[0]) / 2))
+    charts = []
+    for key, lines in found.items():
+        series = [
+            Series(name, [(x, y) for x, y, _ in sorted(marks)], place, sorted(marks))
+            for place, (name, marks) in enumerate(lines.items())
+            if len(marks) > 1
+        ]
+        real = next((interval(row, column) for row in ranking.rows if row.name == "real"), None)
+        charts.append(
+            chart(
+                plain(column.title) if column else "",
+                series,
+                key.replace("_", " "),
+                size=LARGE,
+                labelled=True,
+                floor=real[0] if real else None,
+            )
+        )
+    return [one for one in charts if one]
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, if it is one that can be drawn."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < HUGE else None
 
 
 def interval(row: ScoreRow, column: Column | None) -> tuple[float, float, float] | None:

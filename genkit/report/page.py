@@ -18,7 +18,7 @@ from genkit.errors import GenkitError, one_line, printable
 from genkit.io.files import JsonObject, write_atomic
 from genkit.report.charts import Chart
 from genkit.report.footnotes import footnotes
-from genkit.report.headline import draw_bars, explain_columns, make_headline
+from genkit.report.headline import draw_bars, draw_sweeps, explain_columns, make_headline
 from genkit.report.protocol_card import card_lines
 from genkit.report.ranking import Ranking, rank, score_columns
 from genkit.report.rows import ScoreRow, features_name, read_comparison
@@ -136,6 +136,7 @@ def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) ->
         "class_names": _class_names(models),
         "rows": [_line(row, place) for place, row in enumerate(ranking.rows)],
         "bars": draw_bars(ranking),
+        "sweeps": draw_sweeps(ranking),
         "notes": [line.strip() for line in footnotes(ranking)],
         "glossary": explain_columns(columns, registry),
         "models": models,
@@ -170,6 +171,8 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     there = {
         "scores": bool(content["tables"]),
         "quality": content["quality"] is not None,
+        "sweeps": bool(content["sweeps"]),
+        "pictures": any(model.pictures for model in models),
         "warnings": bool(models),
         "protocol": bool(content["cards"]),
         "repeat": bool(
@@ -186,6 +189,8 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "growth": "Growth",
         "curves": "Curves",
         "quality": "Quality against time",
+        "sweeps": "Quality by sampler",
+        "pictures": "The model's own pictures",
         "interpolation": "Between two latents",
         "reconstructions": "Reconstructions",
         "completion": "Completions",
@@ -253,7 +258,7 @@ def _quality_words(chart: Chart | None, column: Column | None) -> str:
     if chart is None:
         return ""
     words = ["Lines are scores of the few samples that were looked at while training"]
-    if any(line.mark for line in chart.lines):
+    if any(line.marks for line in chart.lines):
         words.append("the mark is the final score with its error bar")
     way = f"{column.better} is better" if column and column.better else ""
     scale = "the scale is logarithmic" if chart.logarithmic else ""

@@ -21,6 +21,7 @@ from genkit.report.rows import CALIBRATION, COMPARISON, ScoreRow, read_rows
 
 NO_CURVES = {"step", "images", "seconds", "images_per_second"}  # counts in a line of the log
 DIVERSITY = "diversity"
+PICTURES = ("step", "reconstructions")  # of all models
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class RunView:
         if self.path is None:
             return []
         return RunDir(self.path).grids(kind)
+
+    def own_pictures(self) -> list[str]:
+        """Names of the pictures that the model itself wanted to be drawn."""
+        found = RunDir(self.path).picture_kinds() if self.path else []
+        return [name for name in found if name not in PICTURES]
 
     def picture(self, name: str) -> Path | None:
         """A file of the run, if it is there."""

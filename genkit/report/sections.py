@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genkit.report.charts import LARGE, MOST_POINTS, Chart, Point, Series, chart, number
+from genkit.report.charts import LARGE, MOST_POINTS, Chart, Mark, Point, Series, chart, number
 from genkit.report.headline import interval, plain
 from genkit.report.rows import ScoreRow
 from genkit.report.run_view import DIVERSITY, RunView
@@ -59,6 +59,7 @@ class ModelSection:
     completion: Picture | None = None
     classes: Picture | None = None
     neighbours: Picture | None = None
+    pictures: dict[str, Picture] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     options: list[tuple[str, str, str]] = field(default_factory=list)
@@ -113,6 +114,10 @@ def _build(row: ScoreRow, view: RunView, columns: Sequence[Column], room: float)
     for name, path in others.items():
         across = NARROW if name == "completion" else WIDE
         setattr(section, name, section.load(path, OTHER_BYTES * room, across=across))
+    for name in view.own_pictures():
+        path = view.grids(name)[-1][1]
+        if found := section.load(path, OTHER_BYTES * room, across=WIDE):
+            section.pictures[name.replace("-", " ")] = found
     section.charts = charts(view, columns, round(MOST_POINTS * max(room, 0.4)))
     section.log = log(view)
     warnings = [f"failed: {row.error}"] if row.error else []
@@ -219,13 +224,14 @@ def chart_quality(
     columns, series = [column] if column else [], []
     by_name = {row.name: row for row in rows}
     for place, section in enumerate(sections):
-        view, row, final = section.view, by_name[section.name], None
-        _, points = scored(name, view.curves.get(name, []), columns)
+        view, row, marks = section.view, by_name[section.name], list[Mark]()
+        again = view.path in [other.view.path for other in sections[:place] if other.view.path]
+        _, points = scored(name, [] if again else view.curves.get(name, []), columns)
         timed = [(view.seconds_at(step), value) for step, value in points]
         score = interval(row, column)
         if score and row.seconds and (quick or not names):
-            final = (row.seconds, score[0], (score[2] - score[0]) / 2)
-        series.append(Series(section.name, timed, place, final))
+            marks.append((row.seconds, score[0], (score[2] - score[0]) / 2))
+        series.append(Series(section.name, timed, place, marks))
     real = interval(by_name["real"], column) if "real" in by_name else None
     floor = real[0] if real else None
     title = plain(column.title) if column else name.replace("_", " ")

@@ -56,6 +56,14 @@ class NetworkConfig(TrainerConfig):
         lt=1,
         panel="Network",
     )
+    augment: float = option(
+        0.0,
+        "share of training images that each of six changes is made to, such as mirroring, turning "
+        "and shifting; samples show none of them; for few images, 0.12 is usual",
+        ge=0,
+        le=1,
+        panel="Optimisation",
+    )
     learning_rate: float = option(
         1e-3,
         "Adam's learning rate at its highest",

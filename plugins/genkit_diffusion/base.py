@@ -13,6 +13,7 @@ from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, Phase, diverged
 from genkit.specs import ImageShape
 from genkit_diffusion import NetworkConfig
+from genkit_diffusion.augmentation import LABELS, augment
 from genkit_diffusion.network import UNet
 
 Loss = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -50,6 +51,7 @@ class UNetModel(GenerativeModel):
             times=self.times,
             turns=self.turns,
             classes=image_shape.classes if config.conditional else 0,
+            facts=LABELS if config.augment else 0,
             dropout=config.dropout,
         )
         self.mean = image_shape.mean
@@ -89,6 +91,13 @@ class UNetModel(GenerativeModel):
             return None
         hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
         return torch.where(hidden, self.image_shape.classes, labels)
+
+    def augment(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Training images, (N, C, H, W), changed at random, and what the network is told of it,
+        (N, LABELS); None without augmentation."""
+        if not self.config.augment:
+            return images, None
+        return augment(images, self.config.augment)
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal, (n, C, H, W)."""

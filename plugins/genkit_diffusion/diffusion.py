@@ -35,13 +35,15 @@ class Diffusion(PathModel):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Squared error of the clean image, weighed by 1 / c_out^2."""
-        images = self.dequantise(batch.images)
+        augmented, facts = self.augment(batch.images)
+        images = self.dequantise(augmented)
         noise = torch.randn_like(images)
         normal = torch.randn(len(images), device=images.device)
         sigma = (self.config.noise_mean + self.config.noise_deviation * normal).exp()
         time = 1 / (1 + sigma)
         t = time[:, None, None, None]
-        found = self.velocity(torch.lerp(noise, images, t), time, self.hide_labels(batch.labels))
+        mixed = torch.lerp(noise, images, t)
+        found = self.velocity(mixed, time, self.hide_labels(batch.labels), facts)
         weight = self.variance(t) / self.deviation**2
         return (weight * (found - (images - noise)).square()).mean(), {}
 
@@ -62,6 +64,10 @@ class Diffusion(PathModel):
         ramp = torch.linspace(0, 1, self.sampler.steps, device=self.device)
         low, high = self.config.sigma_min ** (1 / RHO), self.config.sigma_max ** (1 / RHO)
         return torch.cat([(high + ramp * (low - high)) ** RHO, ramp.new_zeros(1)])
+
+    def moments(self) -> Tensor:
+        """The times at which a flow has as much noise, (steps + 1,)."""
+        return 1 / (1 + self.noises())
 
     def denoise(
         self, latents: Tensor, labels: Tensor | None, generator: torch.Generator | None

@@ -48,14 +48,15 @@ class Flow(PathModel):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean squared error of the velocity."""
-        images = self.dequantise(batch.images)
+        augmented, facts = self.augment(batch.images)
+        images = self.dequantise(augmented)
         noise = torch.randn_like(images)
         if self.config.coupling == "optimal-transport":
             noise = couple(noise, images, batch.labels if self.conditional else None)
         normal = torch.randn(len(images), device=images.device)
         time = (self.config.time_mean + self.config.time_deviation * normal).sigmoid()
         mixed = torch.lerp(noise, images, time[:, None, None, None])
-        found = self.velocity(mixed, time, self.hide_labels(batch.labels))
+        found = self.velocity(mixed, time, self.hide_labels(batch.labels), facts)
         return (found - (images - noise)).square().mean(), {}
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
@@ -65,7 +66,7 @@ class Flow(PathModel):
     def decode_latents(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """The images, (n, C, H, W) in [-1, 1], that the noise reaches at t = 1."""
         field = self.guided(self.choose_labels(labels, len(latents)))
-        times = torch.linspace(0, 1, self.sampler.steps + 1, device=self.device)
+        times = self.moments()
         if self.sampler.solver == "dpm++":
             images = solve_data(
                 lambda x, time: x + (1 - time) * field(x, time), latents, times, times, 1 - times

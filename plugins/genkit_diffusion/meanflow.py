@@ -38,23 +38,30 @@ class MeanFlow(UNetModel):
         return [self.make_phase("meanflow", self.loss, compile=False, precision="fp32")]
 
     def average_velocity(
-        self, images: Tensor, start: Tensor, end: Tensor, labels: Tensor | None = None
+        self,
+        images: Tensor,
+        start: Tensor,
+        end: Tensor,
+        labels: Tensor | None = None,
+        facts: Tensor | None = None,
     ) -> Tensor:
-        """u(x, t, s) of noisy images x, (N, C, H, W), from times t to s, (N,): (N, C, H, W)."""
+        """u(x, t, s) of noisy images x, (N, C, H, W), from times t to s, (N,): (N, C, H, W).
+        `facts`, (N, LABELS), say how images were augmented."""
         data = self.deviation**2
         t, s = start[:, None, None, None], end[:, None, None, None]
         deviation = (t**2 * data + (1 - t) ** 2).sqrt()  # of x_t
         ahead = (s**2 * data + (1 - s) ** 2).sqrt()
         centred = images - t * self.mean
         times = torch.stack([start, end - start], 1)  # (N, 2)
-        found: Tensor = self.network(centred / deviation, times, labels)
+        found: Tensor = self.network(centred / deviation, times, labels, facts)
         # (ahead - deviation) / (s - t), also where s = t
         growth = ((t + s) * data - (2 - t - s)) / (ahead + deviation)
         return self.mean + growth / deviation * centred + self.deviation / deviation * found
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Squared error of the average velocity, weighed by 1 / (error + c)^p (equation 22)."""
-        images, labels = batch.images, self.hide_labels(batch.labels)
+        labels = self.hide_labels(batch.labels)
+        images, facts = self.augment(batch.images)
         noise = torch.randn_like(images)
         normal = torch.randn(2, len(images), device=images.device)
         drawn = (self.config.time_mean + self.config.time_deviation * normal).sigmoid()
@@ -62,33 +69,40 @@ class MeanFlow(UNetModel):
         whole = round(self.config.span_share * len(images))  # images with s > t
         end = torch.where(torch.arange(len(images), device=images.device) < whole, end, start)
         x = torch.lerp(noise, images, start[:, None, None, None])
-        velocity = self.guide(images - noise, x, start, labels)
+        velocity = self.guide(images - noise, x, start, labels, facts)
         parts = []
         if whole:
-            first = None if labels is None else labels[:whole]
+            first = [None if one is None else one[:whole] for one in (labels, facts)]
             found, change = along(
-                lambda x, start: self.average_velocity(x, start, end[:whole], first),
+                lambda x, start: self.average_velocity(x, start, end[:whole], *first),
                 (x[:whole], start[:whole]),
                 (velocity[:whole], torch.ones_like(start[:whole])),
             )
             span = (end - start)[:whole, None, None, None]
             parts.append(found - (velocity[:whole] + span * change).detach())
         if whole < len(images):
-            rest = None if labels is None else labels[whole:]
-            found = self.average_velocity(x[whole:], start[whole:], end[whole:], rest)
+            rest = [None if one is None else one[whole:] for one in (labels, facts)]
+            found = self.average_velocity(x[whole:], start[whole:], end[whole:], *rest)
             parts.append(found - velocity[whole:])
         error = torch.cat(parts).square().flatten(1).mean(1)  # (N,)
         weight = (error.detach() + self.config.weight_floor) ** -self.config.weight_power
         return (weight * error).mean(), {"error": error.detach().mean()}
 
-    def guide(self, velocity: Tensor, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
+    def guide(
+        self,
+        velocity: Tensor,
+        x: Tensor,
+        time: Tensor,
+        labels: Tensor | None,
+        facts: Tensor | None = None,
+    ) -> Tensor:
         """Velocities, (N, C, H, W), pushed away from those without a label, where there is one."""
         strength = self.config.guidance
         if labels is None or strength == 1:
             return velocity
         with torch.no_grad():
             none = torch.full_like(labels, self.image_shape.classes)
-            free = self.average_velocity(x, time, time, none)
+            free = self.average_velocity(x, time, time, none, facts)
         labelled = (labels < self.image_shape.classes)[:, None, None, None]
         return torch.where(labelled, torch.lerp(free, velocity, strength), velocity)
 

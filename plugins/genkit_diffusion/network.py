@@ -24,7 +24,8 @@ def set_to_zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class Embedding(nn.Module):
-    """Times in [0, 1], (N, times), and labels, (N,), to vectors, (N, size).
+    """Times in [0, 1], (N, times), labels, (N,), and further facts, (N, facts), to vectors,
+    (N, size).
 
     A time is sines and cosines of it, as Ho et al. 2020 (arXiv 2006.11239, appendix B) embed
     steps. The label number `classes` stands for "no label" (Ho and Salimans 2022, arXiv
@@ -33,22 +34,25 @@ class Embedding(nn.Module):
 
     frequencies: Tensor  # (FREQUENCIES,)
 
-    def __init__(self, size: int, times: int, turns: float, classes: int) -> None:
+    def __init__(self, size: int, times: int, turns: float, classes: int, facts: int) -> None:
         super().__init__()
         # from half a turn over the whole path on
         frequencies = math.pi * torch.logspace(0, math.log10(2 * turns), FREQUENCIES)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.first = nn.Linear(2 * FREQUENCIES * times, size)
         self.classes = nn.Embedding(classes + 1, size) if classes else None
+        self.facts = nn.Linear(facts, size, bias=False) if facts else None
         self.second = nn.Linear(size, size)
 
-    def forward(self, times: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, times: Tensor, labels: Tensor | None, facts: Tensor | None) -> Tensor:
         angles = (times[:, :, None].float() * self.frequencies).flatten(1)
         hidden = self.first(torch.cat([angles.sin(), angles.cos()], 1))
         if self.classes is not None:
             none = self.classes.num_embeddings - 1
             rows = self.classes.weight[none] if labels is None else self.classes(labels)
             hidden = hidden + rows
+        if self.facts is not None and facts is not None:
+            hidden = hidden + self.facts(facts)
         return F.silu(self.second(F.silu(hidden)))
 
 
@@ -108,8 +112,8 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images, (N, C, H, W), times, (N, times), and labels, (N,) or None, to images, (N, C, H, W)
-    float32, at first all zero.
+    """Images, (N, C, H, W), times, (N, times), labels, (N,) or None, and facts, (N, facts) or None
+    for zeros, to images, (N, C, H, W) float32, at first all zero.
 
     Residual blocks at each level, down and up, with skips between and attention at the coarsest
     levels (Ho et al. 2020, arXiv 2006.11239, appendix B). Departures: a place of the finest level
@@ -137,6 +141,7 @@ class UNet(nn.Module):
         times: int = 1,
         turns: float = 50,
         classes: int = 0,
+        facts: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -144,7 +149,7 @@ class UNet(nn.Module):
         self.patch = patch
         self.multiple = patch * 2 ** (levels - 1)
         embedding = 4 * widths[0]
-        self.embedding = Embedding(embedding, times, turns, classes)
+        self.embedding = Embedding(embedding, times, turns, classes, facts)
         sides = (math.ceil(side / self.multiple) * self.multiple // patch for side in size)
         self.places = nn.Parameter(torch.zeros(1, widths[0], *sides))
         self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
@@ -168,11 +173,17 @@ class UNet(nn.Module):
         self.tail_norm = Normalisation(widths[0])
         self.tail = set_to_zero(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
 
-    def forward(self, images: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        times: Tensor,
+        labels: Tensor | None = None,
+        facts: Tensor | None = None,
+    ) -> Tensor:
         height, width = images.shape[2:]
         x = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
-        embedding = self.embedding(times, labels)  # (N, embedding)
+        embedding = self.embedding(times, labels, facts)  # (N, embedding)
         x = self.head(x) + self.places  # (N, widths[0], H / patch, W / patch)
         skips = []
         for level, blocks in enumerate(self.down):

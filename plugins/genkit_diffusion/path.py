@@ -14,8 +14,9 @@ from genkit.model import LogLikelihood
 from genkit_diffusion import PathSampler
 from genkit_diffusion.base import UNetModel
 from genkit_diffusion.likelihood import log_density
-from genkit_diffusion.solvers import step
+from genkit_diffusion.solvers import follow, step
 
+PATHS, MOMENTS = 8, 12  # rows of a picture of paths, and columns at most
 REDRAWS = 3  # of each step of a completion
 LEVEL = 2 / 255  # between two levels of images in [-1, 1]
 
@@ -36,13 +37,20 @@ class PathModel(UNetModel):
         """Of the values of x_t, at times t, of any shape."""
         return t**2 * self.deviation**2 + (1 - t) ** 2
 
-    def velocity(self, images: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+    def velocity(
+        self,
+        images: Tensor,
+        times: Tensor,
+        labels: Tensor | None = None,
+        facts: Tensor | None = None,
+    ) -> Tensor:
         """v(x, t) of noisy images x, (N, C, H, W), at times in [0, 1], (N,), given labels, (N,), of
-        a conditional model, or None for those of no label: (N, C, H, W)."""
+        a conditional model, or None for those of no label: (N, C, H, W). `facts`, (N, LABELS), say
+        how images were augmented."""
         t = times[:, None, None, None]
         variance = self.variance(t)
         centred = images - t * self.mean
-        found: Tensor = self.network(centred * variance.rsqrt(), times[:, None], labels)
+        found: Tensor = self.network(centred * variance.rsqrt(), times[:, None], labels, facts)
         linear = self.mean + (t * self.deviation**2 - (1 - t)) / variance * centred
         return linear + self.deviation * variance.rsqrt() * found
 
@@ -91,6 +99,27 @@ class PathModel(UNetModel):
 
         return field
 
+    def moments(self) -> Tensor:
+        """The times of the sampler's steps, from noise to 1, (steps + 1,)."""
+        return torch.linspace(0, 1, self.sampler.steps + 1, device=self.device)
+
+    @property
+    def solver(self) -> str:
+        """The sampler's, or that of the same order where steps are followed one by one."""
+        return "heun" if self.sampler.solver == "dpm++" else self.sampler.solver
+
+    def pictures(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The path of some samples from noise to image, a row each, and the clean images that the
+        network sees in them on the way."""
+        times, field = self.moments(), self.guided(self.choose_labels(None, PATHS))
+        noise = self.draw_noise(PATHS, torch.Generator(self.device).manual_seed(0))
+        start = times[0] * self.mean + (1 - times[0]) * noise
+        path = list(follow(field, start, times, self.solver))
+        seen = [x + (1 - time) * field(x, time) for x, time in zip(path, times, strict=True)]
+        shown = torch.linspace(0, len(times) - 1, min(len(times), MOMENTS)).round().int().tolist()
+        rows = {"path": path, "clean-images-seen-on-the-path": seen}
+        return {name: torch.stack([row[i] for i in shown], 1) for name, row in rows.items()}
+
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
         """A lower bound of ln p of images at 256 levels, by the density of the flow (Song et al.
@@ -122,13 +151,12 @@ class PathModel(UNetModel):
             return torch.randn(images.shape, generator=generator, device=self.device)
 
         field = self.guided(self.choose_labels(labels, len(images)))
-        solver = "heun" if self.sampler.solver == "dpm++" else self.sampler.solver
         times = torch.linspace(0, 1, self.sampler.steps + 1, device=self.device)
         x = noise()
         for now, then in pairwise(times.unbind()):
             for redraw in range(REDRAWS):
                 x = torch.where(known, torch.lerp(noise(), images, now), x)
-                ahead = step(field, x, now, then, solver)
+                ahead = step(field, x, now, then, self.solver)
                 if redraw < REDRAWS - 1:  # back to `now`: x_then scaled, and the missing noise
                     scale = now / then
                     missing = ((1 - now) ** 2 - (scale * (1 - then)) ** 2).clamp(min=0).sqrt()

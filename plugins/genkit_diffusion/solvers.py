@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -26,16 +26,25 @@ def step(field: Field, x: Tensor, now: Tensor, then: Tensor, solver: str) -> Ten
     return x + (then - now) * slope
 
 
-def solve(field: Field, x: Tensor, times: Tensor, solver: str) -> Tensor:
-    """Where points x, (N, ...), at times[0] are at times[-1], with a `step` between each two times.
+def follow(field: Field, x: Tensor, times: Tensor, solver: str) -> Iterator[Tensor]:
+    """Points x, (N, ...), at times[0], and where they are at each of the other times, with a `step`
+    between each two.
 
     Raises:
         FloatingPointError: after a step some value is not finite; names the step and the time.
     """
     watch = Watch(times)
+    yield x
     for now, then in pairwise(times.unbind()):
         x = watch.see(step(field, x, now, then, solver))
+        yield x
     watch.check()
+
+
+def solve(field: Field, x: Tensor, times: Tensor, solver: str) -> Tensor:
+    """Where points x, (N, ...), at times[0] are at times[-1]; as `follow`."""
+    for now in follow(field, x, times, solver):
+        x = now
     return x
 
 

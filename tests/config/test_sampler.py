@@ -11,7 +11,7 @@ from toys import registry, train_tiny, write_npz
 import genkit
 from genkit.cli import main
 from genkit.comparison.candidates import choose_candidates
-from genkit.config.sampler import read_pairs, sampler_of, split_target
+from genkit.config.sampler import read_pairs, sampler_of, split_entrant, split_target, sweep
 from genkit.errors import PluginError, UsageError
 from genkit.io.files import read_json
 from genkit.runs.run import load_run
@@ -33,6 +33,30 @@ def test_pairs_are_read_by_key_and_others_refused() -> None:
     for text in ("temperature", "=3"):
         with pytest.raises(UsageError, match="write KEY=VALUE"):
             read_pairs([text])
+
+
+def test_the_name_of_an_entrant_has_the_run_and_its_options() -> None:
+    assert split_entrant("flow@steps=4,solver=euler") == (
+        "flow",
+        {"steps": "4", "solver": "euler"},
+    )
+    for name in ("flow", "me@home", "flow@steps", "flow@steps=4,euler", "@"):
+        assert split_entrant(name) == (name, {})
+
+
+def test_a_sweep_puts_an_entrant_for_each_value_where_a_run_is() -> None:
+    runs = {"a/run", "b"}.__contains__
+    assert sweep(["vae", "a/run", "b@guidance=2"], "steps = 1, 2,1", runs) == [
+        "vae",
+        "a/run@steps=1",
+        "a/run@steps=2",
+        "b@guidance=2,steps=1",
+        "b@guidance=2,steps=2",
+    ]
+    with pytest.raises(UsageError, match=r"--sweep 'steps=1,2' is for runs; give one beside vae"):
+        sweep(["vae"], "steps=1,2", runs)
+    with pytest.raises(UsageError, match="--sweep 'steps' cannot be read"):
+        sweep(["b"], "steps", runs)
 
 
 def test_a_target_may_carry_options_and_a_path_that_exists_is_taken_as_it_is(

@@ -38,7 +38,7 @@ def fill(network):
 
 def towards(target):
     """The velocity of the flow whose data is the one image `target`, an exact solution."""
-    return lambda x, time, labels=None: (
+    return lambda x, time, labels=None, facts=None: (
         (target - x) / (1 - time[:, None, None, None]).clamp(min=1e-3)
     )
 
@@ -62,7 +62,7 @@ def test_loss_is_zero_for_the_velocity_of_a_single_image_and_one_more_for_one_of
     batch = Batch(target.expand(32, -1, -1, -1))
     model.velocity = towards(target)
     assert model.loss(batch)[0].item() == pytest.approx(0, abs=1e-4)
-    model.velocity = lambda x, time, labels: towards(target)(x, time) + 1
+    model.velocity = lambda x, time, labels, facts=None: towards(target)(x, time) + 1
     assert model.loss(batch)[0].item() == pytest.approx(1, abs=0.02)
 
 
@@ -107,6 +107,19 @@ def test_sampling_along_the_velocity_of_a_single_image_ends_there():
         model.velocity = towards(target)
         found = model.sample(4, generator=generator())
         torch.testing.assert_close(found, target.expand(4, -1, -1, -1), rtol=0, atol=1e-4)
+
+
+def test_pictures_show_the_path_of_samples_and_the_clean_images_seen_on_it():
+    target = torch.rand(1, 1, 8, 8) * 2 - 1
+    for steps, columns in ((4, 5), (40, 12)):
+        model = make(sampler={"steps": steps, "solver": "euler"})
+        model.velocity = towards(target)
+        path, seen = model.pictures(torch.zeros(2, 1, 8, 8)).values()
+        assert path.shape == seen.shape == (8, columns, 1, 8, 8)
+        noise = model.draw_noise(8, generator())
+        assert torch.equal(path[:, 0], noise)
+        torch.testing.assert_close(seen[:, :-1], target.expand(8, columns - 1, 1, 8, 8))
+        torch.testing.assert_close(path[:, -1].clamp(-1, 1), model.decode_latents(noise))
 
 
 @pytest.mark.parametrize("solver, order", [("euler", 1), ("heun", 2), ("midpoint", 2)])

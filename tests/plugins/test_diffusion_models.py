@@ -105,12 +105,14 @@ def test_meanflows_loss_is_zero_for_the_average_velocity_of_a_single_image(share
     model, target = make_meanflow(span_share=share, weight_power=0), torch.rand(1, 1, 8, 8) - 0.5
     batch = Batch(target.expand(16, -1, -1, -1))
 
-    def straight(x, start, end, labels=None):
+    def straight(x, start, end, labels=None, facts=None):
         return (target - x) / (1 - start[:, None, None, None])
 
     model.average_velocity = straight
     assert model.loss(batch)[0].item() == pytest.approx(0, abs=1e-5)
-    model.average_velocity = lambda x, start, end, labels=None: straight(x, start, end) + 1
+    model.average_velocity = lambda x, start, end, labels=None, facts=None: (
+        straight(x, start, end) + 1
+    )
     assert model.loss(batch)[0].item() == pytest.approx(1, abs=1e-3)
 
 
@@ -118,7 +120,9 @@ def test_meanflows_target_follows_from_the_derivative_along_the_path():
     """For u(x, t, s) = x t the derivative along dx/dt = v is v t + x, so that the loss is
     known."""
     model = make_meanflow(span_share=1, weight_power=0)
-    model.average_velocity = lambda x, start, end, labels=None: x * start[:, None, None, None]
+    model.average_velocity = lambda x, start, end, labels=None, facts=None: (
+        x * start[:, None, None, None]
+    )
     images = torch.rand(4, 1, 8, 8)
     torch.manual_seed(3)
     found = model.loss(Batch(images))[0]

@@ -181,7 +181,7 @@ def test_headline_and_sections_stand_in_order(page: Page) -> None:
         "These weights of pixelcnn made the best samples, with KID 49% lower than vae"
     ]
     assert [s["id"] for s in page.all("section")] == [
-        *("scores", "samples", "growth", "curves", "quality", "interpolation"),
+        *("scores", "samples", "growth", "curves", "quality", "pictures", "interpolation"),
         *("reconstructions", "completion", "classes", "neighbours", "warnings", "protocol"),
         "repeat",
     ]
@@ -288,6 +288,34 @@ def test_pictures_are_the_runs_own_without_loss(folder: Path, page: Page) -> Non
         assert again.size == original.size == (242, 242)
         assert ImageChops.difference(again.convert("L"), original).getbbox() is None
     assert (shown["width"], shown["height"]) == ("242", "242")
+
+
+def test_a_models_own_pictures_are_shown_once_by_their_names(folder: Path, page: Page) -> None:
+    from io import BytesIO
+
+    from PIL import Image, ImageChops
+
+    shown = [i for i in page.all("img") if i.get("alt", "").startswith("attention maps of")]
+    assert [image["alt"].rpartition(" ")[2] for image in shown] == ["pixelcnn", "vae", "dcgan"]
+    newest = max((folder / "run0" / "samples").glob("attention-maps-*.png"))
+    data = base64.b64decode(shown[0]["src"].partition(",")[2])
+    with Image.open(BytesIO(data)) as again, Image.open(newest) as original:
+        assert ImageChops.difference(again.convert("L"), original).getbbox() is None
+
+
+def test_scores_of_one_run_by_its_sampler_are_drawn_over_the_options_values(
+    tmp_path: Path, registry: Registry
+) -> None:
+    rows = [row(f"flow@steps={steps}", 4 / steps) for steps in (8, 1, 2)]
+    rows += [row(f"flow@solver=euler,steps={steps}", 5 / steps) for steps in (2, 4)]
+    rows += [row("flow@solver=midpoint", 0.7), row("vae", 0.9)]
+    page = Page(render([write_comparison(tmp_path, rows)], registry))
+    assert "Quality by sampler" in page.words["h2"]
+    assert sum(title.endswith("over steps") for title in page.words["title"]) > 0
+    (words,) = [text for text in page.words["desc"] if "flow: " in text]
+    assert "flow: 4,000 at 1, 500 at 8 steps" in words
+    assert "flow@solver=euler: 2,500 at 2, 1,250 at 4 steps" in words
+    assert "midpoint" not in words and "vae" not in words
 
 
 # ---- whatever is there
