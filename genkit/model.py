@@ -129,6 +129,7 @@ class GenerativeModel(nn.Module):
     """
 
     conditional: bool = False
+    sample_batch: int = 64  # images that `sample` and `complete` are asked for at a time
 
     def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
         super().__init__()

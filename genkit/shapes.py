@@ -7,6 +7,24 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class Attributes:
+    """What classes are made of, where each is a combination: of a colour, a shape and a size.
+
+    Args:
+        names: of the attributes, (K,).
+        values: of each class, (classes, K), in the order of the labels.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def having(self, name: str, value: float) -> list[int]:
+        """The labels of the classes whose attribute of that name has the value."""
+        place = self.names.index(name)
+        return [label for label, row in enumerate(self.values) if row[place] == value]
+
+
+@dataclass(frozen=True)
 class ImageShape:
     """The shape of one image and facts about the training images, which do not count when shapes
     are compared.
@@ -16,6 +34,7 @@ class ImageShape:
         class_shares: share of each class among the training images; () if not known.
         class_names: the classes' names, in the order of the labels; () if not known.
         train_images: number of training images; 0 if not known.
+        attributes: what the classes are combinations of; None if they are not.
         mean, deviation: of all values of training images, in [-1, 1]; 0 and 1 if not known.
     """
 
@@ -28,6 +47,7 @@ class ImageShape:
     train_images: int = field(default=0, compare=False, repr=False)
     mean: float = field(default=0.0, compare=False, repr=False)
     deviation: float = field(default=1.0, compare=False, repr=False)
+    attributes: Attributes | None = field(default=None, compare=False, repr=False)
 
     @property
     def dimensions(self) -> int:

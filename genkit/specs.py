@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from genkit.errors import PluginError
+from genkit.shapes import Attributes as Attributes
 from genkit.shapes import ImageFacts as ImageFacts
 from genkit.shapes import ImageShape as ImageShape
 

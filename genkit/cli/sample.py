@@ -89,8 +89,9 @@ def sample(
         str | None,
         typer.Option(
             rich_help_panel=PANEL,
-            help="a row for each class: 0,1,2, or their names, or each; for models that follow "
-            "labels; also the classes of --interpolate and --complete",
+            help="a row for each class: 0,1,2, or their names, or each, or all that have an "
+            "attribute: colour=2; for models that follow labels; also the classes of --interpolate "
+            "and --complete",
         ),
     ] = None,
     balanced: Annotated[
@@ -229,12 +230,27 @@ def read_labels(text: str, record: RunRecord) -> list[int]:
             labels.append(names.index(word))
         elif re.fullmatch(r"\d{1,7}", word, re.ASCII) and int(word) < count:
             labels.append(int(word))
+        elif having := _having(word, record):
+            labels += having
         else:
             raise UsageError(
                 f"--labels: there is no class {word!r}; give each, or some of "
                 f"{', '.join(names[:count]) or f'0 to {count - 1}'}"
             )
     return labels
+
+
+def _having(word: str, record: RunRecord) -> list[int]:
+    """The labels of the classes with an attribute's value, such as colour=2; none if the word is
+    no such thing."""
+    attributes = record.model_shape().attributes
+    name, _, text = word.partition("=")
+    if attributes is None or name not in attributes.names:
+        return []
+    try:
+        return attributes.having(name, float(text))
+    except ValueError:
+        return []
 
 
 def complete_files(

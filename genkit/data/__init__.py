@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from genkit.data.datasets import ImageData
-from genkit.data.splits import Split, Splits, hold_out_in_place
+from genkit.data.splits import Split, Splits, combine, hold_out_in_place
 
 if TYPE_CHECKING:
     from genkit.data.alpha import premultiply
@@ -24,6 +24,7 @@ __all__ = [
     "ImageData",
     "Split",
     "Splits",
+    "combine",
     "downloading",
     "hold_out_in_place",
     "premultiply",

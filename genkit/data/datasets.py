@@ -23,7 +23,7 @@ from genkit.data.splits import Augmentation, Split, check_splits
 from genkit.data.walk import hold_out
 from genkit.errors import UsageError, plugin_code
 from genkit.io.files import user_cache
-from genkit.specs import Config, DatasetSpec, ImageFacts, ImageShape
+from genkit.specs import Attributes, Config, DatasetSpec, ImageFacts, ImageShape
 
 MOST_VALUES = 2**24  # of which mean and deviation are taken
 
@@ -39,6 +39,7 @@ class ImageData:
         notes: one line each on what the user should know.
         features, reference: as in the data set's spec.
         held_out: genkit took the test images from the training images.
+        attributes: what the classes are combinations of, if they are.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ImageData:
     features: str
     reference: str | None
     held_out: bool
+    attributes: Attributes | None = None
 
     @cached_property
     def shape(self) -> ImageShape:
@@ -69,6 +71,7 @@ class ImageData:
             train_images=len(self.train.images),
             mean=mean,
             deviation=deviation,
+            attributes=self.attributes,
         )
 
     @property
@@ -192,6 +195,7 @@ def open_data(
         features=spec.features or "none",
         reference=spec.reference,
         held_out=held_out,
+        attributes=splits.attributes,
     )
     if splits.fingerprint not in (None, data.fingerprint):
         raise UsageError(

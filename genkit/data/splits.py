@@ -3,16 +3,19 @@ training images are changed at random when they are learned from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from genkit.data.alpha import is_premultiplied
 from genkit.data.walk import hold_out
 from genkit.errors import PluginError, UsageError
-from genkit.specs import Config, option
+from genkit.specs import Attributes, Config, option
+
+MOST_COMBINATIONS = 10_000  # of attributes
 
 
 class Augmentation(Config):
@@ -70,6 +73,7 @@ class Splits:
         notes: one line each on what the user should know, such as files that were skipped.
         fingerprint: of the arrays when they were stored; if it differs now, they are refused.
         held_out: `test` was taken from the training images by `hold_out`.
+        attributes: what the classes are combinations of, see `combine`; None if they are not.
     """
 
     train: Split
@@ -78,6 +82,49 @@ class Splits:
     notes: tuple[str, ...] = ()
     fingerprint: str | None = None
     held_out: bool = False
+    attributes: Attributes | None = None
+
+
+def combine(
+    values: ArrayLike, names: Sequence[str]
+) -> tuple[NDArray[np.int64], tuple[str, ...], Attributes]:
+    """Images with several attributes as images of classes: each combination that occurs is one.
+
+    Args:
+        values: of each image, numbers, (N, K); of all splits one after the other.
+        names: of the attributes, (K,).
+
+    Returns: labels, int64 (N,); the classes' names, such as "colour=2 size=0", or of attributes
+    that are 0 or 1 the names of those that are 1, such as "hat glasses"; and their attributes.
+
+    Raises:
+        UsageError: values are not finite numbers, (N, K), or have too many combinations.
+    """
+    given = np.asarray(values)
+    if given.ndim != 2 or given.shape[1] != len(names) or given.dtype.kind not in "iufb":
+        raise UsageError(
+            f"attributes are {given.dtype} {given.shape}; expected are numbers, a row for each "
+            f"image with {len(names)} values: {', '.join(names)}"
+        )
+    table = given.astype(np.float64)
+    if not np.isfinite(table).all():
+        raise UsageError("attributes hold values that are not finite")
+    rows, labels = np.unique(table, axis=0, return_inverse=True)
+    if len(rows) > MOST_COMBINATIONS:
+        raise UsageError(
+            f"attributes have {len(rows):,} different combinations, and the most are "
+            f"{MOST_COMBINATIONS:,}: round them, or leave some out"
+        )
+    found = tuple(tuple(row) for row in rows.tolist())
+    if np.isin(rows, (0, 1)).all():
+        lists = [[name for name, value in zip(names, row, strict=True) if value] for row in found]
+        classes = tuple(" ".join(each) or "none" for each in lists)
+    else:
+        pairs = [
+            [f"{name}={value:g}" for name, value in zip(names, row, strict=True)] for row in found
+        ]
+        classes = tuple(map(" ".join, pairs))
+    return labels.reshape(-1).astype(np.int64), classes, Attributes(tuple(names), found)
 
 
 def hold_out_in_place(split: Split, name: str) -> tuple[Split, Split]:
@@ -131,6 +178,13 @@ def check_splits(splits: Splits, spec_name: str, name: str) -> None:
             raise PluginError(f"{whose} {problem}")
 
     require(isinstance(splits, Splits), f"returned {type(splits).__name__} instead of Splits")
+    if attributes := splits.attributes:
+        rows, width = len(attributes.values), len(attributes.names)
+        require(
+            rows == len(splits.classes) and all(len(row) == width for row in attributes.values),
+            f"gave attributes that are not {len(splits.classes)} rows of {width} values, a row for "
+            "each class",
+        )
     for part, split in (("train", splits.train), ("test", splits.test)):
         if split is None and part == "test":
             continue

@@ -15,7 +15,7 @@ from pydantic.config import JsonDict
 
 from genkit.io.files import JsonObject, parse_json
 from genkit.io.records import BestPointer, Record
-from genkit.specs import ImageShape
+from genkit.specs import Attributes, ImageShape
 
 SCHEMA = 1  # of config.json
 MOST_PIXELS = 8192  # a side, of the images a run's config.json may ask for
@@ -49,6 +49,15 @@ class ShapeRecord(Record):
         return ImageShape(self.channels, self.height, self.width, self.classes)
 
 
+class AttributesRecord(Record):
+    """What the classes are combinations of."""
+
+    names: tuple[str, ...] = Field(description="names of the attributes")
+    values: tuple[tuple[float, ...], ...] = Field(
+        description="a row for each class, with a value for each attribute"
+    )
+
+
 class DataRecord(Record):
     """The data that a run was trained on."""
 
@@ -72,6 +81,9 @@ class DataRecord(Record):
         0.0, ge=-1, le=1, description="mean of the training images' values in [-1, 1]"
     )
     deviation: float = Field(1.0, ge=0, le=1, description="their standard deviation")
+    attributes: AttributesRecord | None = Field(
+        None, description="of classes that are combinations; null for others"
+    )
 
 
 class FrozenRecord(Record):
@@ -182,6 +194,7 @@ class RunRecord(Record):
 
     def model_shape(self) -> ImageShape:
         """The image shape that the model is built for, with the facts about its training images."""
+        found = self.data.attributes
         return replace(
             self.image_shape.shape(),
             class_shares=self.data.class_shares,
@@ -189,15 +202,20 @@ class RunRecord(Record):
             train_images=self.data.train_images or 0,
             mean=self.data.mean,
             deviation=self.data.deviation,
+            attributes=Attributes(found.names, found.values) if found else None,
         )
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> RunRecord:
+    def _classes_fit(self) -> RunRecord:
         shares = self.data.class_shares
         if shares and (len(shares) != self.image_shape.classes or not sum(shares) > 0):
             raise ValueError(
                 f"{len(shares)} class_shares do not fit {self.image_shape.classes} classes"
             )
+        if made := self.data.attributes:
+            fits = all(len(row) == len(made.names) for row in made.values)
+            if len(made.values) != self.image_shape.classes or not fits:
+                raise ValueError(f"attributes do not fit {self.image_shape.classes} classes")
         return self
 
     def to_json(self) -> JsonObject:

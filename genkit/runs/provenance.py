@@ -13,7 +13,7 @@ from contextlib import suppress
 import torch
 
 from genkit.data import ImageData
-from genkit.io.run_records import DataRecord, Provenance, Tf32
+from genkit.io.run_records import AttributesRecord, DataRecord, Provenance, Tf32
 from genkit.registry.catalogue import Registry
 from genkit.specs import Spec
 from genkit.version import __version__
@@ -21,6 +21,7 @@ from genkit.version import __version__
 
 def describe_data(data: ImageData) -> DataRecord:
     """What a run records of its data."""
+    made = data.attributes
     return DataRecord(
         name=data.name,
         fingerprint=data.fingerprint,
@@ -31,6 +32,7 @@ def describe_data(data: ImageData) -> DataRecord:
         class_shares=data.shape.class_shares,
         mean=data.model_shape.mean,
         deviation=data.model_shape.deviation,
+        attributes=AttributesRecord(names=made.names, values=made.values) if made else None,
     )
 
 

@@ -13,9 +13,9 @@ from genkit.compute.seeds import derive_seed
 from genkit.errors import UsageError, plugin_code
 from genkit.model import GenerativeModel, to_bytes, to_unit_range
 from genkit.sampling.draw import (
-    CHUNK,
     check_images,
     chunk_generator,
+    chunk_size,
     evaluating,
     label_chunks,
 )
@@ -50,11 +50,12 @@ def complete(
     if images.shape[1:] != (shape.channels, shape.height, shape.width):
         raise UsageError(f"images to complete are {tuple(images.shape)}, the model's are {shape}")
     known = known.expand(count, 1, shape.height, shape.width)
-    left_over = (0, 0, 0, 0, 0, 0, 0, -count % CHUNK)  # whole chunks, as in `draw`
-    parts = torch.split(F.pad(to_unit_range(images), left_over), CHUNK)
-    masks = torch.split(F.pad(known, left_over, value=True), CHUNK)
+    size = chunk_size(model)
+    left_over = (0, 0, 0, 0, 0, 0, 0, -count % size)  # whole chunks, as in `draw`
+    parts = torch.split(F.pad(to_unit_range(images), left_over), size)
+    masks = torch.split(F.pad(known, left_over, value=True), size)
     found = []
-    parts_of = label_chunks(model, choose_labels(model, count, seed, labels))
+    parts_of = label_chunks(model, choose_labels(model, count, seed, labels), size)
     with evaluating(model):
         for chunk, (part, mask) in enumerate(zip(parts, masks, strict=True)):
             generator = chunk_generator(model, derive_seed(seed, "complete"), chunk)
@@ -65,7 +66,7 @@ def complete(
                 answer = model.complete(*given, generator=generator)
                 if answer is None:
                     return None
-                check_images(model, answer, "complete")
+                check_images(model, answer, "complete", size)
                 found.append(to_bytes(answer).cpu())
     return torch.cat(found)[:count].contiguous()
 

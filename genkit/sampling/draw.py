@@ -17,7 +17,8 @@ from genkit.errors import PluginError, UsageError, plugin_code
 from genkit.model import GenerativeModel, to_bytes
 from genkit.sampling.labels import choose_labels
 
-CHUNK = 64  # images drawn at a time, each chunk with a generator of its own
+MOST_AT_A_TIME = 65_536
+CHUNK = GenerativeModel.sample_batch
 
 
 @torch.no_grad()
@@ -33,29 +34,40 @@ def draw(
     `labels`.
 
     Image i depends on the model, the seed, its label and i alone, not on n: images are always drawn
-    in whole chunks of 64, chunk j with a generator seeded by (seed, j), and the rest is dropped.
-    Several ranks share the chunks, and each gets all images.
+    in whole chunks of `model.sample_batch`, chunk j with a generator seeded by (seed, j), and the
+    rest is dropped. Several ranks share the chunks, and each gets all images.
     """
     if n < 1:
         raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
-    shape = model.image_shape
-    parts_of = label_chunks(model, choose_labels(model, n, seed, labels))
-    chunks = [range(rank, math.ceil(n / CHUNK), ranks.count) for rank in range(ranks.count)]
+    shape, size = model.image_shape, chunk_size(model)
+    parts_of = label_chunks(model, choose_labels(model, n, seed, labels), size)
+    chunks = [range(rank, math.ceil(n / size), ranks.count) for rank in range(ranks.count)]
     images = torch.empty(0, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     parts = [images]
     with evaluating(model):
         for done, chunk in enumerate(chunks[ranks.rank], 1):
             generator = chunk_generator(model, seed, chunk)
             with plugin_code(f"{type(model).__name__}.sample()"):
-                images = model.sample(CHUNK, parts_of(chunk), generator=generator)
-                check_images(model, images, "sample")
+                images = model.sample(size, parts_of(chunk), generator=generator)
+                check_images(model, images, "sample", size)
                 parts.append(to_bytes(images).cpu())
             if on_progress:
-                on_progress(min(done * ranks.count * CHUNK, n), n)
-    found = ranks.gather(torch.cat(parts), [len(own) * CHUNK for own in chunks])
-    order = [torch.split(each, CHUNK) for each in found]  # by the rank that drew them
-    chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / CHUNK))]
+                on_progress(min(done * ranks.count * size, n), n)
+    found = ranks.gather(torch.cat(parts), [len(own) * size for own in chunks])
+    order = [torch.split(each, size) for each in found]  # by the rank that drew them
+    chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / size))]
     return torch.cat(chunked)[:n].contiguous()
+
+
+def chunk_size(model: GenerativeModel) -> int:
+    """How many images a model is asked for at a time; PluginError if that is no number of them."""
+    size = model.sample_batch
+    if not isinstance(size, int) or not 1 <= size <= MOST_AT_A_TIME:
+        raise PluginError(
+            f"{type(model).__name__}.sample_batch is {size!r}; give a whole number from 1 to "
+            f"{MOST_AT_A_TIME:,}"
+        )
+    return size
 
 
 @contextmanager
@@ -75,13 +87,15 @@ def chunk_generator(model: GenerativeModel, seed: int, chunk: int) -> torch.Gene
     return generator.manual_seed(derive_seed(seed, "sample", chunk))
 
 
-def label_chunks(model: GenerativeModel, labels: Tensor | None) -> Callable[[int], Tensor | None]:
-    """The labels, int64 (CHUNK,), on the model's device, of a chunk by its number; the last one is
+def label_chunks(
+    model: GenerativeModel, labels: Tensor | None, size: int = CHUNK
+) -> Callable[[int], Tensor | None]:
+    """The labels, int64 (size,), on the model's device, of a chunk by its number; the last one is
     filled up with class 0. None if there are no labels."""
     if labels is None:
         return lambda chunk: None
-    filled = F.pad(labels, (0, -len(labels) % CHUNK)).to(model.device)
-    return lambda chunk: filled[chunk * CHUNK :][:CHUNK]
+    filled = F.pad(labels, (0, -len(labels) % size)).to(model.device)
+    return lambda chunk: filled[chunk * size :][:size]
 
 
 def check_images(model: GenerativeModel, images: Tensor, method: str, count: int = CHUNK) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genkit.data import Split, Splits, hold_out_in_place, premultiply
+from genkit.data import Split, Splits, combine, hold_out_in_place, premultiply
 from genkit.errors import UsageError
-from genkit.specs import Config
+from genkit.specs import Attributes, Config
 
 ROWS = 64  # images changed together
+NAMES = "attribute_names"
 EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4"
 # What zipfile and numpy raise for archives that are damaged, locked or hold Python objects.
 ERRORS_OF_UNREADABLE_FILES = (
@@ -31,7 +32,8 @@ def load(config: Config, source: str, root: Path) -> Splits:
 
     Images are uint8, (N, H, W), (N, H, W, C) or (N, C, H, W), 0 to 255; of 2 and 4 channels the
     last is alpha, and is straight. Labels come from `train_labels` and `test_labels`, or from
-    `labels`: integers, (N,) or (N, 1), of any values; each value is a class.
+    `labels`: integers, (N,) or (N, 1), of any values; each value is a class. Labels of several
+    attributes are numbers, (N, K), and each combination is a class; `attribute_names` has K texts.
 
     Raises:
         UsageError: the file cannot be read, or its arrays are not images and labels.
@@ -53,27 +55,35 @@ def load(config: Config, source: str, root: Path) -> Splits:
         for (_, key), part in zip(keys, images, strict=True)
         if key in arrays
     ]
-    unused = sorted(set(arrays) - {key for pair in keys for key in pair})
+    used = {key for pair in keys for key in pair}
+    used |= {NAMES} if labels and labels[0].ndim == 2 else set()
+    unused = sorted(set(arrays) - used)
     notes = [f"{path.name}: not used: {', '.join(unused)}"] if unused else []
     if len(labels) < len(images):
         if labels:
             notes.append(f"{path.name}: labels of one split are missing, so none are used")
         return _splits(path, [Split(part) for part in images], (), notes)
-    values = np.unique(np.concatenate(labels))
-    splits = [
-        Split(part, np.searchsorted(values, own).astype(np.int64))
-        for part, own in zip(images, labels, strict=True)
-    ]
-    return _splits(path, splits, tuple(map(str, values)), notes)
+    found, classes, attributes = _to_classes(path, labels, arrays.get(NAMES))
+    parts = np.split(found.astype(np.int64), [len(labels[0])])
+    splits = [Split(part, own) for part, own in zip(images, parts, strict=False)]
+    return _splits(path, splits, classes, notes, attributes)
 
 
-def _splits(path: Path, parts: list[Split], classes: tuple[str, ...], notes: list[str]) -> Splits:
+def _splits(
+    path: Path,
+    parts: list[Split],
+    classes: tuple[str, ...],
+    notes: list[str],
+    attributes: Attributes | None = None,
+) -> Splits:
     """Splits of the training part and the test part; without one, some images are held out."""
     if not len(parts[0].images):
         return Splits(parts[0])
     if held_out := len(parts) == 1:
         parts = list(hold_out_in_place(parts[0], f"npz:{path}"))
-    return Splits(parts[0], parts[1], classes, tuple(notes), held_out=held_out)
+    return Splits(
+        parts[0], parts[1], classes, tuple(notes), held_out=held_out, attributes=attributes
+    )
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -142,11 +152,37 @@ def _reordered(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _as_labels(path: Path, key: str, array: NDArray[Any], count: int) -> NDArray[Any]:
-    """Integers, (count,) or (count, 1), as (count,)."""
-    shape = getattr(array, "shape", ())
-    if shape not in ((count,), (count, 1)) or array.dtype.kind not in "iu":
+    """Integers, (count,) or (count, 1), as (count,); or several attributes, (count, K)."""
+    shape: tuple[int, ...] = getattr(array, "shape", ())
+    if shape in ((count,), (count, 1)) and array.dtype.kind in "iu":
+        return array.reshape(count)
+    if len(shape) == 2 and shape[0] == count and shape[1] > 1 and array.dtype.kind in "iufb":
+        return array
+    raise UsageError(
+        f"{key!r} in {path} is {getattr(array, 'dtype', 'not an array')} {shape}; expected are "
+        f"{count} integers, one for each image, or a row of numbers for each"
+    )
+
+
+def _to_classes(
+    path: Path, labels: list[NDArray[Any]], names: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...], Attributes | None]:
+    """Labels of all splits, int64, the classes' names, and what the classes are combinations of.
+
+    Args:
+        names: of the attributes, as the file gives them; without it they are a0, a1 and so on.
+    """
+    if len({own.shape[1:] for own in labels}) > 1:
+        raise UsageError(f"training and test labels in {path} have different numbers of attributes")
+    if labels[0].ndim == 1:
+        values, found = np.unique(np.concatenate(labels), return_inverse=True)
+        return found.astype(np.int64), tuple(map(str, values)), None
+    width = labels[0].shape[1]
+    if names is None:
+        names = np.array([f"a{number}" for number in range(width)])
+    if names.dtype.kind != "U" or names.shape != (width,) or len({*names.tolist()}) < width:
         raise UsageError(
-            f"{key!r} in {path} is {getattr(array, 'dtype', 'not an array')} {shape}; expected are "
-            f"{count} integers, one for each image"
+            f"{NAMES!r} in {path} is {names.dtype} {names.shape}; expected are {width} different "
+            "texts, one for each attribute"
         )
-    return array.reshape(count)
+    return combine(np.concatenate(labels), names.tolist())

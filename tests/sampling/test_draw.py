@@ -54,6 +54,23 @@ def test_progress_is_reported_after_each_chunk():
     assert seen == [(64, 130), (128, 130), (130, 130)]
 
 
+def test_a_model_is_asked_for_as_many_images_at_a_time_as_it_says():
+    torch.manual_seed(0)
+    model, asked = MODELS["vae"](), []
+    decode = model.decode_latents
+    model.decode_latents = lambda z, labels=None: asked.append(len(z)) or decode(z, labels)
+    model.sample_batch = 3
+    many = sampling.draw(model, 7, seed=0)
+    assert asked == [3, 3, 3]
+    for n in (1, 2, 4):
+        assert torch.equal(sampling.draw(model, n, seed=0), many[:n])
+    assert asked[3:] == [3, 3, 3, 3]
+    for wrong in (0, 2.0, None):
+        model.sample_batch = wrong
+        with pytest.raises(PluginError, match=f"VAE.sample_batch is {wrong}; give a whole number"):
+            sampling.draw(model, 1, seed=0)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
