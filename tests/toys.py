@@ -39,6 +39,13 @@ TINY = {
         "batch_size": 8,
         "ema_half_life": 100,
     },
+    "gan": {
+        "latent": 4,
+        "generator_width": 4,
+        "discriminator_width": 4,
+        "batch_size": 8,
+        "ema_half_life": 100,
+    },
     "vae": {"latent": 4, "width": 4, "hidden": 8, "batch_size": 8, "ema_half_life": 100},
     "pixelcnn": {
         "levels": 2,

@@ -197,20 +197,24 @@ def test_model_in_stages_of_the_page_trains_and_resumes(
     assert rows[12]["flow/skipped"] == 0
 
 
-def test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration(
+def test_games_of_the_page_are_played(
     written: Written, command_lines: CommandLines, tmp_path: Path
 ) -> None:
     run, plugin = tmp_path / "run", {"GENKIT_PLUGINS": str(written.files / "games.py")}
-    (answer,) = command_lines(
-        f"train game --run-dir {run} --log-every 1 --grids 1 --progress none --budget 6steps",
+    quick = "--log-every 1 --grids 1 --progress none --budget 6steps"
+    pair = "train pair --loss hinge --spectral-norm --r1 1 --augment cutout"
+    answer, other = command_lines(
+        f"train game --run-dir {run} {quick}",
+        f"{pair} --run-dir {tmp_path / 'pair'} {quick} --plugin {written.files / 'pair.py'}",
         site=written.site,
-        variables=[plugin],
+        variables=[plugin, {}],
     )
-    assert answer.code == 0, answer
+    assert answer.code == other.code == 0, (answer, other)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if "critic/loss" in row]
     assert [row["step"] for row in rows if "slope/loss" in row] == [1, 5]
     assert all(row["generator/loss"] > 0 for row in rows) and rows[0]["slope/loss"] > 0
+    assert "penalty/r1" in (tmp_path / "pair" / "metrics.jsonl").read_text(encoding="utf-8")
 
 
 def test_each_example_is_run_by_one_of_these_tests() -> None:
@@ -225,7 +229,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
         "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
-        "games.py": test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration,
+        **dict.fromkeys(["games.py", "pair.py"], test_games_of_the_page_are_played),
         **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
     }
     assert run_by.keys() == BLOCKS.keys()
@@ -306,6 +310,12 @@ adversarial.discriminator_loss(kind, real, fake, smoothing=)
 adversarial.generator_loss(kind, fake, real=)
 adversarial.slope_penalty(judge, images)
 adversarial.gradient_penalty(judge, real, fake)
+adversarial.AdversarialModel(config, image_shape)
+adversarial.AdversarialModel.steady(self)
+adversarial.AdversarialModel.phases(self)
+adversarial.AdversarialModel.generator_loss(self, batch)
+adversarial.AdversarialModel.discriminator_loss(self, batch)
+adversarial.AdversarialModel.penalty(self, batch)
 augment.augment(images, kinds, share=)
 model.Phase(*, name, loss, optimizer, repeats=, every=, clip=, schedule=, active=, after=, precision=, compile=, skip_above=)
 model.Batch(images, labels=, shared=, step=, images_seen=, progress=)

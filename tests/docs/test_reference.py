@@ -50,7 +50,7 @@ def test_every_option_of_a_model_stands_in_its_help_and_in_its_section(
 ) -> None:
     page = reference.pages()["options.md"]
     trainers = load_registry().trainers
-    for name in ("dcgan", "diffusion", "flow", "meanflow", "pixelcnn", "pixelrnn", "vae"):
+    for name in ("dcgan", "diffusion", "flow", "gan", "meanflow", "pixelcnn", "pixelrnn", "vae"):
         part = section(page, f"### `{name}`")
         for field, details in trainers[name].spec.config.model_fields.items():
             (row,) = re.findall(rf"^\| `--{field.replace('_', '-')}` \| .+$", part, re.M)

@@ -24,9 +24,17 @@ from genkit_pixelcnn import PixelCNNConfig
 from genkit_pixelcnn.model import PixelCNN
 from genkit_pixelcnn.sampler import draw_images
 
-FAMILIES = ("dcgan", "vae", "pixelcnn", "flow", "diffusion", "meanflow")
+FAMILIES = ("dcgan", "gan", "vae", "pixelcnn", "flow", "diffusion", "meanflow")
 PATHS = ("flow", "diffusion")
-STEPS = {"dcgan": 800, "vae": 800, "pixelcnn": 300, "flow": 300, "diffusion": 600, "meanflow": 600}
+STEPS = {
+    "dcgan": 800,
+    "gan": 400,
+    "vae": 800,
+    "pixelcnn": 300,
+    "flow": 300,
+    "diffusion": 600,
+    "meanflow": 600,
+}
 
 
 def build(

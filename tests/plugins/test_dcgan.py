@@ -98,7 +98,7 @@ def test_losses_equal_their_closed_forms(loss):
     model = make(loss=loss)
     real, fake = torch.tensor([-2.0, 0.5, 3.0]), torch.tensor([-1.0, 0.0, 4.0])
     answers = {3: fake, 6: torch.cat([real, fake])}
-    model.discriminator.forward = lambda images, labels: answers[len(images)]
+    model.discriminator.forward = lambda images: answers[len(images)]
     batch = Batch(torch.zeros(3, *SHAPE))
     generator, _ = model.generator_loss(batch)
     discriminator, extras = model.discriminator_loss(batch)
@@ -117,15 +117,15 @@ def test_losses_push_logits_the_right_way_and_stay_finite(loss):
     model = make(loss=loss)
     logits = torch.tensor([-200.0, -1.0, 0.0, 1.0, 200.0], requires_grad=True)
     batch = Batch(torch.zeros(5, *SHAPE), shared={"fake": torch.zeros(5, *SHAPE)})
-    model.discriminator.forward = lambda images, labels: logits
+    model.discriminator.forward = lambda images: logits
     (gradient,) = torch.autograd.grad(model.generator_loss(batch)[0], logits)
     assert (gradient <= 0).all() and (gradient[1:4] < 0).all()  # up, towards "real"
     saturated = gradient[0] == 0
     assert saturated == (loss == "minimax")  # a sure discriminator teaches it nothing
 
-    model.discriminator.forward = lambda images, labels: torch.cat([logits, logits])
+    model.discriminator.forward = lambda images: torch.cat([logits, logits])
     real = torch.zeros(5, requires_grad=True)
-    model.discriminator.forward = lambda images, labels: torch.cat([real, logits])
+    model.discriminator.forward = lambda images: torch.cat([real, logits])
     on_real, on_fake = torch.autograd.grad(model.discriminator_loss(batch)[0], (real, logits))
     assert (on_real < 0).all() and (on_fake >= 0).all() and (on_fake[1:] > 0).all()
 
@@ -134,7 +134,7 @@ def test_both_players_are_shown_the_same_fakes_which_carry_no_gradient():
     model = make()
     shown = []
     forward = model.discriminator.forward
-    model.discriminator.forward = lambda images, labels: shown.append(images) or forward(images)
+    model.discriminator.forward = lambda images: shown.append(images) or forward(images)
     batch = Batch(torch.rand(6, *SHAPE))
     model.generator_loss(batch)
     model.discriminator_loss(batch)

@@ -20,6 +20,7 @@ from toys import (
 )
 
 from genkit.adversarial import GAN_LOSSES, discriminator_loss, gradient_penalty, slope_penalty
+from genkit.adversarial_options import AUGMENTATIONS as NAMES
 from genkit.augment import AUGMENTATIONS
 from genkit.config.resolve import resolve
 from genkit.errors import UsageError
@@ -27,7 +28,6 @@ from genkit.model import Batch
 from genkit.runs.checkpoint import load_state
 from genkit.specs import ImageShape
 from genkit.training.resume import resume
-from genkit_dcgan import AUGMENTATIONS as NAMES
 from genkit_dcgan import DCGANConfig
 from genkit_dcgan.model import DCGAN
 

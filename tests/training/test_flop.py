@@ -83,6 +83,19 @@ def test_phases_of_an_iteration_share_what_they_share_in_training() -> None:
     assert set(loop.flop) == {"generator", "discriminator"}
 
 
+def test_second_derivatives_are_counted_as_often_as_they_are_taken() -> None:
+    values = {**TINY["dcgan"], "r1": 1.0}
+    shares = []
+    for every in (1, 2):
+        config = DCGANConfig(**values, penalty_every=every)
+        loop = counting(DCGAN(config, ImageShape(*SHAPE)))
+        total = flop.flop_per_image(loop)
+        penalty = loop.flop["penalty"] / 8
+        shares.append((total, penalty))
+    (each, penalty), (second, same) = shares
+    assert penalty == same > 0 and each - second == pytest.approx(penalty / 2)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_every_built_in_model_can_be_counted(name: str) -> None:
     spec = registry().trainers.find(name)
