@@ -51,6 +51,9 @@ class PixelRNNConfig(TrainerConfig):
         "paper's network has to count",
         panel="Network",
     )
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     learning_rate: float = option(
         0.001, "Adam's step size at its highest", gt=0, panel="Optimisation"
     )

@@ -18,6 +18,7 @@ def draw_images(
     *,
     given: Tensor | None = None,
     known: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
 
@@ -25,12 +26,15 @@ def draw_images(
         trace: receives the logits of each value that is drawn, (chunk, outputs), in their order.
         given: (n, C, H, W), at the levels' values; taken instead of a draw where `known`, bool,
             (n, 1, H, W), says so.
+        labels: int64, (n,), for a conditional model.
     """
     images = torch.empty_like(uniforms)
     chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
     if given is None or known is None:
         given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
-    parts = (torch.split(tensor, chunk) for tensor in (images, uniforms, given, known))
+    if labels is None:
+        labels = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
+    parts = (torch.split(tensor, chunk) for tensor in (images, uniforms, given, known, labels))
     with torch.inference_mode():
         for out, *part in zip(*parts, strict=True):
             out.copy_(_Canvas(model, *part).draw(trace))
@@ -67,14 +71,16 @@ class _Stack:
     batched product. h has half its size and c twice, as in `Scan`.
     """
 
-    def __init__(self, model: Network, n: int) -> None:
-        lstms = [lstm for lstm, _ in model.layers]
-        first = lstms[0]
+    def __init__(self, model: Network, labels: Tensor) -> None:
+        lstms, n = [lstm for lstm, _ in model.layers], len(labels)
+        first, biases = lstms[0], model.class_biases(labels)
         self.diagonal = model.order.directions == 2
         self.layers, self.columns, self.n = len(lstms), model.image_shape.width, n
         self.width = first.hidden.shape[1]
-        parts = zip(*(lstm.scaled() for lstm in lstms), strict=True)
+        scaled = (lstm.scaled(own) for lstm, own in zip(lstms, biases, strict=True))
+        parts = zip(*scaled, strict=True)
         weight, bias, hidden, cell = (torch.stack(part, 1) for part in parts)  # (D, L, ...)
+        bias = bias.expand(-1, -1, n, -1).repeat(1, 1, self.columns, 1)  # of a row of pixels
         sizes = [first.left, first.own, *[self.width] * model.order.taps]
         left, self.own, *taps = weight[0].split_with_sizes(sizes, 1)
         # Products of a pixel with its left: the state there, or in a Row LSTM the input there.
@@ -98,7 +104,7 @@ class _Stack:
         """Compute what the gates of a whole row get from the states of the row above."""
         padding = 0 if self.diagonal else 1
         above = F.pad(self.hidden, (0, 0, 0, 0, padding, padding))
-        total = self.bias.expand(-1, self.columns * self.n, -1)
+        total = self.bias
         for tap, weight in enumerate(self.above):
             total = torch.baddbmm(total, above[:, tap : tap + self.columns].flatten(1, 2), weight)
         self.from_above = total.view(self.layers, self.columns, self.n, 4 * self.width)
@@ -131,8 +137,7 @@ class _Stack:
         if not self.diagonal:
             return
         own, above, right = self.mirrored
-        gates = self.mirrored_bias.expand(-1, self.columns * self.n, -1)
-        gates = torch.baddbmm(gates, self.inputs.flatten(1, 2), own)
+        gates = torch.baddbmm(self.mirrored_bias, self.inputs.flatten(1, 2), own)
         gates = gates.baddbmm_(self.last.flatten(1, 2), above)
         gates = gates.view(self.layers, self.columns, self.n, 4 * self.width)
         hidden, cell = self.mirrored_start
@@ -147,7 +152,9 @@ class _Stack:
 class _Canvas:
     """n images being drawn, with the states of their earlier pixels."""
 
-    def __init__(self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
+    def __init__(
+        self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor, labels: Tensor
+    ) -> None:
         n, self.colours, self.height, self.width = uniforms.shape
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
         self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
@@ -156,7 +163,7 @@ class _Canvas:
         self.spacing = 2 / (model.config.levels - 1)
         self.outputs = model.outputs
         self.residual = model.config.residual
-        self.stack = _Stack(model, n)
+        self.stack = _Stack(model, labels)
 
         # The rows above in a margin of padding, and the current row.
         self.margin = margin = model.first.mask.shape[2] - 1
