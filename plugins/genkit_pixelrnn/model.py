@@ -32,7 +32,8 @@ class PixelRNN(Network):
      - `conditional`, which the paper has not, adds a bias of the class to what the gates of every
        LSTM get, as its successor does (van den Oord et al. 2016, arXiv 1606.05328, section 2.3).
        The likelihood of an image is then p(x) = sum over y of p(y) p(x|y), with p(y) the classes'
-       shares of the training images, so that it compares with that of other models.
+       shares of the training images, so that it compares with that of other models. The
+       sampler's `guidance` changes samples alone, see `genkit.autoregressive.Guidance`.
     """
 
     def nats(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

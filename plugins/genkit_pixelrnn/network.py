@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genkit.errors import UsageError
 from genkit.model import GenerativeModel
 from genkit.specs import ImageShape
-from genkit_pixelrnn import PixelRNNConfig
+from genkit_pixelrnn import PixelRNNConfig, PixelRNNSampler
 from genkit_pixelrnn.layers import LSTM, FirstConvolution, MaskedLinear, colours_of
 from genkit_pixelrnn.order import Order
 
@@ -24,9 +24,11 @@ class Network(GenerativeModel):
     """
 
     config: PixelRNNConfig
+    sampler: PixelRNNSampler
 
     def __init__(self, config: PixelRNNConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
+        self.sampler = PixelRNNSampler()
         colours, width = image_shape.channels, config.width
         if colours not in (1, 3, 4):
             raise UsageError(f"PixelRNN takes grey, RGB or RGBA images, not {image_shape}")
@@ -60,6 +62,16 @@ class Network(GenerativeModel):
         return cast(
             "list[tuple[LSTM, MaskedLinear]]", list(zip(self.lstms, self.widen, strict=True))
         )
+
+    @property
+    def guided(self) -> bool:
+        """Whether samples follow their labels more, or less, strongly than was learned."""
+        if self.sampler.guidance != 1 and not self.conditional:
+            raise UsageError(
+                f"guidance {self.sampler.guidance:g} needs a model trained with --conditional; "
+                "leave it out"
+            )
+        return self.sampler.guidance != 1
 
     @property
     def log_shares(self) -> Tensor:

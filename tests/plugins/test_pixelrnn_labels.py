@@ -2,17 +2,18 @@
 
 import pytest
 import torch
+from guided import SHARES, slowly_drawn
 from small_pixelrnn import CELLS, all_images, both_cells, generator, make
 from torch import nn
 
+from genkit.errors import UsageError
 from genkit.model import Batch
 from genkit.specs import ImageShape
-from genkit_pixelrnn import PixelRNNConfig
+from genkit_pixelrnn import PixelRNNConfig, PixelRNNSampler
 from genkit_pixelrnn.model import PixelRNN
 from genkit_pixelrnn.sampler import draw_images
 
 torch.set_num_threads(1)
-SHARES = (0.7, 0.2, 0.1)
 
 
 def make_by_class(shape, cell, **values):
@@ -104,3 +105,43 @@ def test_completions_are_of_their_labels():
         model.complete(images, known, torch.full((40,), y), generator=generator()) for y in (0, 2)
     )
     assert not torch.equal(first, other) and (first[:, :, :2] == 1).all()
+
+
+# ---- the sampler's options
+
+
+@both_cells
+@pytest.mark.parametrize(("colours", "levels"), [(1, 2), (3, 4)])
+def test_guided_samples_and_completions_follow_their_definition(cell, colours, levels):
+    model = make_by_class((colours, 3, 4), cell, levels=levels)
+    model.sampler = PixelRNNSampler(guidance=2.5)
+    labels = torch.tensor([2, 0])
+    images = torch.rand(2, colours, 3, 4, generator=generator()) * 2 - 1
+    images = model.scale(model.quantise(images))
+    for known in (torch.zeros(2, 1, 3, 4) > 0, torch.rand(2, 1, 3, 4, generator=generator()) < 0.5):
+        found = model.complete(images, known, labels, generator=generator(1))
+        uniforms = torch.rand(2, colours, 3, 4, generator=generator(1))
+        expected = [
+            slowly_drawn(model, u, int(y), 2.5, k, image)
+            for u, y, k, image in zip(uniforms, labels, known, images, strict=True)
+        ]
+        torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_guidance_of_a_model_without_labels_is_refused():
+    model = make((1, 2, 3))
+    model.sampler = PixelRNNSampler(guidance=2)
+    with pytest.raises(UsageError, match="guidance 2 needs a model trained with --conditional"):
+        model.sample(1, generator=generator())
+
+
+def test_temperature_divides_the_logits():
+    model = make((1, 4, 5), levels=5)
+    hot = make((1, 4, 5), levels=5)
+    model.sampler = PixelRNNSampler(temperature=2)
+    with torch.no_grad():
+        for parameter in hot.logits.parameters():
+            parameter /= 2
+    torch.testing.assert_close(
+        model.sample(6, generator=generator()), hot.sample(6, generator=generator())
+    )
