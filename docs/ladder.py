@@ -3,8 +3,8 @@
     python docs/ladder.py RUN...
 
 A run is a folder of `genkit train pixelrnn --cell diagonal --data mnist --batch-size 64`. Its line
-is what the log holds, the nats of training images, averaged over a tenth of an epoch or over as
-much as there is; a ring is the likelihood of test images that `genkit evaluate` has stored.
+is what the log holds, the nats of training images, averaged over a quarter of an epoch; a ring is
+the likelihood of test images that `genkit evaluate` has stored, of the averaged weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Point = tuple[float, float]  # epochs, nats of an image
 # The Diagonal BiLSTM of 7 layers and 16 features on thresholded MNIST: Adam at 1e-3, gradients
 # clipped at 1, batches of 64. As the log in rmsnorm/pixel-rnn-jax on GitHub shows it.
 PUBLISHED = [(1, 68.67), (4, 62.2), (10, 59.8), (17, 57.9), (34, 56.6), (100, 55.28)]
-PART = 0.1  # of an epoch that a point is the mean of
+PART = 0.25  # of an epoch: a point is the mean of what was logged in it
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 300, 44, 16, 40
 EPOCHS, NATS = (0.2, 100.0), (50.0, 90.0)
 COLOURS = ("#1f5fa8", "#3c7a3c", "#6a4c93", "#8a6d1d")

@@ -20,9 +20,11 @@ def write_run(run: Path, nats: list[float], images: int) -> Path:
     return run
 
 
-def test_points_are_means_over_a_tenth_of_an_epoch(tmp_path: Path) -> None:
-    found = ladder.read(write_run(tmp_path / "run", [80.0, 70.0, 66.0, 64.0, 60.0], 50))
-    assert found.curve == [(0.1, 75.0), (0.2, 65.0), (0.25, 60.0)] and found.test is None
+def test_points_are_means_over_a_quarter_of_an_epoch(tmp_path: Path) -> None:
+    found = ladder.read(
+        write_run(tmp_path / "run", [80.0, 75.0, 70.0, 66.0, 65.0, 64.0, 60.0], 100)
+    )
+    assert found.curve == [(0.3, 75.0), (0.6, 65.0), (0.7, 60.0)] and found.test is None
 
 
 def test_score_of_test_images_stands_where_its_weights_do(tmp_path: Path) -> None:
