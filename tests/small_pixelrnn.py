@@ -15,11 +15,12 @@ CELLS = ("diagonal", "row")
 both_cells = pytest.mark.parametrize("cell", CELLS)
 
 
-def make(shape, cell="diagonal", seed=0, **values):
-    """A small model with random weights everywhere."""
+def make(shape, cell="diagonal", seed=0, classes=(), **values):
+    """A small model with random weights everywhere; `classes` are their shares."""
     small = {"cell": cell, "layers": 3, "width": 6, "head_width": 18}
     torch.manual_seed(seed)
-    model = PixelRNN(PixelRNNConfig(**{**small, **values}), ImageShape(*shape))
+    images = ImageShape(*shape, len(classes), classes)
+    model = PixelRNN(PixelRNNConfig(**{**small, **values}), images)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.35)
     return model

@@ -22,7 +22,7 @@ class PixelCNN(Network):
     past is hidden (section 2.2). `conditional` adds a bias of the class to every gate (section
     2.3); the likelihood of an image is then p(x) = sum over y of p(y) p(x|y), with p(y) the
     classes' shares of the training images, so that it compares with that of other models. The
-    sampler's `guidance` changes samples alone, see `guidance`.
+    sampler's `guidance` changes samples alone, see `genkit.autoregressive.Guidance`.
 
     Departures from the paper:
      - The inputs are shifted once, by a row or a column, instead of masking each layer.

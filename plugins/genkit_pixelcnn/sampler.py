@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genkit_pixelcnn.guidance import Guidance
+from genkit.autoregressive import Guidance, choose
 from genkit_pixelcnn.layers import GatedLayer
 from genkit_pixelcnn.network import Network
 
@@ -51,19 +51,6 @@ def draw_images(
             canvas = _Canvas(model, draws, values, kept, own, guidance)
             out.copy_(canvas.draw(trace)[::copies])
     return images
-
-
-def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The level that each of `uniforms` (...) picks, an integer or bool; `logits` (..., outputs).
-
-    With several outputs that is the inverse of the distribution function. A single output is the
-    logit of the upper of two levels, which is picked by what lies below its probability.
-    """
-    if logits.shape[-1] == 1:
-        return logits.squeeze(-1).sigmoid() > uniforms
-    cumulative = logits.softmax(-1).cumsum(-1)
-    reached = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    return reached.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 class _Gated:

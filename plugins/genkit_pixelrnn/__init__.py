@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from genkit.hookspecs import hookimpl
-from genkit.specs import BatchSize, HalfLife, TrainerConfig, TrainerSpec, option
+from genkit.specs import (
+    BatchSize,
+    HalfLife,
+    SamplerConfig,
+    TrainerConfig,
+    TrainerSpec,
+    option,
+)
 
 
 class PixelRNNConfig(TrainerConfig):
@@ -51,6 +58,9 @@ class PixelRNNConfig(TrainerConfig):
         "paper's network has to count",
         panel="Network",
     )
+    conditional: bool = option(
+        False, "draw images of a class that is asked for; for data with labels", panel="Network"
+    )
     learning_rate: float = option(
         0.001, "Adam's step size at its highest", gt=0, panel="Optimisation"
     )
@@ -74,6 +84,24 @@ class PixelRNNConfig(TrainerConfig):
     ema_half_life: HalfLife = 50_000
 
 
+class PixelRNNSampler(SamplerConfig):
+    """What can be chosen when images are drawn."""
+
+    temperature: float = option(
+        1.0,
+        "divides all logits: below 1 probable values become more probable, above 1 less so",
+        gt=0,
+        le=100,
+    )
+    guidance: float = option(
+        1.0,
+        "strength of the label: 1 follows it as it was learned, 2 more clearly and with less "
+        "variety, as many times slower as there are classes; for models trained with --conditional",
+        ge=0,
+        le=100,
+    )
+
+
 @hookimpl
 def register_trainers() -> list[TrainerSpec]:
     return [
@@ -82,6 +110,7 @@ def register_trainers() -> list[TrainerSpec]:
             summary="PixelRNN: Row LSTM and Diagonal BiLSTM (van den Oord et al. 2016).",
             target="genkit_pixelrnn.model:PixelRNN",
             config=PixelRNNConfig,
+            sampler=PixelRNNSampler,
             budget="4tflop",  # about two minutes on one core
             presets={
                 # Some 300 images a second on one core with bf16; two layers see as far as seven.

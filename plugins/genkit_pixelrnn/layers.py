@@ -130,14 +130,17 @@ class LSTM(nn.Module):
         bias_scale[3 * width :] = 2
         self.register_buffer("bias_scale", bias_scale, persistent=False)
 
-    def scaled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight, bias, (D, 1, 4h), and both states outside the image, (D, 1, 1, h), for `Scan`."""
+    def scaled(self, own: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight, bias, (D, 1, 4h), and both states outside the image, (D, 1, 1, h), for `Scan`.
+        With `own`, (D, N, 4h), what the images' classes add to the bias, that is (D, N, 4h)."""
         hidden, cell = 0.5 * self.hidden, 2 * self.cell
-        bias = (self.bias * self.bias_scale)[:, None]
-        return self.weight * self.scale, bias, hidden[:, None, None], cell[:, None, None]
+        bias = self.bias[:, None] if own is None else self.bias[:, None] + own
+        weight, bias = self.weight * self.scale, bias * self.bias_scale
+        return weight, bias, hidden[:, None, None], cell[:, None, None]
 
-    def forward(self, features: Tensor, order: Order) -> Tensor:
-        """(P, N, 2h), in the order of pixels, to (P, N, h): the sum of both directions."""
+    def forward(self, features: Tensor, order: Order, own: Tensor | None = None) -> Tensor:
+        """(P, N, 2h), in the order of pixels, to (P, N, h): the sum of both directions. `own`,
+        (D, N, 4h), is what the images' classes add to what the gates get."""
         if self.left:
             rows = features.view(len(order.steps), -1, *features.shape[1:])  # (H, W, N, 2h)
             left = F.pad(rows, (0, 0, 0, 0, 1, -1)).flatten(0, 1)
@@ -146,7 +149,7 @@ class LSTM(nn.Module):
         # Products in the precision of autocast, as `nn.Linear` does it; the cell always in fp32.
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         with torch.autocast(device, enabled=False):
-            state: Tensor = scan(features, *self.scaled(), order, low or features.dtype)
+            state: Tensor = scan(features, *self.scaled(own), order, low or features.dtype)
         return 2 * state
 
 

@@ -29,12 +29,18 @@ class PixelRNN(Network):
      - Skip connections come from all LSTMs and from what their layers have added up.
      - Values are given to the network in [-1, 1].
      - With `positions`, each pixel has its row and column as learned features.
+     - `conditional`, which the paper has not, adds a bias of the class to what the gates of every
+       LSTM get, as its successor does (van den Oord et al. 2016, arXiv 1606.05328, section 2.3).
+       The likelihood of an image is then p(x) = sum over y of p(y) p(x|y), with p(y) the classes'
+       shares of the training images, so that it compares with that of other models. The
+       sampler's `guidance` changes samples alone, see `genkit.autoregressive.Guidance`.
     """
 
-    def nats(self, images: Tensor) -> Tensor:
-        """-ln p of images rounded to the levels, (N,), differentiable."""
+    def nats(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """-ln p of images rounded to the levels, (N,), differentiable; given labels, (N,), for a
+        conditional model."""
         levels = self.quantise(images)  # (N, C, H, W)
-        logits = self.ordered_logits(self.scale(levels)).float()  # (P, N, C, outputs)
+        logits = self.ordered_logits(self.scale(levels), labels).float()  # (P, N, C, outputs)
         target = levels.flatten(2).permute(2, 0, 1).index_select(0, self.order.pixels)
         if self.config.levels == 2:
             losses = F.binary_cross_entropy_with_logits(
@@ -46,7 +52,7 @@ class PixelRNN(Network):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Nats per dimension; logs nats per image and bits per dimension."""
-        nats = self.nats(batch.images).mean()
+        nats = self.nats(batch.images, batch.labels).mean()
         loss = nats / self.image_shape.dimensions
         return loss, {"nats": nats.detach(), "bits_per_dim": loss.detach() / math.log(2)}
 
@@ -72,11 +78,22 @@ class PixelRNN(Network):
             f"{self.config.learning_rate:g} or a smaller --clip"
         )
 
+    def likelihood_levels(self) -> Sequence[int]:
+        """Images at its own levels, and no coarser ones: these would be a sum over all the images
+        that are rounded to them."""
+        return (self.config.levels,)
+
     @torch.no_grad()
     def log_likelihood(self, images: Tensor) -> LogLikelihood:
-        """Exact ln p, in nats, of images rounded to the levels; always in float32."""
+        """Exact ln p, in nats, of images rounded to the levels; always in float32. Of a conditional
+        model it is that of the image whatever its class, see above."""
         with torch.autocast(images.device.type, enabled=False):
-            nats = -self.nats(images.float())
+            if self.conditional:
+                labels = torch.arange(self.image_shape.classes, device=images.device)
+                given = [-self.nats(images.float(), label.expand(len(images))) for label in labels]
+                nats = (torch.stack(given, 1) + self.log_shares).logsumexp(1)
+            else:
+                nats = -self.nats(images.float())
         if is_black_and_white(images):  # all numbers of levels have these two
             of = "black-and-white images"
         else:
@@ -85,7 +102,8 @@ class PixelRNN(Network):
         return LogLikelihood(nats, "exact", of)
 
     def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
-        """Draw n images, (n, C, H, W), at the levels' values; labels are ignored.
+        """Draw n images, (n, C, H, W), at the levels' values; of the classes `labels`, (n,), or of
+        all in turn, if the model is conditional.
 
         Each value is the inverse of its distribution function at one uniform number, all of
         which are drawn first. Same images as from one forward pass per value, see `cached`.
@@ -93,7 +111,7 @@ class PixelRNN(Network):
         shape = (self.image_shape.channels, self.image_shape.height, self.image_shape.width)
         uniforms = torch.rand((n, *shape), generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
-            return draw_images(self, uniforms)
+            return draw_images(self, uniforms, labels=self.choose_labels(labels, n))
 
     def complete(
         self,
@@ -110,11 +128,13 @@ class PixelRNN(Network):
         pixels come first, as the upper half does; known pixels further on have no influence on
         what is drawn before them. Known pixels are rounded to the levels: with 2 of them, to black
         up to 127 and to white from 128 on. Without known pixels these are the generator's samples.
+        Labels are those of `sample`.
         """
         uniforms = torch.rand(images.shape, generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
             given = self.scale(self.quantise(images.float()))
-            return draw_images(self, uniforms, given=given, known=known)
+            labels = self.choose_labels(labels, len(images))
+            return draw_images(self, uniforms, given=given, known=known, labels=labels)
 
 
 def learning_rate_schedule(warmup: int, decay: int) -> Callable[[int], float]:

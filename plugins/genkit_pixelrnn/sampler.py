@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genkit.autoregressive import Guidance, choose
 from genkit_pixelrnn.network import Network
 
 CHUNK_IMAGES = 64  # on a CPU more images a pass fall out of its cache
@@ -18,36 +19,38 @@ def draw_images(
     *,
     given: Tensor | None = None,
     known: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Images whose every value is its distribution's inverse at `uniforms`, (n, C, H, W).
 
     Args:
-        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order.
+        trace: receives the logits of each value that is drawn, (chunk, outputs), in their order,
+            before the model's temperature divides them.
         given: (n, C, H, W), at the levels' values; taken instead of a draw where `known`, bool,
             (n, 1, H, W), says so.
+        labels: int64, (n,), for a conditional model.
     """
     images = torch.empty_like(uniforms)
-    chunk = CHUNK_IMAGES if uniforms.device.type == "cpu" else max(len(uniforms), 1)
+    copies = model.image_shape.classes if model.guided else 1  # of each image, one by class
+    chunk = CHUNK_IMAGES // copies if uniforms.device.type == "cpu" else len(uniforms)
     if given is None or known is None:
         given, known = uniforms, torch.zeros_like(uniforms[:, :1], dtype=torch.bool)
-    parts = (torch.split(tensor, chunk) for tensor in (images, uniforms, given, known))
+    if labels is None:
+        labels = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
+    tensors = (images, uniforms, given, known, labels)
+    parts = (torch.split(tensor, max(chunk, 1)) for tensor in tensors)
     with torch.inference_mode():
-        for out, *part in zip(*parts, strict=True):
-            out.copy_(_Canvas(model, *part).draw(trace))
+        for out, draws, values, kept, own in zip(*parts, strict=True):
+            guidance = None
+            if model.guided:
+                guidance = Guidance(own, model.log_shares, model.sampler.guidance)
+                draws, values, kept = (
+                    x.repeat_interleave(copies, 0) for x in (draws, values, kept)
+                )
+                own = torch.arange(copies, device=own.device).repeat(len(own))
+            canvas = _Canvas(model, draws, values, kept, own, guidance)
+            out.copy_(canvas.draw(trace)[::copies])
     return images
-
-
-def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The level that each of `uniforms` (...) picks, an integer or bool; `logits` (..., outputs).
-
-    With several outputs that is the inverse of the distribution function. A single output is the
-    logit of the upper of two levels, which is picked by what lies below its probability.
-    """
-    if logits.shape[-1] == 1:
-        return logits.squeeze(-1).sigmoid() > uniforms
-    cumulative = logits.softmax(-1).cumsum(-1)
-    reached = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    return reached.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def step_cell(gates: Tensor, cell: Tensor, new_cell: Tensor, new_hidden: Tensor) -> None:
@@ -67,14 +70,16 @@ class _Stack:
     batched product. h has half its size and c twice, as in `Scan`.
     """
 
-    def __init__(self, model: Network, n: int) -> None:
-        lstms = [lstm for lstm, _ in model.layers]
-        first = lstms[0]
+    def __init__(self, model: Network, labels: Tensor) -> None:
+        lstms, n = [lstm for lstm, _ in model.layers], len(labels)
+        first, biases = lstms[0], model.class_biases(labels)
         self.diagonal = model.order.directions == 2
         self.layers, self.columns, self.n = len(lstms), model.image_shape.width, n
         self.width = first.hidden.shape[1]
-        parts = zip(*(lstm.scaled() for lstm in lstms), strict=True)
+        scaled = (lstm.scaled(own) for lstm, own in zip(lstms, biases, strict=True))
+        parts = zip(*scaled, strict=True)
         weight, bias, hidden, cell = (torch.stack(part, 1) for part in parts)  # (D, L, ...)
+        bias = bias.expand(-1, -1, n, -1).repeat(1, 1, self.columns, 1)  # of a row of pixels
         sizes = [first.left, first.own, *[self.width] * model.order.taps]
         left, self.own, *taps = weight[0].split_with_sizes(sizes, 1)
         # Products of a pixel with its left: the state there, or in a Row LSTM the input there.
@@ -98,7 +103,7 @@ class _Stack:
         """Compute what the gates of a whole row get from the states of the row above."""
         padding = 0 if self.diagonal else 1
         above = F.pad(self.hidden, (0, 0, 0, 0, padding, padding))
-        total = self.bias.expand(-1, self.columns * self.n, -1)
+        total = self.bias
         for tap, weight in enumerate(self.above):
             total = torch.baddbmm(total, above[:, tap : tap + self.columns].flatten(1, 2), weight)
         self.from_above = total.view(self.layers, self.columns, self.n, 4 * self.width)
@@ -131,8 +136,7 @@ class _Stack:
         if not self.diagonal:
             return
         own, above, right = self.mirrored
-        gates = self.mirrored_bias.expand(-1, self.columns * self.n, -1)
-        gates = torch.baddbmm(gates, self.inputs.flatten(1, 2), own)
+        gates = torch.baddbmm(self.mirrored_bias, self.inputs.flatten(1, 2), own)
         gates = gates.baddbmm_(self.last.flatten(1, 2), above)
         gates = gates.view(self.layers, self.columns, self.n, 4 * self.width)
         hidden, cell = self.mirrored_start
@@ -147,16 +151,30 @@ class _Stack:
 class _Canvas:
     """n images being drawn, with the states of their earlier pixels."""
 
-    def __init__(self, model: Network, uniforms: Tensor, given: Tensor, known: Tensor) -> None:
+    def __init__(
+        self,
+        model: Network,
+        uniforms: Tensor,
+        given: Tensor,
+        known: Tensor,
+        labels: Tensor,
+        guidance: Guidance | None = None,
+    ) -> None:
+        """With guidance, the n images are copies of fewer, one after the other by class."""
         n, self.colours, self.height, self.width = uniforms.shape
         self.uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (H, W, C, n)
         self.given = given.permute(2, 0, 3, 1)  # (H, n, W, C)
         self.kept = known.permute(2, 3, 1, 0)[:, :, 0]  # (H, W, n)
         self.some, self.all = self.kept.any(2).tolist(), self.kept.all(2).tolist()
+        self.guidance, self.copies = guidance, 1
+        if guidance:  # it looks at known pixels, too
+            self.copies = model.image_shape.classes
+            self.all = [[False] * self.width for _ in range(self.height)]
+        self.temperature = model.sampler.temperature
         self.spacing = 2 / (model.config.levels - 1)
         self.outputs = model.outputs
         self.residual = model.config.residual
-        self.stack = _Stack(model, n)
+        self.stack = _Stack(model, labels)
 
         # The rows above in a margin of padding, and the current row.
         self.margin = margin = model.first.mask.shape[2] - 1
@@ -221,11 +239,20 @@ class _Canvas:
             logits = hidden[:, colour * self.outputs :][:, : self.outputs]
             if trace is not None:
                 trace.append(logits)
-            level = choose(logits, self.uniforms[row, column, colour])  # (n,)
+            if self.guidance:
+                logits = self.guidance.logits(logits)
+            if self.temperature != 1:
+                logits = logits / self.temperature
+            level = choose(logits, self.uniforms[row, column, colour, :: self.copies])  # (n,)
+            if self.copies > 1:
+                level = level.repeat_interleave(self.copies)
             torch.mul(level, self.spacing, out=pixel[:, colour]).sub_(1)
             if self.some[row][column]:
                 given = self.given[row, :, column, colour]
                 torch.where(self.kept[row, column], given, pixel[:, colour], out=pixel[:, colour])
+            if self.guidance:
+                values = pixel[:: self.copies, colour]
+                self.guidance.see(((values + 1) / self.spacing).round().long())
 
     def _run_layers(self, column: int, window: Tensor) -> None:
         """Leave in `seen` what the head sees of a pixel; `window` is its line, (n, 4 * C)."""

@@ -44,7 +44,7 @@ class Scan(torch.autograd.Function):
         Args:
             features: (P, N, F), pixels in the order's.
             weight: (D, F + taps * h, 4h).
-            bias: (D, 1, 4h).
+            bias: (D, 1, 4h), or (D, N, 4h) if each image has its own.
             hidden, cell: (D, 1, 1, h), the states outside the image.
             product_type: of the factors of products; all else is of the features' type.
         """
@@ -62,6 +62,8 @@ class Scan(torch.autograd.Function):
 
         factor = weight.to(product_type)
         counts, rows = rows_of(order, n)
+        own_bias = bias.shape[1] > 1
+        bias = bias.repeat(1, max(counts), 1) if own_bias else bias
         taps_of_all = x[..., inputs:].view(directions, pixels, n, order.taps, width)
         strides = (states.stride(0), n * width, width, n * width, 1)
         flat_states, flat_cells = states.flatten(1, 2), cells.flatten(1, 2)
@@ -77,12 +79,13 @@ class Scan(torch.autograd.Function):
         for step, taps, x_t, gates_t, o, f, i, g, s in parts:
             size = (directions, step.count, n, order.taps, width)
             taps.copy_(states.as_strided(size, strides, step.taps * n * width))
-            if product_type == gates.dtype:
-                torch.baddbmm(bias, x_t, factor, out=gates_t)
-            else:
-                torch.add(torch.bmm(x_t, factor), bias, out=gates_t)
-            gates_t.sigmoid_()
             count = step.count * n
+            bias_t = bias[:, :count]
+            if product_type == gates.dtype:
+                torch.baddbmm(bias_t, x_t, factor, out=gates_t)
+            else:
+                torch.add(torch.bmm(x_t, factor), bias_t, out=gates_t)
+            gates_t.sigmoid_()
             c = flat_cells.narrow(1, step.slot * n, count)
             torch.mul(f, flat_cells.narrow(1, (step.taps + 1) * n, count), out=c)
             c.addcmul_(i, g - 0.5, value=4)
@@ -90,7 +93,7 @@ class Scan(torch.autograd.Function):
             torch.mul(o, s, out=flat_states.narrow(1, step.slot * n, count))
 
         ctx.save_for_backward(x, factor, gates, cells, squashed)
-        ctx.order, ctx.inputs = order, inputs
+        ctx.order, ctx.inputs, ctx.own_bias = order, inputs, own_bias
         answer = states[0].index_select(0, order.slots)
         if directions == 2:  # slot_count, the last slot, is zero: nothing is above the first row
             answer += states[1].index_select(0, order.above)
@@ -152,7 +155,11 @@ class Scan(torch.autograd.Function):
                 flat_states.narrow(1, (step.taps + tap) * n, count).add_(d_tap)
 
         d_weight = torch.bmm(x.flatten(1, 2).transpose(1, 2), low).to(gates.dtype)
-        d_bias = d_gates.sum(1, keepdim=True)
+        d_bias = (
+            d_gates.view(directions, pixels, n, -1).sum(1)
+            if ctx.own_bias
+            else d_gates.sum(1, keepdim=True)
+        )
         d_x = torch.bmm(low, factor[:, :inputs].transpose(1, 2)).view(directions, pixels, n, inputs)
         d_features = d_x[0]
         if directions == 2:

@@ -89,7 +89,7 @@ def measure(quick: bool) -> list[Figure]:
     goals = {"must": 3, "aim": 5}
     return [
         *training("diagonal", steps, rounds, **goals),
-        *training("row", steps, rounds),
+        *training("row", steps, rounds, **goals),
         *(sampling(cell, batch_size, rounds) for cell in ("diagonal", "row")),
     ]
 

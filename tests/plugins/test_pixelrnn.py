@@ -13,6 +13,7 @@ from torch import nn
 
 from genkit.errors import UsageError
 from genkit.model import Batch
+from genkit.runs.onnx import export_network
 from genkit.sampling.completion import known_half
 from genkit.specs import ImageShape
 from genkit_pixelcnn import PixelCNNConfig
@@ -268,6 +269,19 @@ def test_presets_are_the_papers_networks_and_every_field_is_described():
     assert (digits.layers, digits.width, digits.head_width, digits.levels) == (7, 16, 32, 2)
     assert (colour.layers, colour.width, colour.head_width, colour.levels) == (12, 128, 1024, 256)
     assert all(field.description for field in spec.config.model_fields.values())
+
+
+def test_onnx_is_refused_in_a_sentence():
+    """The recurrence would be unrolled, step by step, into thousands of operations."""
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match=r"PixelRNN offers no network for ONNX.*without --onnx"):
+        export_network(make((1, 4, 4)))
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256])
+def test_models_of_different_levels_are_asked_about_their_own(levels):
+    """Else a model of two levels would be compared with others on images it cannot draw."""
+    assert make((1, 2, 2), levels=levels).likelihood_levels() == (levels,)
 
 
 def test_entry_module_does_not_import_torch():

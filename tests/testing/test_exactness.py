@@ -1,13 +1,16 @@
 """The proof of a likelihood: honest models pass, broken ones fail by what is wrong with them."""
 
+import math
+
 import leaking
 import pytest
 import torch
-from leaking import Honest, Latent, Silent
+from genkit_broken_likelihoods.models import Honest, PaddedBelow
+from leaking import Latent, Silent
 from toys import TINY
 
 from genkit.contracts.contract import statement
-from genkit.specs import TrainerSpec
+from genkit.specs import ImageShape, TrainerConfig, TrainerSpec
 from genkit.testing import PromiseBroken, check_likelihood, check_trainer, exactness
 from genkit.testing.exactness import chi_square
 
@@ -31,26 +34,6 @@ def test_an_honest_model_passes_and_it_is_said_what_was_found(toy):
 @pytest.mark.parametrize(
     "toy, contract, place, seen",
     [
-        (leaking.MaskBForA, "probabilities_sum_to_one", "1 x 1 x 1", "needs mask A"),
-        (
-            leaking.ColoursSeeEachOther,
-            "probabilities_sum_to_one",
-            "3 x 1 x 1",
-            "a later colour of it",
-        ),
-        (leaking.NotShifted, "probabilities_sum_to_one", "1 x 1 x 2", "needs a shift by a row"),
-        (
-            leaking.PaddedBelow,
-            "probabilities_sum_to_one",
-            "1 x 2 x 3",
-            "need their padding at the top",
-        ),
-        (
-            leaking.InBits,
-            "probabilities_sum_to_one",
-            "1 x 1 x 1",
-            "the unit must be nats per image",
-        ),
         (
             leaking.PerDimension,
             "probabilities_sum_to_one",
@@ -88,7 +71,7 @@ def test_a_broken_model_is_caught_by_what_is_wrong_with_it(toy, contract, place,
 
 
 def test_the_whole_check_of_a_trainer_ends_with_this_one():
-    spec = spec_of(leaking.PaddedBelow)
+    spec = spec_of(PaddedBelow)
     with pytest.raises(PromiseBroken, match="those of 64 images sum to"):
         check_trainer(spec, options={"batch_size": 16}, shapes=[(1, 4, 4)])
 
@@ -118,6 +101,28 @@ def test_shapes_that_a_model_refuses_are_left_out_and_said(name):
 
 def test_a_model_without_a_likelihood_has_nothing_to_prove():
     assert check_likelihood(spec_of(Silent)) == ["left out: there is no likelihood"]
+
+
+def test_importance_weighted_bounds_stay_below_the_enumerated_likelihood_and_approach_it():
+    """All images of six pixels; ln p(x) by a sum over a grid of the two latents."""
+    torch.manual_seed(0)
+    model = Latent(TrainerConfig(), ImageShape(1, 2, 3))
+    model.decoder.weight.data *= 4
+    images = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 6).view(-1, 1, 2, 3)
+    axis = torch.linspace(-6, 6, 61)
+    grid = torch.cartesian_prod(axis, axis)[:, None].expand(-1, 64, -1)  # (points, images, 2)
+    with torch.no_grad():
+        like, prior, _ = model.weights((images.flatten(1) > 0).float(), grid, 0)
+    exact = (like + prior).double().logsumexp(0) + math.log(0.2**2 / (2 * math.pi))
+    assert exact.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    weights = model.log_weights(images, 6400).nats.double()  # (draws, images)
+    gaps = []
+    for draws in (1, 8, 64):
+        bounds = weights.view(-1, draws, len(images)).logsumexp(1) - math.log(draws)
+        error = bounds.std(0) / math.sqrt(len(bounds))
+        assert (bounds.mean(0) < exact + 4 * error).all()
+        gaps.append((exact - bounds.mean(0)).mean().item())
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] > 0
 
 
 def test_p_values_of_true_probabilities_are_uniform_and_of_others_small():

@@ -1,10 +1,23 @@
-"""Guidance of samples by the classes that the model itself sees in what is drawn so far."""
+"""For models that draw one value after another: the draw itself, and its guidance by a label."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """The level that each of `uniforms` (...) picks, an integer or bool; `logits` (..., outputs).
+
+    With several outputs that is the inverse of the distribution function. A single output is the
+    logit of the upper of two levels, which is picked by what lies below its probability.
+    """
+    if logits.shape[-1] == 1:
+        return logits.squeeze(-1).sigmoid() > uniforms
+    cumulative = logits.softmax(-1).cumsum(-1)
+    reached = cumulative <= uniforms.unsqueeze(-1) * cumulative[..., -1:]
+    return reached.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 class Guidance:
