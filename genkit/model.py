@@ -125,10 +125,11 @@ class GenerativeModel(nn.Module):
 
     `__init__` raises `genkit.errors.UsageError` for an image shape that the model cannot take.
     A model whose samples follow labels sets `self.conditional = True`: genkit then gives it labels
-    with every call that takes them.
+    with every call that takes them. `cures` are options to try when samples become alike.
     """
 
     conditional: bool = False
+    cures: Sequence[str] = ()
 
     def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
         super().__init__()
@@ -223,10 +224,8 @@ class GenerativeModel(nn.Module):
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """What goes wrong in training, in one sentence with the option to try; None if nothing.
-
         Asked after each line of the log. `history` holds the last values that were logged, by
-        name ("generator/loss"), oldest first, at most 100 each.
-        """
+        name ("generator/loss"), oldest first, at most 100 each."""
         return None
 
     def frozen(self, name: str) -> GenerativeModel:

@@ -16,7 +16,7 @@ from importlinter.application.use_cases import lint_imports
 from importlinter.configuration import configure
 
 ROOT = Path(__file__).parents[1]
-LIGHT = "errors version specs hookspecs io config registry data report comparison cli".split()
+LIGHT = "errors version specs hookspecs io config registry data report comparison study cli".split()
 HEAVY_PACKAGES = {"torch", "torchvision", "torch_fidelity"}
 CORE = sorted((ROOT / "genkit").rglob("*.py"))
 ENTRY_MODULES = sorted((ROOT / "plugins").glob("*/__init__.py"))

@@ -213,6 +213,12 @@ def test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration(
     assert all(row["generator/loss"] > 0 for row in rows) and rows[0]["slope/loss"] > 0
 
 
+def test_study_of_the_page_is_the_one_that_its_plugin_ships(
+    written: Written, spec_of: Callable[[str, str], Any]
+) -> None:
+    assert spec_of("crowded", "register_studies") == written.files / "crowded.toml"
+
+
 def test_each_example_is_run_by_one_of_these_tests() -> None:
     sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
@@ -224,6 +230,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["genkit_tinyflow/model.py", "stripes.py", "diary.py"], together),
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
+        "crowded.py": test_study_of_the_page_is_the_one_that_its_plugin_ships,
         "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
         "games.py": test_the_game_of_the_page_has_its_penalty_in_each_fourth_iteration,
         **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
@@ -238,7 +245,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
 def test_every_hooks_signature_stands_in_the_page_as_it_is_written() -> None:
     tree = ast.parse(inspect.getsource(hookspecs))
     written = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-    assert [node.name for node in written] == HOOKS and len(HOOKS) == 9
+    assert [node.name for node in written] == HOOKS and len(HOOKS) == 10
     for node in written:
         line = f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
         assert f"\n```\n{line}\n```\n" in TEXT
