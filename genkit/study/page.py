@@ -91,6 +91,7 @@ def study_context(study: StudyFile, folder: Path, registry: Registry) -> JsonObj
         "paragraphs": [part.strip() for part in study.text.split("\n\n") if part.strip()],
         "groups": groups,
         "score": plain(found[0].title) if found else "",
+        "sections": [pair for pair in shown["sections"] if pair[0] != "samples"],  # they are above
         "slugs": {case.label: case.slug for case in study.cases},
         "cured": {case.label: study.cured_by(case) for case in study.cases},
     }
