@@ -18,7 +18,7 @@ from genkit.registry.catalogue import load_registry
 from genkit.report.charts import Chart
 from genkit.study.file import StudyFile
 from genkit.study.find import find_study
-from genkit.study.page import Group, make_groups, read_results
+from genkit.study.page import Group, make_groups
 from genkit.study.table import to_markdown
 
 DOCS = Path(__file__).parent
@@ -30,7 +30,7 @@ TILES, ACROSS, LINE = 5, 4, 20  # samples a side of a case's square; squares a r
 
 def draw_curves(groups: Sequence[Group]) -> str:
     """An SVG: a row for each group, with its first curves and the names of its cases."""
-    charts = [group.charts[:SHOWN] for group in groups]
+    charts = [group.charts[:SHOWN] for group in groups if group.charts]
     width = max(sum(chart.width for chart in row) for row in charts) + LEGEND
     tall = [max(chart.height for chart in row) + GAP for row in charts]
     parts = [
@@ -98,7 +98,7 @@ def said(groups: Sequence[Group]) -> str:
 
 def write(study: StudyFile, folder: Path, docs: Path) -> None:
     """Write the pictures, and the made parts of the page."""
-    groups = make_groups(study, read_results(study, folder), {})
+    groups = make_groups(study, folder, {})
     (docs / "instability.svg").write_text(draw_curves(groups), encoding="utf-8")
     draw_samples(groups).save(docs / "instability.png", optimize=True)
     page = docs / "instability.md"

@@ -113,18 +113,19 @@ def _train_and_score(
 ) -> ScoreRow:
     """Train and score one candidate. A failure is noted in its row and ends no other."""
     stored = RunDir(candidate.run).evaluation_path
+    who = {"name": candidate.name, "run": str(candidate.run)}
     try:
         if candidate.problem:
             raise UsageError(candidate.problem)
         if candidate.continued and stored.exists():
-            return read_evaluation(stored)[0]
+            return read_evaluation(stored)[0].model_copy(update=who)
         if not candidate.trained:
             command = _training(candidate, options, registry)
             processes.run(command, candidate.title, "training")
         calibrated.result()
         own = [word for pair in candidate.data_option for word in ("--data-option", pair)]
         row = _score(processes, [candidate.target], candidate.title, options, own)[0]
-        row = row.model_copy(update={"name": candidate.name, "run": str(candidate.run)})
+        row = row.model_copy(update=who)
         if candidate.continued:
             write_evaluation(stored, [row])
         return row

@@ -44,11 +44,11 @@ class Outcome:
         return wilson(self.failed, self.trainings)
 
 
-def outcome_of(label: str, rows: Sequence[ScoreRow]) -> Outcome:
-    """The outcome of a case, given the rows of its trainings; those that an interruption left
-    without a score are not counted."""
+def outcome_of(label: str, rows: Sequence[ScoreRow], folder: Path) -> Outcome:
+    """The outcome of a case, given the rows of its trainings, whose runs lie in the study's folder,
+    wherever that is now; those that an interruption left without a score are not counted."""
     ended = [row for row in rows if row.error != UNSCORED and row.run]
-    views = [read_run(Path(str(row.run)), label) for row in ended]
+    views = [read_run(folder / Path(str(row.run)).name, label) for row in ended]
     said = [
         next(iter(view.warnings()), f"failed: {row.error}" if row.error else None)
         for row, view in zip(ended, views, strict=True)

@@ -16,7 +16,7 @@ from genkit.report.page import context, fill
 from genkit.report.ranking import half_width_of
 from genkit.report.rows import ComparisonRecord, ScoreRow, read_comparison
 from genkit.report.sections import scored
-from genkit.report.tables import score_cell
+from genkit.report.tables import likelihood_cells, score_cell
 from genkit.report.thumbnails import Picture
 from genkit.specs import Column
 from genkit.study.file import Case, StudyFile
@@ -27,6 +27,7 @@ TEMPLATE = Path(__file__).parent / "study.html"
 WIDE = (420, 230)  # of a chart, in view box units
 ROOM = 240  # width of the cell that a bar is drawn in, and
 EDGE = 8  # what stays free on both sides of it
+Pictures = dict[str, Picture | None]  # by label
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Member:
         options: what it is trained with, as on the command line, in short.
         bar: how often it fails, drawn.
         score, score_bar: the score over its trainings in words, and drawn.
+        nats: negative log-likelihood of test images, "-" or "none" without one.
     """
 
     case: Case
@@ -45,6 +47,7 @@ class Member:
     bar: Bar | None
     score: str
     score_bar: Bar | None
+    nats: str
     picture: Picture | None
 
 
@@ -67,7 +70,7 @@ def write_page(study: StudyFile, folder: Path, registry: Registry) -> None:
     write_atomic(folder / PAGE, fill(TEMPLATE, study_context(study, folder, registry)).encode())
 
 
-def read_results(study: StudyFile, folder: Path) -> ComparisonRecord:
+def read_results(folder: Path) -> ComparisonRecord:
     """What a study has found so far; GenkitError if there is nothing."""
     record = read_comparison(folder)
     if record is None:
@@ -77,9 +80,9 @@ def read_results(study: StudyFile, folder: Path) -> ComparisonRecord:
 
 def study_context(study: StudyFile, folder: Path, registry: Registry) -> JsonObject:
     """All that the template shows."""
-    record, shown = read_results(study, folder), context([folder], registry, study.score)
+    record, shown = read_results(folder), context([folder], registry, study.score)
     pictures = {model.name: model.sample for model in shown["models"]}
-    groups = make_groups(study, record, pictures)
+    groups = make_groups(study, folder, pictures)
     counted = sum(member.outcome.failed for group in groups for member in group.members)
     trainings = f"{len(record.trainings)} trainings"
     found = [column for column in record.columns[:1] if record.ranked_by]
@@ -87,21 +90,27 @@ def study_context(study: StudyFile, folder: Path, registry: Registry) -> JsonObj
         **shown,
         "headline": study.title,
         "deck": f"{len(study.cases)} cases, {trainings} for {record.budget} each on {record.data}; "
-        f"the watcher warned in {counted}.",
+        f"{counted or 'none'} of them failed.",
         "paragraphs": [part.strip() for part in study.text.split("\n\n") if part.strip()],
         "groups": groups,
         "score": plain(found[0].title) if found else "",
         "sections": [pair for pair in shown["sections"] if pair[0] != "samples"],  # they are above
+        "likelihoods": has_likelihoods(groups),
         "slugs": {case.label: case.slug for case in study.cases},
         "cured": {case.label: study.cured_by(case) for case in study.cases},
     }
 
 
-def make_groups(
-    study: StudyFile, record: ComparisonRecord, pictures: dict[str, Picture | None]
-) -> list[Group]:
-    """Each failure with its cures, then, in one group, the cases that neither fail nor cure."""
-    members = {member.case.label: member for member in _members(study, record, pictures)}
+def has_likelihoods(groups: Sequence[Group]) -> bool:
+    """Whether a case has a likelihood to show."""
+    return any(member.nats not in ("-", "none") for group in groups for member in group.members)
+
+
+def make_groups(study: StudyFile, folder: Path, pictures: Pictures) -> list[Group]:
+    """Of the results in a folder: each failure with its cures, then, in one group, the cases that
+    neither fail nor cure."""
+    record = read_results(folder)
+    members = {m.case.label: m for m in _members(study, record, folder, pictures)}
     alone = [c for c in study.cases if not c.cures and not study.cured_by(c)]
     lists = [(c.label, [c, *study.cured_by(c)]) for c in study.cases if study.cured_by(c)]
     lists += [("Cases" if not lists else "For comparison", alone)] if alone else []
@@ -117,7 +126,7 @@ def make_groups(
 
 
 def _members(
-    study: StudyFile, record: ComparisonRecord, pictures: dict[str, Picture | None]
+    study: StudyFile, record: ComparisonRecord, folder: Path, pictures: Pictures
 ) -> list[Member]:
     rows = {row.name: row for row in record.rows}
     column = record.columns[0] if record.columns and record.ranked_by else None
@@ -127,7 +136,8 @@ def _members(
     members = []
     for case in study.cases:
         row, found = rows.get(case.label), values[case.label]
-        outcome = outcome_of(case.label, [r for r in record.trainings if r.name == case.label])
+        own = [each for each in record.trainings if each.name == case.label]
+        outcome = outcome_of(case.label, own, folder)
         rate = (outcome.failed / max(outcome.trainings, 1), *outcome.interval)
         members.append(
             Member(
@@ -137,6 +147,7 @@ def _members(
                 _bar(rate, 0.0, 1.0) if outcome.trainings else None,
                 score_cell(row, column) if row and column else "-",
                 _bar(found, low, high) if found else None,
+                likelihood_cells(row)[0] if row else "-",
                 pictures.get(case.label),
             )
         )

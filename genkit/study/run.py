@@ -71,7 +71,10 @@ def run_study(
     """
     console, out = console or error_console(), out or Path("runs", name)
     options = _options(study, chosen, registry)
-    choose_column(score_columns(registry), [], study.score)
+    try:
+        choose_column(score_columns(registry), [], study.score)
+    except UsageError as error:
+        raise UsageError(f"study {name}: {str(error).replace('--rank-by', 'score')}") from None
     candidates = _candidates(name, study, chosen, options, registry, out)
     settings = _settings(candidates, options, registry)
     continued = (out / RECORD).is_file()

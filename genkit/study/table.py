@@ -15,20 +15,24 @@ from genkit.errors import printable
 from genkit.report.headline import plain
 from genkit.report.tables import print_table
 from genkit.study.file import StudyFile
-from genkit.study.page import Group, make_groups, read_results
+from genkit.study.page import Group, has_likelihoods, make_groups, read_results
 
 Line = tuple[str, ...]
 
 
 def study_table(study: StudyFile, folder: Path) -> tuple[Line, list[Line]]:
     """The headings and the lines of a study's table: each failure, below it its cures."""
-    record = read_results(study, folder)
+    record = read_results(folder)
     title = plain(record.columns[0].title) if record.columns and record.ranked_by else "score"
-    headings = ("case", "options", "failed", "95% interval", "first warned", title)
-    return headings, [line for group in make_groups(study, record, {}) for line in _lines(group)]
+    groups = make_groups(study, folder, {})
+    also = has_likelihoods(groups)
+    headings = ["case", "options", "failed", "95% interval", "first warned", title]
+    headings += ["NLL nats"] * also
+    return tuple(headings), [line for group in groups for line in _lines(group, also)]
 
 
-def _lines(group: Group) -> list[Line]:
+def _lines(group: Group, also: bool) -> list[Line]:
+    """A line for each case, with its likelihood if one of them has any."""
     lines: list[Line] = []
     for member in group.members:
         outcome = member.outcome
@@ -41,6 +45,7 @@ def _lines(group: Group) -> list[Line]:
                 f"{low:.0%} to {high:.0%}" if outcome.trainings else "-",
                 first_step(outcome.warnings),
                 member.score,
+                *[member.nats] * also,
             )
         )
     return lines

@@ -47,7 +47,8 @@ def test_warnings_and_errors_are_failures_and_interrupted_trainings_are_not_coun
             ScoreRow(name="a", run=broken, error="a loss is not finite"),
             ScoreRow(name="a", run=left, error=UNSCORED),
         ],
+        tmp_path,
     )
     assert outcome.rate == "2 of 3" and outcome.interval == wilson(2, 3)
     assert outcome.warnings == ("step 20: alike", "failed: a loss is not finite")
-    assert outcome_of("a", []).rate == "-"
+    assert outcome_of("a", [], tmp_path).rate == "-"

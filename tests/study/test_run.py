@@ -216,6 +216,12 @@ def test_option_that_the_model_refuses_is_named_with_its_case(
     assert not (tmp_path / "out").exists() and not pool.commands
 
 
+def test_score_that_is_none_is_named(pool: type[Pool], tmp_path: Path) -> None:
+    study = STUDY.model_copy(update={"score": "kit"})
+    with pytest.raises(UsageError, match="study mine: score 'kit' is not a score that ranks"):
+        go(tmp_path / "out", study)
+
+
 def test_page_has_text_failure_with_its_cure_counts_curves_and_pictures(
     pool: type[Pool], tmp_path: Path
 ) -> None:
