@@ -39,6 +39,11 @@ def register_features() -> Iterable[FeaturesSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_studies() -> Iterable[Path]:  # type: ignore[empty-body]
+    """The files, NAME.toml, of the studies this plugin ships."""
+
+
+@hookspec
 def on_run_start(run: Path) -> None:
     """Training starts or resumes in the run directory `run`."""
 

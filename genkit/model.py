@@ -125,11 +125,12 @@ class GenerativeModel(nn.Module):
 
     `__init__` raises `genkit.errors.UsageError` for an image shape that the model cannot take.
     A model whose samples follow labels sets `self.conditional = True`: genkit then gives it labels
-    with every call that takes them.
+    with every call that takes them. `cures` are options to try when samples become alike.
     """
 
     conditional: bool = False
     sample_batch: int = 64  # images that `sample` and `complete` are asked for at a time
+    cures: Sequence[str] = ()
 
     def __init__(self, config: TrainerConfig, image_shape: ImageShape) -> None:
         super().__init__()
@@ -210,9 +211,9 @@ class GenerativeModel(nn.Module):
         return None
 
     def pictures(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Further pictures to draw with each grid, by names such as "attention": rows of images,
-        float in [-1, 1], (rows, columns, C, H, W). `images` are test images, float in [-1, 1],
-        (N, C, H, W), always the same; so are torch's random numbers."""
+        """Further pictures to draw with each grid, by names such as "attention": (rows, columns, C,
+        H, W), float in [-1, 1], of test images, (N, C, H, W), and random numbers that are always
+        the same."""
         return {}
 
     def network_to_export(self) -> tuple[nn.Module, Mapping[str, Tensor]] | None:
@@ -224,10 +225,8 @@ class GenerativeModel(nn.Module):
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """What goes wrong in training, in one sentence with the option to try; None if nothing.
-
         Asked after each line of the log. `history` holds the last values that were logged, by
-        name ("generator/loss"), oldest first, at most 100 each.
-        """
+        name ("generator/loss"), oldest first, at most 100 each."""
         return None
 
     def frozen(self, name: str) -> GenerativeModel:

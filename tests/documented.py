@@ -35,12 +35,15 @@ RUN_ELSEWHERE = {
     ("metrics", "genkit report"): "tests/cli/test_app.py",
     ("several-processes", "genkit train dcgan --devices 2"): "tests/io/test_processes.py",
     ("several-processes", "genkit resume"): "tests/io/test_processes.py",
+    ("studies", "genkit study width.toml"): "tests/cli/test_study.py",
+    ("studies", "genkit study"): "tests/study/test_find.py",
     ("testing", "pytest --genkit"): "tests/test_pytest_plugin.py",
     ("testing", "genkit check"): "tests/cli/test_check.py",
     ("trust", "python tests/fuzz.py"): "tests/security/test_fuzz.py",
 }
 NOT_RUN = {
     ("several-processes", "torchrun"): "needs eight GPUs, or several machines",
+    ("README", "genkit study"): "trains twelve models",
     ("contributing", ".venv/bin/ruff"): "it is no test of what is documented",
 }
 

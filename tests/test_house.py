@@ -18,7 +18,7 @@ from importlinter.configuration import configure
 ROOT = Path(__file__).parents[1]
 LIGHT = (
     "errors version specs adversarial_options hookspecs io config registry data report comparison "
-    "cli"
+    "study cli"
 ).split()
 HEAVY_PACKAGES = {"torch", "torchvision", "torch_fidelity"}
 CORE = sorted((ROOT / "genkit").rglob("*.py"))

@@ -33,6 +33,7 @@ from genkit.cli.streams import (
     let_go,
     occupy_closed_streams,
 )
+from genkit.cli.study import study
 from genkit.cli.train import TrainGroup
 from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
@@ -58,6 +59,7 @@ app.command(cls=SampleCommand)(sample)
 app.command()(resume)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(study)
 app.command()(report)
 app.command()(export)
 app.command()(new_plugin)

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genkit.comparison.options import CompareOptions
@@ -30,9 +30,16 @@ class Candidate:
     """A training, one for each model and seed, or an existing run (no seed).
 
     Args:
+        name: of its row; candidates of one name are trainings whose scores are averaged.
         title: for progress.
         problem: why it cannot be trained, None if it can.
         sampler: options of a run's sampler, as KEY=VALUE,KEY=VALUE.
+        model: name of the trainer.
+        given: options of the model, by name.
+        more: further arguments of `genkit train`.
+        data_option: options of the data set that this training has beside those of all.
+        continued: its row is stored when it is scored; a training that was begun is resumed, and
+            one that was scored is not run again.
     """
 
     name: str
@@ -43,6 +50,11 @@ class Candidate:
     budget: str = SECONDS
     problem: str | None = None
     sampler: str = ""
+    model: str = ""
+    given: Mapping[str, str] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    data_option: tuple[str, ...] = ()
+    continued: bool = False
 
     @property
     def target(self) -> str:
@@ -70,7 +82,7 @@ def choose_candidates(
             labels.append(name)
             for seed in seeds:
                 title = name if len(seeds) == 1 else f"{name}-s{seed}"
-                candidates.append(Candidate(name, out / title, title, seed))
+                candidates.append(Candidate(name, out / title, title, seed, model=name))
         elif (Path(split_target(name)[0]) / "config.json").exists():
             path, given = split_target(name)
             run = RunDir.open(Path(path))
@@ -127,20 +139,19 @@ def choose_presets(
             text = str(error).removeprefix("--")
             raise UsageError(f"--set {spec.name}.{text}" if given else text) from None
         budget = options.budget or (spec.budget if preset == "quick" else SECONDS)
-        chosen.append(replace(candidate, preset=own, budget=budget))
+        chosen.append(replace(candidate, preset=own, budget=budget, given=given))
     return chosen
 
 
 def fitted_options(
-    candidates: Sequence[Candidate], options: CompareOptions, facts: DataFacts, registry: Registry
+    candidates: Sequence[Candidate], facts: DataFacts, registry: Registry
 ) -> list[str]:
     """A line for each model whose options will be fitted to the images."""
     lines: dict[str, None] = {}
     for candidate in candidates:
         if not (candidate.trained or candidate.problem) and facts.image_facts:
-            spec = registry.trainers.find(candidate.name)
-            given = options.given(candidate.name)
-            resolved = resolve(spec, preset=candidate.preset, given=given)
+            spec = registry.trainers.find(candidate.model)
+            resolved = resolve(spec, preset=candidate.preset, given=candidate.given)
             _, line = fit(spec, resolved, facts.image_facts.facts())
             lines |= {line: None} if line else {}
     return list(lines)

@@ -35,6 +35,7 @@ from genkit.io.machine import count_cores
 from genkit.io.progress import error_console
 from genkit.io.run_directory import RunDir, new_run_path
 from genkit.registry.catalogue import Registry
+from genkit.report.data_facts import DataFacts
 from genkit.report.footnotes import footnotes
 from genkit.report.page import refresh_page
 from genkit.report.ranking import Ranking, choose_column, rank, score_columns
@@ -47,6 +48,7 @@ from genkit.report.rows import (
 from genkit.report.tables import print_ranking, to_markdown
 
 Rows = list[ScoreRow]
+REAL = "real.png"  # the grid of real images in a folder of results
 
 
 @dataclass(frozen=True)
@@ -103,24 +105,54 @@ def compare(
         except ValueError as error:
             raise UsageError(f"--budget: {error}") from None
     check_free(out, "--out")
-    with tempfile.TemporaryDirectory() as temporary:
-        facts = inspect_data(options, Path(temporary))
-        real = Path(temporary, "real.png").read_bytes()
+    facts, real = look_at_data(options)
     preset = options.preset or ("quick" if facts.device == "cpu" else "full")
     candidates = choose_presets(candidates, options, registry, preset)
-    # One training at a time on each device, or on each core.
-    count = count_cores() if facts.device == "cpu" else max(1, len(facts.devices))
-    workers = options.workers or count
-    fitted = fitted_options(candidates, options, facts, registry)
-    for line in announce(candidates, options, facts, preset, workers, out, fitted):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    make_folder(out)
+    write_atomic(out / REAL, real)
+    again = f"to see them: genkit report {out}; to continue one: genkit resume {out}/NAME"
+    return carry_out(candidates, options, registry, out, facts, preset, again, console)
+
+
+def look_at_data(options: CompareOptions) -> tuple[DataFacts, bytes]:
+    """The facts of the data, and a grid of real images as the content of a PNG."""
+    with tempfile.TemporaryDirectory() as temporary:
+        facts = inspect_data(options, Path(temporary))
+        return facts, Path(temporary, "real.png").read_bytes()
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of results; UsageError if that is not possible."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"{out} cannot be made: {reason_of(error)}; choose another --out"
         ) from None
-    write_atomic(out / "real.png", real)
+
+
+def carry_out(
+    candidates: Sequence[Candidate],
+    options: CompareOptions,
+    registry: Registry,
+    out: Path,
+    facts: DataFacts,
+    preset: str,
+    again: str,
+    console: Console,
+) -> Comparison:
+    """Announce, train, score and rank candidates that were checked.
+
+    Args:
+        out: folder for all results, with the grid of real images.
+        again: how to continue after an interruption.
+    """
+    # One training at a time on each device, or on each core.
+    count = count_cores() if facts.device == "cpu" else max(1, len(facts.devices))
+    workers = options.workers or count
+    fitted = fitted_options(candidates, facts, registry)
+    for line in announce(candidates, options, facts, preset, workers, out, fitted):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     processes = ProcessPool(console, facts.notes, facts.devices)
     rows, calibration, interruption = run_all(
         processes, candidates, options, registry, workers, out / KEPT_FEATURES
@@ -140,8 +172,7 @@ def compare(
     if interruption:
         scored = sum(not row.error for row in rows)
         console.print(
-            f"Interrupted: {scored} of {len(rows)} trainings are scored and kept; to see them: "
-            f"genkit report {out}; to continue one: genkit resume {out}/NAME",
+            f"Interrupted: {scored} of {len(rows)} trainings are scored and kept; {again}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -189,7 +220,7 @@ def _record(
 
 def _join_grids(candidates: Sequence[Candidate], out: Path) -> None:
     """Write grid.png: real images and the newest grid of each model's first seed."""
-    pictures = {"real": out / "real.png"}
+    pictures = {"real": out / REAL}
     for candidate in candidates:
         grids = RunDir(candidate.run).samples.glob("step-*.png")
         if newest := max(grids, default=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
 from genkit.errors import GenkitError, PluginError, UsageError
 from genkit.io.processes import genkit_command, last_words
+from genkit.io.run_directory import RunDir
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
 from genkit.report.data_facts import DataFacts
 from genkit.report.ranking import fewest_levels
-from genkit.report.rows import CALIBRATION, ScoreRow, read_evaluation
+from genkit.report.rows import CALIBRATION, ScoreRow, read_evaluation, write_evaluation
 
 Rows = list[ScoreRow]
 UNSCORED = "the comparison was interrupted before it was scored"
@@ -110,24 +112,42 @@ def _train_and_score(
     calibrated: Future[Rows],
 ) -> ScoreRow:
     """Train and score one candidate. A failure is noted in its row and ends no other."""
+    stored = RunDir(candidate.run).evaluation_path
+    who = {"name": candidate.name, "run": str(candidate.run)}
     try:
         if candidate.problem:
             raise UsageError(candidate.problem)
+        if candidate.continued and stored.exists():
+            return read_evaluation(stored)[0].model_copy(update=who)
         if not candidate.trained:
-            command = ["train", candidate.name, *options.data_arguments()]
-            command += ["--preset", candidate.preset, "--budget", candidate.budget]
-            command += ["--seed", str(candidate.seed), "--device", options.device]
-            command += ["--precision", options.precision, *options.watching_arguments()]
-            command += ["--run-dir", str(candidate.run)]
-            command += option_arguments(candidate.name, options.given(candidate.name), registry)
+            command = _training(candidate, options, registry)
             processes.run(command, candidate.title, "training")
         calibrated.result()
-        row = _score(processes, [candidate.target], candidate.title, options)[0]
+        own = [word for pair in candidate.data_option for word in ("--data-option", pair)]
+        row = _score(processes, [candidate.target], candidate.title, options, own)[0]
+        row = row.model_copy(update=who)
+        if candidate.continued:
+            write_evaluation(stored, [row])
+        return row
     except GenkitError as error:
         if not processes.ended:
             processes.say(f"{candidate.title} failed: {error}")
         return ScoreRow(name=candidate.name, run=str(candidate.run), error=str(error))
-    return row.model_copy(update={"name": candidate.name, "run": str(candidate.run)})
+
+
+def _training(candidate: Candidate, options: CompareOptions, registry: Registry) -> list[str]:
+    """The command that trains a candidate, or that resumes it where it may be continued."""
+    if candidate.continued and RunDir(candidate.run).config_path.is_file():
+        return ["resume", str(candidate.run)]
+    if candidate.continued:  # ended before it had recorded anything
+        shutil.rmtree(candidate.run, ignore_errors=True)
+    command = ["train", candidate.model, *options.data_arguments()]
+    command += [word for pair in candidate.data_option for word in ("--data-option", pair)]
+    command += ["--preset", candidate.preset, "--budget", candidate.budget]
+    command += ["--seed", str(candidate.seed), "--device", options.device]
+    command += ["--precision", options.precision, *options.watching_arguments()]
+    command += ["--run-dir", str(candidate.run), *candidate.more]
+    return command + option_arguments(candidate.model, candidate.given, registry)
 
 
 def _at_fewest_levels(

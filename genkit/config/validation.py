@@ -16,8 +16,9 @@ C = TypeVar("C", bound=Config)
 
 
 def explain(error: ValidationError, where: str = "--") -> str:
-    """The first fault of a validation error in one line, with its field and value."""
-    fault = error.errors()[0]
+    """The first fault of a validation error in one line, with its field and value; an unknown
+    name comes first, since it may be the one that is missed."""
+    fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     path = printable(".".join(str(part) for part in fault["loc"]))
     name = path.replace("_", "-") if where == "--" else path
     subject = f"{where}{name}: " if path else f"{where.rstrip('. :-')}: ".removeprefix(": ")

@@ -181,11 +181,7 @@ def open_data(
         raise UsageError(f"{name} holds a single training image; the fewest to learn from are 2")
     chosen = {name: getattr(given, name) for name in given.model_fields_set}
     augmentation = splits.train.augmentation.model_copy(update=chosen)
-    if how := str(augmentation):
-        notes += (
-            f"training images are changed at random at each visit ({how}); test images, and "
-            "those that samples are compared with, are not",
-        )
+    notes += _describe(augmentation, len(train.images))
     data = ImageData(
         name=name,
         train=replace(_contiguous(train), augmentation=augmentation),
@@ -202,7 +198,34 @@ def open_data(
             f"{name} is damaged: the SHA-256 of its images and labels begins with "
             f"{data.fingerprint[:8]} instead of {splits.fingerprint[:8]}; make it again"
         )
-    return data
+    return _transposed(data) if augmentation.transpose else data
+
+
+def _describe(how: Augmentation, count: int) -> tuple[str, ...]:
+    """A line for each way in which the training images are not learned from as they are."""
+    lines = ["rows and columns of all images are exchanged (transpose)"] if how.transpose else []
+    if how.images:
+        number = len(how.chosen(count))
+        lines.append(f"{number:,} of {count:,} images are learned from; scores compare with all")
+    if how.moves:
+        moves = str(how.model_copy(update={"images": 0, "transpose": False}))
+        lines.append(
+            f"training images are changed at random at each visit ({moves}); test images, and "
+            "those that samples are compared with, are not"
+        )
+    return tuple(lines)
+
+
+def _transposed(data: ImageData) -> ImageData:
+    """The data set with rows and columns of its images exchanged; no statistics are known of it."""
+
+    def turned(split: Split) -> Split:
+        def turn(array: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(array.swapaxes(2, 3)) if array.ndim == 4 else array
+
+        return replace(_each_array(split, turn), augmentation=split.augmentation)
+
+    return replace(data, train=turned(data.train), test=turned(data.test), reference=None)
 
 
 def _build_configs(spec: DatasetSpec, options: Mapping[str, object]) -> tuple[Config, Augmentation]:

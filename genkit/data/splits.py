@@ -1,5 +1,5 @@
 """What a data set returns: training and test images with their labels, as uint8 arrays; and how
-training images are changed at random when they are learned from."""
+training images are learned from: which, and how they are changed at random."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from genkit.specs import Attributes, Config, option
 
 MOST_COMBINATIONS = 10_000  # of attributes
 
+CHOICE_SEED = 20_240_601  # of the images that `images` leaves
+
 
 class Augmentation(Config):
-    """Changes of training images, drawn again at each visit: options that every data set has."""
+    """How training images are learned from: options that every data set has."""
 
     flip: bool = option(False, "in training, mirror half of the images, left to right")
     shift: int = option(
@@ -28,6 +30,26 @@ class Augmentation(Config):
         ge=0,
         le=32,
     )
+    images: int = option(
+        0, "in training, learn from so many of the images only, always the same; 0: all", ge=0
+    )
+    transpose: bool = option(
+        False, "exchange rows and columns of all images, in training and in scores"
+    )
+
+    @property
+    def moves(self) -> bool:
+        """Whether images are changed at random at each visit."""
+        return self.flip or self.shift > 0
+
+    def chosen(self, count: int) -> NDArray[np.int64]:
+        """Which of `count` images are learned from, int64, in ascending order: fewer are among
+        more. UsageError if there are not so many."""
+        if self.images == 1 or self.images > count:
+            raise UsageError(f"data option images={self.images}: give 2 to {count:,}, or 0 for all")
+        # RandomState's stream never changes; default_rng's may change with numpy's version.
+        order = np.random.RandomState(CHOICE_SEED).permutation(count)
+        return np.sort(order[: self.images or count])
 
     def __str__(self) -> str:
         """The options that are on, as one writes them; empty for none."""

@@ -67,8 +67,8 @@ class DataRecord(Record):
     )
     augmentation: str | None = Field(
         None,
-        description="how training images were changed at random, as data options: "
-        "flip=true shift=2; null if they were not",
+        description="how training images were learned from, as data options: "
+        "flip=true shift=2; null: all of them, as they are",
         json_schema_extra=FIXED,
     )
     train_images: int | None = Field(None, description="images in the training split")

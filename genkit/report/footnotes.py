@@ -82,15 +82,15 @@ def _about_budgets(models: Sequence[ScoreRow]) -> list[str]:
 
 
 def _about_augmentation(models: Sequence[ScoreRow]) -> list[str]:
-    """Which models' training images were changed at random, and how."""
+    """How each model learned from the training images, if not from all as they are."""
     names_of: dict[str | None, list[str]] = {}  # by augmentation
     for row in models:
         if row.card:
             names_of.setdefault(row.card.augmentation, []).append(row.name)
     if not any(names_of):
         return []
-    how = (f"{how or 'not changed'} ({', '.join(names)})" for how, names in names_of.items())
-    return [f"In training, images were changed at random: {'; '.join(how)}."]
+    how = (f"{how or 'all, as they are'} ({', '.join(names)})" for how, names in names_of.items())
+    return [f"Training images and data options: {'; '.join(how)}."]
 
 
 def _disagreements(ranking: Ranking) -> list[str]:

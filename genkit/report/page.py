@@ -81,6 +81,11 @@ def refresh_page(folder: Path, registry: Registry) -> None:
 
 def render(sources: Sequence[Path], registry: Registry, rank_by: str | None = None) -> str:
     """The page as text."""
+    return fill(HERE / "page.html", context(sources, registry, rank_by))
+
+
+def fill(template: Path, content: JsonObject) -> str:
+    """A page as text, from a template, which may extend that of this module."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -91,7 +96,7 @@ def render(sources: Sequence[Path], registry: Registry, rank_by: str | None = No
         return "\n".join(map(printable, value.split("\n")))
 
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader([template.parent, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=shown,
@@ -100,8 +105,8 @@ def render(sources: Sequence[Path], registry: Registry, rank_by: str | None = No
     )
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        **context(sources, registry, rank_by),
+    return environment.get_template(template.name).render(
+        **content,
         version=__version__,
         style=Markup(style),
         script=Markup(script),

@@ -60,7 +60,7 @@ class ProtocolCard(Record):
     trained_on: str | None = Field(None, description="data set that the model was trained on")
     trained_on_fingerprint: str | None = Field(None, description="hash of that data set's images")
     augmentation: str | None = Field(
-        None, description="how training images were changed at random, as data options"
+        None, description="how training images were learned from, as data options"
     )
     metrics: dict[str, str] = Field(description="definition of each metric by name")
     versions: dict[str, str] = Field(

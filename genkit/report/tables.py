@@ -75,7 +75,8 @@ def score_cell(row: ScoreRow, column: Column) -> Cell:
     )
 
 
-def _likelihood(row: ScoreRow) -> tuple[Cell, Cell]:
+def likelihood_cells(row: ScoreRow) -> tuple[Cell, Cell]:
+    """A row's negative log-likelihood in nats, and in bits per dimension, as tables show them."""
     found = row.likelihood
     if not found:  # a model without one says so; calibration rows have no model
         return ("none", "none") if row.parameters else ("-", "-")
@@ -134,7 +135,7 @@ def fields(ranking: Ranking, features: str | None) -> list[list[Field]]:
     def known(heading: str, cells: Sequence[Cell]) -> list[Field]:
         return [Field(heading, cells)] if set(cells) - {"-", "none"} else []
 
-    likelihoods = [_likelihood(row) for row in rows]
+    likelihoods = [likelihood_cells(row) for row in rows]
     distances = [*scores([c for c in ranking.columns if c.ranks])]
     distances += known("NLL\nnats", [nats for nats, _ in likelihoods])
     distances += known("bits\n/dim", [bits for _, bits in likelihoods])

@@ -86,6 +86,7 @@ class Monitor:
         self._asked = True  # whether models are asked for a likelihood
         self._pale = False  # whether samples without a dark pixel were reported
         self._low = 0  # observations of low diversity, in a row
+        self._cures: Sequence[str] = ()  # options that the model has against a collapse
         self._calm = CALM  # lines of the log since the model last found something wrong
 
     def start(self) -> tuple[str, ...]:
@@ -110,6 +111,7 @@ class Monitor:
         """See what samples look like, uint8, (N, C, H, W), and how likely test images are to the
         model that drew them."""
         seen = self._look(images)
+        self._cures = model.cures if model else ()
         if model is None or not self._asked:
             return seen
         try:
@@ -200,8 +202,9 @@ class Monitor:
             return None
         return (
             f"samples are nearly alike (mode collapse): the sample most like another one is "
-            f"{seen.diversity:.0%} as far from it as among real images; try another --seed, lower "
-            "learning rates or a larger --batch-size"
+            f"{seen.diversity:.0%} as far from it as among real images; try "
+            f"{', '.join([*self._cures, 'another --seed', 'lower learning rates'])} or a larger "
+            "--batch-size"
         )
 
     def pale(self, images: Tensor) -> str | None:

@@ -131,7 +131,7 @@ def _check_data(data: ImageData, record: RunRecord) -> None:
     now, then = str(data.train.augmentation) or "none", record.data.augmentation or "none"
     if now != then:
         raise UsageError(
-            f"training images are changed at random by other data options ({now}) than this run's "
+            f"training images are learned from by other data options ({now}) than this run's "
             f"({then}); give the same --data-option again"
         )
 

@@ -31,6 +31,8 @@ class Stream:
     If the split has intensities, each visit draws an image's pixels again, white with probability
     intensity / 255, from a generator seeded by (seed, number of the batch).
 
+    Of the images only those are visited that the augmentation chooses, if it has a number of them.
+
     With several ranks, each gets its part of the batch that they share.
     """
 
@@ -45,10 +47,12 @@ class Stream:
     ) -> None:
         self.binarises = split.intensities is not None
         pixels = split.images if split.intensities is None else split.intensities
+        labels, self.augmentation = split.labels, split.augmentation
+        if self.augmentation.images:
+            chosen = self.augmentation.chosen(len(pixels))
+            pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
         self.images = torch.from_numpy(pixels).to(device)  # (count, C, H, W) uint8
-        labels = split.labels
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
-        self.augmentation = split.augmentation
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
@@ -83,7 +87,7 @@ class Stream:
         indices = self.indices(number)[part].to(self.device)
         labels = None if self.labels is None else self.labels[indices]
         images = self.images[indices]
-        if str(self.augmentation):
+        if self.augmentation.moves:
             images = _moved(images, self._places(number)[part].to(self.device))
         if self.binarises:  # for the whole batch: the same with any number of ranks
             images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]

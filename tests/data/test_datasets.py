@@ -63,6 +63,27 @@ def test_every_data_set_can_change_its_training_images_and_says_so(text: str) ->
     assert np.array_equal(plain.train.images, changed.train.images)
 
 
+def test_few_images_leave_the_data_as_it_is_and_are_told() -> None:
+    plain, few = open_named("mnist-mini"), open_named("mnist-mini", images="100")
+    assert plain.fingerprint == few.fingerprint and len(few.train.images) == 10_000
+    assert str(few.train.augmentation) == "images=100"
+    assert "100 of 10,000 images are learned from; scores compare with all" in few.notes
+    assert len(few.notes) == len(plain.notes) + 1
+    for count in ("1", "10001"):
+        with pytest.raises(UsageError, match=f"images={count}: give 2 to 10,000, or 0 for all"):
+            open_named("mnist-mini", images=count)
+
+
+def test_rows_and_columns_of_all_images_are_exchanged() -> None:
+    plain, turned = open_named("mnist-mini"), open_named("mnist-mini", transpose="true")
+    for before, after in ((plain.train, turned.train), (plain.test, turned.test)):
+        assert np.array_equal(before.images.transpose(0, 1, 3, 2), after.images)
+        assert np.array_equal(before.labels, after.labels)
+    assert plain.fingerprint != turned.fingerprint
+    assert turned.train.images.flags.c_contiguous
+    assert turned.reference is None and not turned.train.augmentation.moves
+
+
 def test_options_come_before_the_changes_that_a_loader_chose(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

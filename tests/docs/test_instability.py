@@ -1,4 +1,4 @@
-"""The script that draws the failing GANs of families.md draws what their logs hold."""
+"""The script that writes instability.md's table and pictures shows what a study has found."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from genkit.report.rows import COMPARISON, ComparisonRecord, ScoreRow
+from genkit.study.file import Case, StudyFile
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
+    sys.path.insert(0, str(DOCS))
     spec = importlib.util.spec_from_file_location("instability", DOCS / "instability.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -24,53 +28,36 @@ def script() -> ModuleType:
     return module
 
 
-def write_log(run: Path, rows: list[dict[str, object]]) -> Path:
-    run.mkdir()
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (run / "metrics.jsonl").write_text(text, encoding="utf-8")
-    return run
-
-
-def test_curves_and_warnings_stand_where_the_log_says(script: ModuleType, tmp_path: Path) -> None:
-    losses = {"generator/loss": 0.0, "discriminator/loss": 8.0}
-    losses |= {"discriminator/real": 1.0, "discriminator/fake": 0.0}
-    rows = [{"step": step, **losses} for step in (0, 50, 100)]
-    looks = [{"step": step, "kid": 2.0, "diversity": 0.0} for step in (50, 100)]
-    run = write_log(tmp_path / "run", [*rows, *looks, {"step": 25, "warning": "collapse"}])
-    svg = script.draw_curves({"steady": run}, 100)
-    lines = re.findall(r'<polyline points="([^"]+)"', svg)
-    assert len(lines) == sum(len(lines) for _, lines, _ in script.PANELS)
-    left, right, top = script.LEFT, script.LEFT + script.WIDTH, script.TOP
-    assert f"{left:.1f},{top + 0.8 * script.HEIGHT:.1f}" in lines[0]  # 0 between -2 and 8
-    assert lines[1].endswith(f"{right:.1f},{top:.1f}")  # 8 is the top
-    assert svg.count(f"M{left + script.WIDTH / 4:.1f} ") == len(script.PANELS)
-    _, warnings = script.read(run)
-    assert warnings == [(25, "collapse")]
-
-
-def test_thinned_curve_keeps_its_mean(script: ModuleType) -> None:
-    curve = [(step, float(step % 7)) for step in range(1000)]
-    points = list(script.thinned(curve))
-    assert len(points) == 100
-    assert sum(v for _, v in points) / 100 == pytest.approx(sum(v for _, v in curve) / 1000)
-    assert list(script.thinned(curve[:5])) == curve[:5]
-
-
-@pytest.mark.slow
-def test_script_trains_and_draws(
-    script: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(script, "SHARED", "--preset quick --log-every 1 --grids 2 --seed 0")
-    monkeypatch.setattr(script, "RUNS", {name: script.RUNS[name] for name in ("steady", "minimax")})
-    monkeypatch.setattr(script, "DOCS", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["instability.py", "--work", str(tmp_path), "--steps", "4"])
-    script.main()
-    config = json.loads((tmp_path / "minimax" / "config.json").read_text(encoding="utf-8"))
-    assert "minimax" in json.dumps(config) and "4steps" in json.dumps(config)
-    assert (tmp_path / "instability.svg").read_text("utf-8").count("<polyline") == 12
+def test_page_shows_table_curves_warnings_and_samples(script: ModuleType, tmp_path: Path) -> None:
+    study = StudyFile(
+        title="t",
+        model="dcgan",
+        budget="10steps",
+        curves=("kid", "diversity"),
+        cases=(
+            Case(label="fast", options={"generator_rate": 0.01}),
+            Case(label="cured", cures="fast", options={"r1": 1.0}),
+        ),
+    )
+    rows = []
+    for case, shade in zip(study.cases, (255, 0), strict=True):
+        run = tmp_path / case.slug
+        (run / "samples").mkdir(parents=True)
+        lines = [{"step": s, "kid": 0.5 + s, "diversity": 1.0} for s in (5, 10)]
+        more = [] if case.cures else [{"step": 7, "warning": "alike; try --r1 1"}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (*lines, *more)))
+        Image.new("L", (242, 242), shade).save(run / "samples" / "step-000000010.png")
+        rows.append(ScoreRow(name=case.label, run=str(run)))
+    ComparisonRecord(rows=tuple(rows), trainings=tuple(rows)).write(tmp_path / COMPARISON)
+    blank = "".join(f"<!-- made: {n} -->\n<!-- end: {n} -->\n" for n in ("table", "warnings"))
+    (tmp_path / "instability.md").write_text(blank)
+    script.write(study, tmp_path, tmp_path)
+    page = (tmp_path / "instability.md").read_text()
+    assert "| **fast** | `--generator-rate 0.01` | 1 of 1 |" in page
+    assert "- **fast**, step 7: alike; try --r1 1" in page and "**cured**, " not in page
+    svg = (tmp_path / "instability.svg").read_text()
+    assert len(re.findall(r'stroke-width="1.6"', svg)) == 4 and ">cured</text>" in svg
     with Image.open(tmp_path / "instability.png") as picture:
-        assert picture.size[1] == 20 + 2 * (2 + 30 * script.TILES + 8)
-    assert capsys.readouterr().out == ""  # no warning in four steps
+        side = 2 + script.TILES * 30
+        assert picture.getpixel((5, script.LINE + 5)) == 255
+        assert picture.getpixel((side + 13, script.LINE + 5)) == 0

@@ -217,6 +217,12 @@ def test_games_of_the_page_are_played(
     assert "penalty/r1" in (tmp_path / "pair" / "metrics.jsonl").read_text(encoding="utf-8")
 
 
+def test_study_of_the_page_is_the_one_that_its_plugin_ships(
+    written: Written, spec_of: Callable[[str, str], Any]
+) -> None:
+    assert spec_of("crowded", "register_studies") == written.files / "crowded.toml"
+
+
 def test_each_example_is_run_by_one_of_these_tests() -> None:
     sampled = test_labels_and_sampler_of_the_page_are_followed
     together, scored = (
@@ -228,6 +234,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
         **dict.fromkeys(["genkit_tinyflow/model.py", "stripes.py", "diary.py"], together),
         **dict.fromkeys(["last/pyproject.toml", "last/genkit_last/__init__.py"], together),
         **dict.fromkeys(["thumbnails.py", "closeness.py"], scored),
+        "crowded.py": test_study_of_the_page_is_the_one_that_its_plugin_ships,
         "latentflow.py": test_model_in_stages_of_the_page_trains_and_resumes,
         **dict.fromkeys(["games.py", "pair.py"], test_games_of_the_page_are_played),
         **dict.fromkeys(["genkit_shades/__init__.py", "genkit_shades/model.py"], sampled),
@@ -242,7 +249,7 @@ def test_each_example_is_run_by_one_of_these_tests() -> None:
 def test_every_hooks_signature_stands_in_the_page_as_it_is_written() -> None:
     tree = ast.parse(inspect.getsource(hookspecs))
     written = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-    assert [node.name for node in written] == HOOKS and len(HOOKS) == 9
+    assert [node.name for node in written] == HOOKS and len(HOOKS) == 10
     for node in written:
         line = f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
         assert f"\n```\n{line}\n```\n" in TEXT

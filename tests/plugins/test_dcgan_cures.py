@@ -161,3 +161,5 @@ def test_a_discriminator_that_wins_is_met_by_cures_that_are_not_taken_yet() -> N
     assert "try --r1 1, --spectral-norm, a smaller --disc" in make().trouble(history)
     assert "try --spectral-norm, a smaller" in make(r1=1.0).trouble(history)
     assert make(loss="wasserstein").trouble(history) is None
+    assert make().cures == ["--r1 1", "--spectral-norm"]
+    assert make(r1=1.0, spectral_norm=True).cures == []

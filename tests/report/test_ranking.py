@@ -314,7 +314,7 @@ def test_budgets_in_seconds_are_machine_dependent(
 def test_models_whose_training_images_were_changed_are_named() -> None:
     cards = [{**CARD, "augmentation": "flip=true"}, CARD, {**CARD, "augmentation": "flip=true"}]
     rows = [row(name, 1.0, card=card) for name, card in zip("abc", cards, strict=True)]
-    note = "In training, images were changed at random: flip=true (a, c); not changed (b)."
+    note = "Training images and data options: flip=true (a, c); all, as they are (b)."
     assert note in footnotes(rank(rows, [FID])) and rank(rows, [FID]).refusals == []
     assert not [n for n in footnotes(rank(rows[1:2], [FID])) if "at random" in n]
 

@@ -2,11 +2,21 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from toys import QUIET, TINY, bright_squares, registry, same_bits, train_tiny, write_npz
+from toys import (
+    QUIET,
+    TINY,
+    Constant,
+    bright_squares,
+    registry,
+    same_bits,
+    train_tiny,
+    write_npz,
+)
 
 from genkit.data.datasets import open_data
 from genkit.errors import CheckpointError, PluginError, UsageError
@@ -174,6 +184,21 @@ def test_collapse_is_told_at_the_second_low_look_once_and_again_after_a_recovery
     assert told == [False, True, False, False, False, True, False, False]
     early = monitor_of(data)
     assert not any(early.collapse(Observation(0.1), 0.1) for _ in range(3))
+
+
+def test_collapse_is_told_with_the_options_that_the_model_has_against_it(data):
+    class Cured(Constant):
+        cures = ("--r1 1",)
+
+    def told(model):
+        monitor = monitor_of(data)
+        seen = monitor.observe(torch.zeros(64, 1, 8, 8, dtype=torch.uint8), model)
+        low = replace(seen, diversity=0.1)
+        assert monitor.collapse(low, 0.5) is None
+        return monitor.collapse(low, 0.5)
+
+    assert "; try --r1 1, another --seed, lower learning rates or a larger" in told(Cured())
+    assert "; try another --seed, lower learning rates or a larger" in told(Constant())
 
 
 # ---- trouble, provoked in trainings

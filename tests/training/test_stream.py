@@ -84,6 +84,23 @@ def test_each_visit_of_an_image_is_binarised_anew_and_in_the_mean_is_its_intensi
     assert abs(correlation) < 0.08
 
 
+def test_few_images_are_the_same_ones_and_among_those_of_more():
+    images = random_images(40)
+
+    def learned(count):
+        split = Split(images, np.arange(40), augmentation=Augmentation(images=count))
+        stream = Stream(split, batch_size=40, seed=0, device=torch.device("cpu"))
+        batches = [stream.batch(number) for number in range(3)]
+        for batch in batches:
+            assert np.array_equal(to_bytes(batch.images).numpy(), images[batch.labels.numpy()])
+        assert len(stream) == (count or 40)
+        return {int(label) for batch in batches for label in batch.labels}
+
+    few, more = learned(5), learned(12)
+    assert len(few) == 5 and len(more) == 12 and few < more
+    assert learned(0) == set(range(40))
+
+
 def make_augmented(images, *, flip=False, shift=0, rank=0, ranks=1, seed=0, intensities=None):
     augmentation = Augmentation(flip=flip, shift=shift)
     split = Split(images, np.arange(len(images)), intensities, augmentation)

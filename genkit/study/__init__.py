@@ -1,0 +1,2 @@
+"""Studies: trainings described in a TOML file, compared, counted and explained on one page. Never
+imports torch."""
