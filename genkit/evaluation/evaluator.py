@@ -239,7 +239,7 @@ class Evaluator:
 
     def evaluate_run(self, run: Run, drawn: Drawn | None = None) -> ScoreRow:
         """A row for a run: samples, drawn here unless they are given, scored; likelihood of test
-        images."""
+        images, but for other options of the sampler, with which it is the same."""
         drawn = drawn or self.draw(run)
         images, rate, seed = drawn.images, drawn.rate, self.protocol.seed
         balanced, follows = self.protocol.balanced, run.model.conditional
@@ -263,7 +263,7 @@ class Evaluator:
         problems = row.problems
         try:
             with plugin_code(f"the likelihood of {row.name}"):
-                likelihoods = self.likelihoods(run, images)
+                likelihoods = () if run.sampler else self.likelihoods(run, images)
         except PluginError as error:
             problems = (*problems, *report("likelihood", [error], self.reporter, self.reported))
         return row.model_copy(
