@@ -34,13 +34,18 @@ def signals_noted() -> Iterator[list[int]]:
 @contextmanager
 def signals_raised() -> Iterator[None]:
     """Raise SystemExit on SIGTERM and when the terminal is closed, so that running work is cleaned
-    up."""
+    up. Later ones do not disturb that: they often come twice, as from `timeout`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    left = False
+
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        nonlocal left
+        if not left:
+            left = True
+            raise SystemExit(128 + number)
 
     with handled(leave, signal.SIGTERM, *HANGUP):
         yield
