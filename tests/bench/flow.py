@@ -51,7 +51,7 @@ def training(precision: str, steps: int, rounds: int) -> Figure:
     }
     turns = interleave(variants, rounds)
     title = f"flow training (quick, {precision}), tuned loop to genkit"
-    return compare(title, turns, "plain", "genkit", steps=steps, must=0.98, aim=1.1)
+    return compare(title, turns, "plain", "genkit", steps=steps, must=1, aim=1.1)
 
 
 @torch.no_grad()
