@@ -226,7 +226,8 @@ class AdversarialModel(GenerativeModel):
         """What the discriminator minimises, a scalar, both halves in one pass: no layer couples
         the images. Fakes have the labels of the real images. Its second update and later ones in
         an iteration have fakes of their own. Logs the mean probability of "real" that it gives to
-        both, or, where there is none, the mean score."""
+        both, or, where there is none, the mean score; of the relativistic game the mean probability
+        that the real image of a pair is the more real one."""
         if "fake" not in batch.shared:
             with torch.no_grad():
                 batch.shared["fake"] = self._draw(batch)
@@ -241,6 +242,8 @@ class AdversarialModel(GenerativeModel):
         if self.config.augmentations and self.config.augment_target:
             self._adapt(seen["real"])
             seen["augmented"] = self.augmented_share.clone()
+        if self.config.loss == "relativistic":
+            seen["pairs"] = (seen["real"] - seen["fake"]).sigmoid()
         if self.config.loss in LOGARITHMIC:
             seen |= {name: seen[name].sigmoid() for name in VERDICTS}
         return loss, {name: values.mean() for name, values in seen.items()}
@@ -268,19 +271,22 @@ class AdversarialModel(GenerativeModel):
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A discriminator that wins outright: the generator then learns next to nothing of it
         (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2)."""
-        real, fake = (list(history.get(f"discriminator/{name}", ()))[-10:] for name in VERDICTS)
-        if self.config.loss not in LOGARITHMIC or len(real) < 10:
+        last = {key: list(values)[-10:] for key, values in history.items()}
+        real, fake, pairs = (last.get(f"discriminator/{name}", []) for name in (*VERDICTS, "pairs"))
+        if self.config.loss == "relativistic" and len(pairs) == 10 and min(pairs) >= SURE:
+            seen = f"{pairs[-1]:.1%} of real images for more real than a sample"
+        elif self.config.loss not in LOGARITHMIC or len(real) < 10:
             return None
-        if min(real) < SURE or max(fake) > 1 - SURE:
+        elif min(real) >= SURE and max(fake) <= 1 - SURE:
+            seen = f"{real[-1]:.1%} of real images and {fake[-1]:.1%} of samples for real"
+        else:
             return None
         cures = ["--r1 1"] * (not self.config.r1)
         cures += ["--spectral-norm"] * (not self.config.spectral_norm)
-        return (
-            f"the discriminator wins outright: it takes {real[-1]:.1%} of real images and "
-            f"{fake[-1]:.1%} of samples for real; try "
-            f"{', '.join([*cures, 'a smaller --discriminator-rate than'])} "
-            f"{self.config.discriminator_rate:g}, or a larger --generator-rate"
-        )
+        cures.append(f"a smaller --discriminator-rate than {self.config.discriminator_rate:g}")
+        tried = ", ".join(cures)
+        said = f"the discriminator wins outright: it takes {seen}; try {tried}"
+        return f"{said}, or a larger --generator-rate"
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
         """The noise z of n images, standard normal: float32, (n, latent)."""
