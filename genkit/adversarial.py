@@ -27,6 +27,7 @@ GANLoss = Literal[
 ]
 GAN_LOSSES: tuple[GANLoss, ...] = get_args(GANLoss)
 LOGARITHMIC = ("non-saturating", "minimax")  # losses by which D(x) is the logit of a probability
+RELATIVE = ("relativistic", "wasserstein")  # by which only differences of scores count
 VERDICTS = ("real", "fake")  # mean probability of "real" that the discriminator gives to either
 SURE = 0.97  # above which, ten lines running, it has won
 ADAPTED_IMAGES = 100_000  # seen while the augmented share rises from 0 to 1, at most that fast
@@ -193,10 +194,8 @@ class AdversarialModel(GenerativeModel):
         if len(batch.images) < 2 and any(
             isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) for layer in self.modules()
         ):
-            raise UsageError(
-                "BatchNorm needs 2 images or more in every part of a batch; choose a smaller "
-                "--accumulate or a larger --batch-size"
-            )
+            few = "BatchNorm needs 2 images or more in every part of a batch; choose a smaller"
+            raise UsageError(f"{few} --accumulate or a larger --batch-size")
         fake = self._draw(batch)
         batch.shared["fake"] = fake.detach()
         real = None
@@ -240,7 +239,7 @@ class AdversarialModel(GenerativeModel):
             loss = loss + self.config.gradient_penalty * penalty
         seen = {"real": real.detach(), "fake": fake.detach()}
         if self.config.augmentations and self.config.augment_target:
-            self._adapt(seen["real"])
+            self._adapt(real - fake if self.config.loss in RELATIVE else real)
             seen["augmented"] = self.augmented_share.clone()
         if self.config.loss == "relativistic":
             seen["pairs"] = (seen["real"] - seen["fake"]).sigmoid()
@@ -250,23 +249,22 @@ class AdversarialModel(GenerativeModel):
 
     def _adapt(self, real: Tensor) -> None:
         """More augmentation where the discriminator is surer of real images, (N,), than the target
-        says, and less where it is not."""
-        step = len(real) / ADAPTED_IMAGES
-        self.augmented_share += step * (real.sign().mean() - self.config.augment_target).sign()
-        self.augmented_share.clamp_(0, 1)
+        says, and less where it is not. If only differences count, these are of pairs."""
+        step = (real.detach().sign().mean() - self.config.augment_target).sign()
+        self.augmented_share.add_(step * len(real) / ADAPTED_IMAGES).clamp_(0, 1)
 
     def penalty(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The discriminator's slopes at real images and at fakes, a scalar, weighted for the
         iterations that go by without it."""
-        places = {"r1": batch.images, "r2": batch.shared["fake"].float()}
         weights = {"r1": self.config.r1, "r2": self.config.r2}
-        total, logged = torch.zeros((), device=batch.images.device), {}
-        for name, images in places.items():
-            if weights[name]:
-                slope = slope_penalty(lambda x: self._judge(x, batch.labels), images)
-                total = total + weights[name] / 2 * slope
-                logged[name] = slope.detach()
-        return self.config.penalty_every * total, logged
+        asked = [name for name, weight in weights.items() if weight]
+        places = {"r1": batch.images, "r2": batch.shared["fake"].float()}
+        labels = None if batch.labels is None else batch.labels.repeat(len(asked))
+        images = torch.cat([places[name] for name in asked])  # in one pass
+        slopes = _slopes(lambda x: self._judge(x, labels), images).square().sum(1)
+        logged = {k: v.mean() for k, v in zip(asked, slopes.chunk(len(asked)), strict=True)}
+        total = torch.stack([weights[name] / 2 * logged[name] for name in asked]).sum()
+        return self.config.penalty_every * total, {k: v.detach() for k, v in logged.items()}
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A discriminator that wins outright: the generator then learns next to nothing of it

@@ -105,7 +105,8 @@ class AdversarialConfig(TrainerConfig):
     )
     augment_target: float = option(
         0.0,
-        "augment a share of images that keeps the mean sign of D(x) here (about 0.6); 0: all",
+        "augment a share of images that keeps the mean sign of D(x) here (about 0.6), or of D(x) "
+        "less D(G(z)) where the loss knows differences only; 0: all",
         ge=0,
         lt=1,
         panel="Optimisation",

@@ -180,3 +180,17 @@ def test_a_discriminator_that_wins_all_pairs_is_met_by_cures_that_are_not_taken_
 def test_a_batch_of_one_image_is_refused_since_batchnorm_needs_two() -> None:
     with pytest.raises(UsageError, match="BatchNorm needs 2 images or more"):
         make().generator_loss(Batch(torch.zeros(1, *SHAPE)))
+
+
+def test_the_augmented_share_follows_differences_where_the_offset_of_scores_is_arbitrary() -> None:
+    """Real scores of -5 and fake ones of -9: real images are known for real all the same."""
+    shares = {}
+    for loss in ("relativistic", "hinge"):
+        model = make(loss=loss, augment="flip", augment_target=0.5)
+        model.augmented_share.fill_(0.5)
+        batch = Batch(torch.zeros(10, *SHAPE), shared={"fake": torch.zeros(10, *SHAPE)})
+        model.discriminator.forward = lambda images: torch.tensor([-5.0] * 10 + [-9.0] * 10)
+        model.discriminator_loss(batch)
+        shares[loss] = model.augmented_share.item()
+    assert shares["relativistic"] == pytest.approx(0.5 + 10 / 100_000)
+    assert shares["hinge"] == pytest.approx(0.5 - 10 / 100_000)
