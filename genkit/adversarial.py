@@ -9,7 +9,7 @@ both players minimise. Penalties need second derivatives: give their phase `comp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,15 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from genkit.adversarial_options import AdversarialConfig
+from genkit.adversarial_options import GANLoss as GANLoss
 from genkit.augment import augment
 from genkit.errors import UsageError
 from genkit.model import Batch, GenerativeModel, Phase
 from genkit.specs import ImageShape
 
-GANLoss = Literal[
-    "non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"
-]
 GAN_LOSSES: tuple[GANLoss, ...] = get_args(GANLoss)
 LOGARITHMIC = ("non-saturating", "minimax")  # losses by which D(x) is the logit of a probability
+RELATIVE = ("relativistic", "wasserstein")  # by which only differences of scores count
 VERDICTS = ("real", "fake")  # mean probability of "real" that the discriminator gives to either
 SURE = 0.97  # above which, ten lines running, it has won
 ADAPTED_IMAGES = 100_000  # seen while the augmented share rises from 0 to 1, at most that fast
@@ -193,10 +192,8 @@ class AdversarialModel(GenerativeModel):
         if len(batch.images) < 2 and any(
             isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) for layer in self.modules()
         ):
-            raise UsageError(
-                "BatchNorm needs 2 images or more in every part of a batch; choose a smaller "
-                "--accumulate or a larger --batch-size"
-            )
+            few = "BatchNorm needs 2 images or more in every part of a batch; choose a smaller"
+            raise UsageError(f"{few} --accumulate or a larger --batch-size")
         fake = self._draw(batch)
         batch.shared["fake"] = fake.detach()
         real = None
@@ -226,7 +223,8 @@ class AdversarialModel(GenerativeModel):
         """What the discriminator minimises, a scalar, both halves in one pass: no layer couples
         the images. Fakes have the labels of the real images. Its second update and later ones in
         an iteration have fakes of their own. Logs the mean probability of "real" that it gives to
-        both, or, where there is none, the mean score."""
+        both, or, where there is none, the mean score; of the relativistic game the mean probability
+        that the real image of a pair is the more real one."""
         if "fake" not in batch.shared:
             with torch.no_grad():
                 batch.shared["fake"] = self._draw(batch)
@@ -239,53 +237,59 @@ class AdversarialModel(GenerativeModel):
             loss = loss + self.config.gradient_penalty * penalty
         seen = {"real": real.detach(), "fake": fake.detach()}
         if self.config.augmentations and self.config.augment_target:
-            self._adapt(seen["real"])
+            self._adapt(real - fake if self.config.loss in RELATIVE else real)
             seen["augmented"] = self.augmented_share.clone()
+        if self.config.loss == "relativistic":
+            seen["pairs"] = (seen["real"] - seen["fake"]).sigmoid()
         if self.config.loss in LOGARITHMIC:
             seen |= {name: seen[name].sigmoid() for name in VERDICTS}
         return loss, {name: values.mean() for name, values in seen.items()}
 
     def _adapt(self, real: Tensor) -> None:
         """More augmentation where the discriminator is surer of real images, (N,), than the target
-        says, and less where it is not."""
-        step = len(real) / ADAPTED_IMAGES
-        self.augmented_share += step * (real.sign().mean() - self.config.augment_target).sign()
-        self.augmented_share.clamp_(0, 1)
+        says, and less where it is not. If only differences count, these are of pairs."""
+        step = (real.detach().sign().mean() - self.config.augment_target).sign()
+        self.augmented_share.add_(step * len(real) / ADAPTED_IMAGES).clamp_(0, 1)
 
     def penalty(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The discriminator's slopes at real images and at fakes, a scalar, weighted for the
         iterations that go by without it."""
-        places = {"r1": batch.images, "r2": batch.shared["fake"].float()}
         weights = {"r1": self.config.r1, "r2": self.config.r2}
-        total, logged = torch.zeros((), device=batch.images.device), {}
-        for name, images in places.items():
-            if weights[name]:
-                slope = slope_penalty(lambda x: self._judge(x, batch.labels), images)
-                total = total + weights[name] / 2 * slope
-                logged[name] = slope.detach()
-        return self.config.penalty_every * total, logged
+        asked = [name for name, weight in weights.items() if weight]
+        places = {"r1": batch.images, "r2": batch.shared["fake"].float()}
+        labels = None if batch.labels is None else batch.labels.repeat(len(asked))
+        images = torch.cat([places[name] for name in asked])  # in one pass
+        slopes = _slopes(lambda x: self._judge(x, labels), images).square().sum(1)
+        logged = {k: v.mean() for k, v in zip(asked, slopes.chunk(len(asked)), strict=True)}
+        total = torch.stack([weights[name] / 2 * logged[name] for name in asked]).sum()
+        return self.config.penalty_every * total, {k: v.detach() for k, v in logged.items()}
 
     def trouble(self, history: Mapping[str, Sequence[float]]) -> str | None:
         """A discriminator that wins outright: the generator then learns next to nothing of it
         (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2)."""
-        real, fake = (list(history.get(f"discriminator/{name}", ()))[-10:] for name in VERDICTS)
-        if self.config.loss not in LOGARITHMIC or len(real) < 10:
+        last = {key: list(values)[-10:] for key, values in history.items()}
+        real, fake, pairs = (last.get(f"discriminator/{name}", []) for name in (*VERDICTS, "pairs"))
+        if self.config.loss == "relativistic" and len(pairs) == 10 and min(pairs) >= SURE:
+            seen = f"{pairs[-1]:.1%} of real images for more real than a sample"
+        elif self.config.loss not in LOGARITHMIC or len(real) < 10:
             return None
-        if min(real) < SURE or max(fake) > 1 - SURE:
+        elif min(real) >= SURE and max(fake) <= 1 - SURE:
+            seen = f"{real[-1]:.1%} of real images and {fake[-1]:.1%} of samples for real"
+        else:
             return None
-        return (
-            f"the discriminator wins outright: it takes {real[-1]:.1%} of real images and "
-            f"{fake[-1]:.1%} of samples for real; try "
-            f"{', '.join([*self.cures, 'a smaller --discriminator-rate than'])} "
-            f"{self.config.discriminator_rate:g}, or a larger --generator-rate"
-        )
+        tried = [] if self.config.r1 else ["--r1 1"]
+        tried += [] if self.config.spectral_norm else ["--spectral-norm"]
+        tried.append(f"a smaller --discriminator-rate than {self.config.discriminator_rate:g}")
+        said = f"the discriminator wins outright: it takes {seen}; try {', '.join(tried)}"
+        return f"{said}, or a larger --generator-rate"
 
     @property
     def cures(self) -> list[str]:  # type: ignore[override]
-        """What bounds the discriminator's slope and is not in use yet."""
-        given = self.config
-        found = [] if given.r1 else ["--r1 1"]
-        return found if given.spectral_norm else [*found, "--spectral-norm"]
+        """What kept samples apart where the generator was too fast (docs/instability.md), and is
+        not in use yet."""
+        found = [] if self.config.r1 else ["--r1 1"]
+        relativistic = self.config.loss == "relativistic"
+        return found if relativistic else [*found, "--loss relativistic with --r1 1 --r2 1"]
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
         """The noise z of n images, standard normal: float32, (n, latent)."""

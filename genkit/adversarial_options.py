@@ -10,9 +10,12 @@ from genkit.specs import OPTIMISATION, TrainerConfig, option
 
 AUGMENTATIONS = ("flip", "colour", "translation", "cutout")  # of genkit.augment, which loads torch
 
+GANLoss = Literal[
+    "non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"
+]
 # Types with their descriptions: a subclass may give these options other defaults (`r1: R1 = 1.0`).
 Game = Annotated[
-    Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"],
+    GANLoss,
     Field(
         description="the game: -log D(G(z)) or log(1 - D(G(z))) for the generator, or another "
         "distance",
@@ -105,7 +108,8 @@ class AdversarialConfig(TrainerConfig):
     )
     augment_target: float = option(
         0.0,
-        "augment a share of images that keeps the mean sign of D(x) here (about 0.6); 0: all",
+        "augment a share of images that keeps the mean sign of D(x) here (about 0.6), or of D(x) "
+        "less D(G(z)) where the loss knows differences only; 0: all",
         ge=0,
         lt=1,
         panel="Optimisation",

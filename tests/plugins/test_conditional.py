@@ -193,6 +193,7 @@ def test_a_short_training_teaches_the_classes(family: str, data: str, tmp_path: 
     more = {"channels": 8} if family == "pixelcnn" else {}
     more |= {"width": 16, "learning_rate": 3e-3} if family in ("diffusion", "meanflow") else {}
     more |= {"learning_rate": 0.01} if family == "pixelrnn" else {}
+    more |= {"generator_rate": 2e-3, "discriminator_rate": 2e-3} if family == "gan" else {}
     budget = f"{steps}steps"
     run = train_tiny(family, data, tmp_path / "run", budget=budget, conditional=True, **more)
     labels = torch.arange(80) % 4

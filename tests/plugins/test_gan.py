@@ -166,3 +166,31 @@ def test_a_run_with_all_that_has_a_state_resumes_with_the_same_bits(tmp_path: Pa
     states = [load_state(run.path / "checkpoints")[0]["loop"] for run in (straight, resumed)]
     assert same_bits(*states)
     assert 0 <= states[0]["model"]["augmented_share"] <= 7 * 8 / 100_000
+
+
+def test_a_discriminator_that_wins_all_pairs_is_met_by_cures_that_are_not_taken_yet() -> None:
+    history = {"discriminator/pairs": [0.99] * 10, "discriminator/real": [5.0] * 10}
+    said = make().trouble(history)
+    assert "99.0% of real images for more real" in said and "try --spectral-norm, a smaller" in said
+    assert "try --r1 1, --spectral-norm, a" in make(r1=0.0).trouble(history)
+    assert make().trouble({"discriminator/pairs": [0.7] * 10}) is None
+    assert make(loss="hinge").trouble(history) is None
+
+
+def test_a_batch_of_one_image_is_refused_since_batchnorm_needs_two() -> None:
+    with pytest.raises(UsageError, match="BatchNorm needs 2 images or more"):
+        make().generator_loss(Batch(torch.zeros(1, *SHAPE)))
+
+
+def test_the_augmented_share_follows_differences_where_the_offset_of_scores_is_arbitrary() -> None:
+    """Real scores of -5 and fake ones of -9: real images are known for real all the same."""
+    shares = {}
+    for loss in ("relativistic", "hinge"):
+        model = make(loss=loss, augment="flip", augment_target=0.5)
+        model.augmented_share.fill_(0.5)
+        batch = Batch(torch.zeros(10, *SHAPE), shared={"fake": torch.zeros(10, *SHAPE)})
+        model.discriminator.forward = lambda images: torch.tensor([-5.0] * 10 + [-9.0] * 10)
+        model.discriminator_loss(batch)
+        shares[loss] = model.augmented_share.item()
+    assert shares["relativistic"] == pytest.approx(0.5 + 10 / 100_000)
+    assert shares["hinge"] == pytest.approx(0.5 - 10 / 100_000)
