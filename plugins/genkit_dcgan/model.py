@@ -192,19 +192,22 @@ class DCGAN(GenerativeModel):
             return None
         if min(real) < SURE or max(fake) > 1 - SURE:
             return None
+        cures = ["--r1 1"] * (not self.config.r1)
+        cures += ["--spectral-norm"] * (not self.config.spectral_norm)
         return (
             f"the discriminator wins outright: it takes {real[-1]:.1%} of real images and "
             f"{fake[-1]:.1%} of samples for real; try "
-            f"{', '.join([*self.cures, 'a smaller --discriminator-rate than'])} "
+            f"{', '.join([*cures, 'a smaller --discriminator-rate than'])} "
             f"{self.config.discriminator_rate:g}, or a larger --generator-rate"
         )
 
     @property
     def cures(self) -> list[str]:  # type: ignore[override]
-        """What bounds the discriminator's slope and is not in use yet."""
-        given = self.config
+        """What kept samples apart where the generator was too fast (docs/instability.md), and is
+        not in use yet."""
+        given, games = self.config, ["--loss relativistic with --r1 1 --r2 1"]
         found = [] if given.r1 else ["--r1 1"]
-        return found if given.spectral_norm else [*found, "--spectral-norm"]
+        return found if given.loss == "relativistic" else found + games
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
         """The noise z of n images, standard normal: float32, (n, latent)."""
