@@ -29,8 +29,9 @@ TILES, ACROSS, LINE = 5, 4, 20  # samples a side of a case's square; squares a r
 
 
 def draw_curves(groups: Sequence[Group]) -> str:
-    """An SVG: a row for each group, with its first curves and the names of its cases."""
-    charts = [group.charts[:SHOWN] for group in groups if group.charts]
+    """An SVG: a row for each failure and its cures, with their first curves and names."""
+    shown = [g for g in groups if len(g.members) > 1 and g.members[0].outcome.trainings]
+    charts = [group.charts[:SHOWN] for group in shown]
     width = max(sum(chart.width for chart in row) for row in charts) + LEGEND
     tall = [max(chart.height for chart in row) + GAP for row in charts]
     parts = [

@@ -32,7 +32,7 @@ ADAPTED_IMAGES = 100_000  # seen while the augmented share rises from 0 to 1, at
 
 
 def discriminator_loss(kind: GANLoss, real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
-    """What the discriminator minimises, a scalar.
+    """What the discriminator minimises, a scalar:
 
     - non-saturating, minimax: -log D(x) - log(1 - D(G(z))) of probabilities (Goodfellow et al.
       2014, arXiv 1406.2661, equation 1). `smoothing` makes the target of real images 1 - smoothing
@@ -277,19 +277,19 @@ class AdversarialModel(GenerativeModel):
             seen = f"{real[-1]:.1%} of real images and {fake[-1]:.1%} of samples for real"
         else:
             return None
-        tried = [] if self.config.r1 else ["--r1 1"]
-        tried += [] if self.config.spectral_norm else ["--spectral-norm"]
-        tried.append(f"a smaller --discriminator-rate than {self.config.discriminator_rate:g}")
-        said = f"the discriminator wins outright: it takes {seen}; try {', '.join(tried)}"
-        return f"{said}, or a larger --generator-rate"
+        tried = "--r1 1, " * (not self.config.r1)
+        tried += "--spectral-norm, " * (not self.config.spectral_norm)
+        tried += f"a smaller --discriminator-rate than {self.config.discriminator_rate:g}"
+        said = f"the discriminator wins outright: it takes {seen}"
+        return f"{said}; try {tried}, or a larger --generator-rate"
 
     @property
     def cures(self) -> list[str]:  # type: ignore[override]
         """What kept samples apart where the generator was too fast (docs/instability.md), and is
         not in use yet."""
-        found = [] if self.config.r1 else ["--r1 1"]
-        relativistic = self.config.loss == "relativistic"
-        return found if relativistic else [*found, "--loss relativistic with --r1 1 --r2 1"]
+        cures = ["--r1 1"] * (not self.config.r1)
+        games = ["--loss relativistic with --r1 1 --r2 1"]
+        return cures + games * (self.config.loss != "relativistic")
 
     def draw_latents(self, n: int, *, generator: torch.Generator) -> Tensor:
         """The noise z of n images, standard normal: float32, (n, latent)."""

@@ -15,7 +15,7 @@ from genkit.comparison.candidates import Candidate, option_arguments
 from genkit.comparison.compare import REAL, Comparison, carry_out, look_at_data, make_folder
 from genkit.comparison.options import CompareOptions
 from genkit.config.resolve import resolve
-from genkit.errors import UsageError, printable
+from genkit.errors import GenkitError, UsageError, printable
 from genkit.io.files import is_free, write_atomic
 from genkit.io.locks import locked
 from genkit.io.progress import error_console
@@ -24,7 +24,7 @@ from genkit.registry.catalogue import Registry
 from genkit.report.ranking import choose_column, score_columns
 from genkit.report.rows import COMPARISON
 from genkit.study.file import StudyFile, pairs
-from genkit.study.page import write_page
+from genkit.study.page import PAGE, write_page
 
 RECORD = "study.json"
 
@@ -98,7 +98,15 @@ def run_study(
             )
         finally:
             if (out / COMPARISON).is_file():
-                write_page(study, out, registry)
+                _write_page(study, out, registry)
+
+
+def _write_page(study: StudyFile, out: Path, registry: Registry) -> None:
+    """Write the page; a failure is a warning of one line, and costs the page only."""
+    try:
+        write_page(study, out, registry)
+    except GenkitError as error:
+        print(f"Warning: no {PAGE}: {printable(error)}", file=sys.stderr)
 
 
 def _options(study: StudyFile, chosen: StudyOptions, registry: Registry) -> CompareOptions:

@@ -161,5 +161,8 @@ def test_a_discriminator_that_wins_is_met_by_cures_that_are_not_taken_yet() -> N
     assert "try --r1 1, --spectral-norm, a smaller --disc" in make().trouble(history)
     assert "try --spectral-norm, a smaller" in make(r1=1.0).trouble(history)
     assert make(loss="wasserstein").trouble(history) is None
-    assert make().cures == ["--r1 1", "--spectral-norm"]
-    assert make(r1=1.0, spectral_norm=True).cures == []
+
+
+def test_samples_that_are_alike_are_met_by_what_is_not_in_use_yet() -> None:
+    assert make().cures == ["--r1 1", "--loss relativistic with --r1 1 --r2 1"]
+    assert make(r1=1.0, loss="relativistic").cures == []
