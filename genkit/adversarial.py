@@ -116,8 +116,7 @@ def _slopes(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 class AdversarialModel(GenerativeModel):
-    """A game of two networks, by the options of its config: which one, its penalties, its rates,
-    and what the discriminator sees.
+    """A game of two networks, by the options of its config.
 
     A subclass makes both networks in its `__init__`, which ends with `steady()`:
 
@@ -125,7 +124,6 @@ class AdversarialModel(GenerativeModel):
     - `discriminator`: from images to logits of "this is real", (N,); no layer couples images.
 
     A model by class, `self.classes` > 0, calls both with the labels, (N,), as a second argument.
-
     Penalties of slopes are computed in some iterations only (lazily, Karras et al. 2020, arXiv
     1912.04958, appendix B), by a step of the optimizer of their own. The share of augmented images
     follows the overfitting if there is a target (Karras et al. 2020, arXiv 2006.06676, equation 1
