@@ -155,8 +155,11 @@ def health(registry: Registry) -> list[JsonObject]:
 
 
 def _provided(registry: Registry, plugin: Plugin) -> dict[str, list[str]]:
-    """Names by kind, and the run events that the plugin listens to."""
+    """Names by kind, studies among them, and the run events that the plugin listens to."""
+    from genkit.study.find import shipped_studies
+
     found = {kind: _names(getattr(registry, kind), plugin) for kind in KINDS}
+    found["studies"] = list(shipped_studies(registry, plugin))
     found["events"] = registry.plugins.events_of(plugin)
     return {kind: names for kind, names in found.items() if names}
 

@@ -7,13 +7,17 @@ from pathlib import Path
 from genkit.config.validation import suggest
 from genkit.errors import PluginError, UsageError
 from genkit.registry.catalogue import Registry, recording_problems
+from genkit.registry.plugin import Plugin
 from genkit.study.file import StudyFile, read_study
 
 
-def shipped_studies(registry: Registry) -> dict[str, Path]:
-    """The files of all studies that plugins ship, by name, which is the file's; genkit's first."""
+def shipped_studies(registry: Registry, by: Plugin | None = None) -> dict[str, Path]:
+    """The files of all studies that plugins ship, or one of them, by name, which is the file's;
+    genkit's first."""
     found: dict[str, Path] = {}
     for plugin, answer in registry.plugins.call("register_studies"):
+        if by not in (None, plugin):
+            continue
         with recording_problems(plugin):
             for path in answer:
                 if not isinstance(path, Path) or path.suffix != ".toml":

@@ -25,7 +25,7 @@ from genkit.specs import Config
 from genkit.training import train as training
 from genkit.version import __version__
 
-MODELS = ("dcgan", "vae", "pixelcnn", "pixelrnn", "flow", "diffusion", "meanflow")
+MODELS = ("dcgan", "gan", "vae", "pixelcnn", "pixelrnn", "flow", "diffusion", "meanflow")
 
 # ---- without torch
 
@@ -111,7 +111,7 @@ def test_shell_completes_without_torch(words: str, light: dict[str, Answer]) -> 
         ("train --budget 5s dcgam", "No such command 'dcgam'. Did you mean 'dcgan'?"),
         (
             "train --budget 5s",
-            "Name the model to train; there are: dcgan, diffusion, flow, meanflow, pixelcnn, "
+            "Name the model to train; there are: dcgan, diffusion, flow, meanflow, gan, pixelcnn, "
             "pixelrnn, vae.",
         ),
         ("train vae --latnt 3", "No such option: --latnt"),

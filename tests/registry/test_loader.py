@@ -215,6 +215,7 @@ def test_all_that_is_built_in_is_still_there(answers: dict[str, Answer]) -> None
     }
     assert set(built_in["trainers"]) == {
         "dcgan",
+        "gan",
         "vae",
         "pixelcnn",
         "pixelrnn",
@@ -469,8 +470,8 @@ def test_health_as_json_says_what_the_table_says(answers: dict[str, Answer]) -> 
     names = ["name", "distribution", "version", "provides", "import_seconds", "imported_torch"]
     assert all(list(plugin) == [*names, "problem", "notes"] for plugin in found)
     assert [plugin["name"] for plugin in found if plugin["distribution"] == "torch-genkit"] == [
-        "datasets", "dcgan", "diffusion", "efficientnet", "fidelity", "pixelcnn", "pixelrnn",
-        "tensorboard", "vae",
+        "datasets", "dcgan", "diffusion", "efficientnet", "fidelity", "gan", "pixelcnn",
+        "pixelrnn", "studies", "tensorboard", "vae",
     ]  # fmt: skip
     for plugin in found:
         line = next(
