@@ -93,7 +93,7 @@ def test_every_picture_decodes(open_page: Any) -> None:
         "[...document.querySelectorAll('img[src]')].map(i => i.decode().then(() => i.naturalWidth))"
         ".reduce(async (all, one) => [...await all, await one], [])"
     )
-    assert len(pictures) == 3 + 1 + 3 * 4 + 3 * 5 and min(pictures) > 100
+    assert len(pictures) == 3 + 1 + 3 * 4 + 3 * 6 and min(pictures) > 100
 
 
 def test_table_equals_the_comparison(open_page: Any, folder: Path) -> None:
