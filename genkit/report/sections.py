@@ -90,6 +90,9 @@ def build_sections(
     """
     room = min(1.0, FEW / max(len(rows), 1))
     sections = [_build(row, view, columns, room) for row, view in zip(rows, views, strict=True)]
+    for place, section in enumerate(sections):  # one run may stand here with several samplers
+        if section.view.path in [other.view.path for other in sections[:place]]:
+            section.pictures = {}
     for kind in ("sample", "frames"):
         sides = [side for section in sections if (side := section.side(kind, min))]
         least = min(sides, default=0)
