@@ -1,4 +1,4 @@
-"""Augmentation that does not leak: what was done to an image is told to the network."""
+"""Augmentation that does not leak into samples: the network sees how each image was changed."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ class UNetModel(GenerativeModel):
         return torch.where(hidden, self.image_shape.classes, labels)
 
     def augment(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Training images, (N, C, H, W), changed at random, and what the network is told of it,
-        (N, LABELS); None without augmentation."""
+        """Training images, (N, C, H, W), changed at random, and how, (N, LABELS), for the network
+        to see; None without augmentation."""
         if not self.config.augment:
             return images, None
         return augment(images, self.config.augment)
