@@ -38,6 +38,12 @@ from genkit.cli.train import TrainGroup
 from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
 
+# What takes long to import: for `inspect`, which comes first, and for trainings and scorings.
+HEAVY = [
+    ["genkit.evaluation.preflight"],
+    ["genkit.training.train", "genkit.evaluation.targets", "torch._dynamo", "torch_fidelity"],
+]
+
 app = typer.Typer(
     name="genkit",
     cls=RootGroup,
@@ -68,6 +74,16 @@ app.command("list")(list_)
 app.command()(info)
 app.command()(plugins)
 app.command("inspect", hidden=True)(inspect)
+
+
+@app.command("fork-server", hidden=True)
+def serve_forks(channel: int) -> None:
+    """Run commands as forks of this process, which has imported what takes long."""
+    from socket import socket
+
+    from genkit.io.forks import serve
+
+    raise typer.Exit(main(serve(socket(fileno=channel), HEAVY)))
 
 
 @app.callback(invoke_without_command=True)

@@ -91,6 +91,8 @@ def evaluate(
     cards: Cards = False,
     json: JSONPath = None,
     keep_features: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    keep_samples: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    levels_only: Annotated[bool, typer.Option("--levels-only", hidden=True)] = False,
     progress: ProgressOption = "auto",
 ) -> None:
     """Score runs or samples against a data set; runs use the one they were trained on."""
@@ -142,7 +144,7 @@ def evaluate(
         if keep_features and evaluator.extractor and evaluator.extractor.file:
             write_atomic(keep_features, evaluator.extractor.file.read_bytes())
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = evaluate_targets([*targets, *more], evaluator, load)
+        rows = evaluate_targets([*targets, *more], evaluator, load, keep_samples, levels_only)
     finally:
         reporter.stop()
     calibration = [row for row in rows if row.is_calibration]

@@ -31,6 +31,7 @@ from genkit.config.budget import Budget
 from genkit.config.sampler import split_target
 from genkit.errors import UsageError, WriteError, printable, reason_of
 from genkit.io.files import check_free, write_atomic
+from genkit.io.forks import ForkServer, fork_server
 from genkit.io.machine import count_cores
 from genkit.io.progress import error_console
 from genkit.io.run_directory import RunDir, new_run_path
@@ -105,19 +106,20 @@ def compare(
         except ValueError as error:
             raise UsageError(f"--budget: {error}") from None
     check_free(out, "--out")
-    facts, real = look_at_data(options)
-    preset = options.preset or ("quick" if facts.device == "cpu" else "full")
-    candidates = choose_presets(candidates, options, registry, preset)
-    make_folder(out)
-    write_atomic(out / REAL, real)
-    again = f"to see them: genkit report {out}; to continue one: genkit resume {out}/NAME"
-    return carry_out(candidates, options, registry, out, facts, preset, again, console)
+    with fork_server() as server:
+        facts, real = look_at_data(options, server)
+        preset = options.preset or ("quick" if facts.device == "cpu" else "full")
+        candidates = choose_presets(candidates, options, registry, preset)
+        make_folder(out)
+        write_atomic(out / REAL, real)
+        again = f"to see them: genkit report {out}; to continue one: genkit resume {out}/NAME"
+        return carry_out(candidates, options, registry, out, facts, preset, again, console, server)
 
 
-def look_at_data(options: CompareOptions) -> tuple[DataFacts, bytes]:
+def look_at_data(options: CompareOptions, server: ForkServer | None) -> tuple[DataFacts, bytes]:
     """The facts of the data, and a grid of real images as the content of a PNG."""
     with tempfile.TemporaryDirectory() as temporary:
-        facts = inspect_data(options, Path(temporary))
+        facts = inspect_data(options, Path(temporary), server)
         return facts, Path(temporary, "real.png").read_bytes()
 
 
@@ -140,12 +142,14 @@ def carry_out(
     preset: str,
     again: str,
     console: Console,
+    server: ForkServer | None,
 ) -> Comparison:
     """Announce, train, score and rank candidates that were checked.
 
     Args:
         out: folder for all results, with the grid of real images.
         again: how to continue after an interruption.
+        server: forks the processes.
     """
     # One training at a time on each device, or on each core.
     count = count_cores() if facts.device == "cpu" else max(1, len(facts.devices))
@@ -153,7 +157,7 @@ def carry_out(
     fitted = fitted_options(candidates, facts, registry)
     for line in announce(candidates, options, facts, preset, workers, out, fitted):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    processes = ProcessPool(console, facts.notes, facts.devices)
+    processes = ProcessPool(console, facts.notes, facts.devices, server)
     rows, calibration, interruption = run_all(
         processes, candidates, options, registry, workers, out / KEPT_FEATURES
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import IO
 
 from rich.console import Console
 from rich.progress import TaskID
 
 from genkit.errors import GenkitError
-from genkit.io.processes import genkit_command, last_words
+from genkit.io.forks import ForkServer, Process, start_command
+from genkit.io.processes import last_words
 from genkit.io.progress import in_a_line, new_bars, show_state
 from genkit.io.run_records import Message, ProgressState, read_event
 
@@ -25,12 +25,18 @@ class ProcessPool:
     Args:
         reported: messages that the user has seen already.
         devices: values of CUDA_VISIBLE_DEVICES; each process gets the one with the fewest others.
+        server: forks the processes; without it each is started by itself.
     """
 
     def __init__(
-        self, console: Console, reported: Sequence[str] = (), devices: Sequence[str] = ()
+        self,
+        console: Console,
+        reported: Sequence[str] = (),
+        devices: Sequence[str] = (),
+        server: ForkServer | None = None,
     ) -> None:
         self.reported = reported
+        self.server = server
         self.busy = dict.fromkeys(devices, 0)  # processes on each device
         self.bars = new_bars(console)
         self.console = console
@@ -38,7 +44,7 @@ class ProcessPool:
         self.tasks: dict[str, TaskID] = {}
         self.scores: dict[str, Mapping[str, float]] = {}  # the last of each title
         self.lock = threading.Lock()
-        self.processes: set[subprocess.Popen[str]] = set()
+        self.processes: set[Process] = set()
         self.ended = False
 
     def __enter__(self) -> ProcessPool:
@@ -60,17 +66,15 @@ class ProcessPool:
 
     @contextmanager
     def _device(self) -> Iterator[dict[str, str]]:
-        """The environment of one more process. Each has a core; NumPy would take all of them, and
-        its threads wait for each other where cores are busy."""
-        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
+        """Environment variables for one more process."""
         if not self.busy:
-            yield environment
+            yield {}
             return
         with self.lock:
             device = min(self.busy, key=self.busy.__getitem__)
             self.busy[device] += 1
         try:
-            yield {**environment, "CUDA_VISIBLE_DEVICES": device}
+            yield {"CUDA_VISIBLE_DEVICES": device}
         finally:
             with self.lock:
                 self.busy[device] -= 1
@@ -85,10 +89,10 @@ class ProcessPool:
         it does of the title's work. GenkitError if it fails."""
         if title not in self.tasks:
             self.expect([title])
-        with self._device() as environment:
-            self._run(command, title, part, environment)
+        with self._device() as variables:
+            self._run(command, title, part, variables)
 
-    def _run(self, command: list[str], title: str, part: str, environment: dict[str, str]) -> None:
+    def _run(self, command: list[str], title: str, part: str, variables: dict[str, str]) -> None:
         task = self.tasks[title]
         self.bars.reset(task, total=1.0, left="", note=f"{part} starts".strip())
         whole = f"{title}: {part}" if part else title
@@ -96,20 +100,12 @@ class ProcessPool:
             with self.lock:
                 if self.ended:
                     raise GenkitError("the comparison was ended")
-                process = subprocess.Popen(
-                    genkit_command([*command, "--progress", "json"]),
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    env=environment,
-                    # Ctrl-C reaches this process alone, which passes it on once: a second
-                    # signal would keep trainings from saving.
-                    process_group=0 if os.name == "posix" else None,
-                )
+                reporting = [*command, "--progress", "json"]
+                process, output = start_command(reporting, errors.fileno(), self.server, variables)
                 self.processes.add(process)
-            with process:  # closes its pipe
-                self._follow(process, title, part)
-            code = process.returncode
+            with output:
+                self._follow(output, title, part)
+            code = process.wait()
             with self.lock:
                 self.processes.discard(process)
             errors.seek(0)
@@ -122,10 +118,10 @@ class ProcessPool:
         if not self.live:
             self.say(f"{whole}: done")
 
-    def _follow(self, process: subprocess.Popen[str], title: str, part: str) -> None:
+    def _follow(self, output: IO[str], title: str, part: str) -> None:
         """Show what a process reports, until its output ends."""
         shown, whole = -1.0, f"{title}: {part}" if part else title
-        for line in process.stdout or ():
+        for line in output:
             event = read_event(line)
             if isinstance(event, Message) and event.message not in self.reported:
                 self.say(f"{whole}: {event.message}")

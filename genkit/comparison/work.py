@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genkit.comparison.candidates import (
     Candidate,
     option_arguments,
 )
+from genkit.comparison.jobs import Jobs
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
+from genkit.config.budget import Budget
 from genkit.errors import GenkitError, PluginError, UsageError
-from genkit.io.processes import genkit_command, last_words
+from genkit.io.forks import ForkServer, start_command
+from genkit.io.processes import last_words
 from genkit.io.run_directory import RunDir
 from genkit.io.signals import signals_raised
 from genkit.registry.catalogue import Registry
@@ -30,16 +35,21 @@ KEPT_FEATURES = "features.safetensors"  # weights that --feature-weights takes
 CALIBRATED = "real, copy and noise"  # title of their scoring
 
 
-def inspect_data(options: CompareOptions, folder: Path) -> DataFacts:
+def inspect_data(options: CompareOptions, folder: Path, server: ForkServer | None) -> DataFacts:
     """The facts of data, features and device, found by another process before any work is done."""
     path = folder / "facts.json"
     command = ["inspect", *options.feature_arguments(), "--json", str(path)]
     command += ["--grid", str(folder / "real.png")]
-    done = subprocess.run(genkit_command(command), capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return DataFacts.read(path)
-    kind = {2: UsageError, 3: PluginError}.get(done.returncode, GenkitError)
-    raise kind(last_words(done.stderr))
+    with tempfile.TemporaryFile("w+") as errors:
+        process, output = start_command(command, errors.fileno(), server)
+        with output:
+            output.read()
+        code = process.wait()
+        errors.seek(0)
+        if code == 0:
+            return DataFacts.read(path)
+        kind = {2: UsageError, 3: PluginError}.get(code, GenkitError)
+        raise kind(last_words(errors.read()))
 
 
 def run_all(
@@ -56,26 +66,37 @@ def run_all(
     Args:
         keep: file for the weights of features that are trained here.
     """
-    with processes, signals_raised(), ThreadPoolExecutor(workers) as threads:
+    with (
+        processes,
+        signals_raised(),
+        tempfile.TemporaryDirectory() as folder,
+        Jobs(workers) as jobs,
+    ):
+        work = Work(processes, options, registry, keep, Path(folder))
         calibration = [] if options.features == "none" else [CALIBRATED]
         processes.expect([*calibration, *(candidate.title for candidate in candidates)])
-        # First of all, since it also makes what every scoring needs: reference, classifier.
-        calibrated = threads.submit(_calibrate, processes, options, keep)
-        futures = [
-            threads.submit(_train_and_score, processes, candidate, options, registry, calibrated)
-            for candidate in candidates
+        trained = {
+            each.title: jobs.train(partial(work.train, each)) for each in longest_first(candidates)
+        }
+        calibrated = jobs.add(work.calibrate)
+        scored = [
+            jobs.add(
+                partial(work.score, each, trained[each.title]), trained[each.title], calibrated
+            )
+            for each in candidates
         ]
         try:
-            rows = [future.result() for future in futures]
+            rows = [job.result() for job in scored]
             others = calibrated.result()
-            scored = _at_fewest_levels(processes, threads, candidates, options, rows, others)
-            return *scored, None
+            if levels := fewest_levels(rows):
+                rows, others = work.at_levels(jobs, candidates, rows, others, levels)
+            return rows, others, None
         except BaseException as error:
             processes.end()
-            threads.shutdown(wait=True, cancel_futures=True)
+            jobs.close()
             kept = [
-                _kept(future) or [_unscored(candidate)]
-                for future, candidate in zip(futures, candidates, strict=True)
+                _kept(job) or [_unscored(candidate)]
+                for job, candidate in zip(scored, candidates, strict=True)
             ]
             return [row for (row,) in kept], _kept(calibrated) or [], error
 
@@ -93,46 +114,142 @@ def _unscored(candidate: Candidate) -> ScoreRow:
     return ScoreRow(name=candidate.name, run=str(candidate.run), error=UNSCORED)
 
 
-def _calibrate(processes: ProcessPool, options: CompareOptions, keep: Path) -> Rows:
-    """The calibration rows: what the best and the worst score would be."""
-    if options.features == "none":
-        return []
-    try:
-        more = ["--keep-features", str(keep)]
-        return _score(processes, list(CALIBRATION), CALIBRATED, options, more)
-    except GenkitError as error:
-        return [ScoreRow(name=name, error=str(error)) for name in CALIBRATION]
+@dataclass(frozen=True)
+class Work:
+    """What the jobs of a comparison do, each by genkit commands.
 
+    Args:
+        keep: file for the weights of features that are trained here.
+        samples: folder for the samples that were scored, to score them again.
+    """
 
-def _train_and_score(
-    processes: ProcessPool,
-    candidate: Candidate,
-    options: CompareOptions,
-    registry: Registry,
-    calibrated: Future[Rows],
-) -> ScoreRow:
-    """Train and score one candidate. A failure is noted in its row and ends no other."""
-    stored = RunDir(candidate.run).evaluation_path
-    who = {"name": candidate.name, "run": str(candidate.run)}
-    try:
-        if candidate.problem:
-            raise UsageError(candidate.problem)
-        if candidate.continued and stored.exists():
-            return read_evaluation(stored)[0].model_copy(update=who)
-        if not candidate.trained:
-            command = _training(candidate, options, registry)
-            processes.run(command, candidate.title, "training")
-        calibrated.result()
-        own = [word for pair in candidate.data_option for word in ("--data-option", pair)]
-        row = _score(processes, [candidate.target], candidate.title, options, own)[0]
-        row = row.model_copy(update=who)
-        if candidate.continued:
-            write_evaluation(stored, [row])
+    processes: ProcessPool
+    options: CompareOptions
+    registry: Registry
+    keep: Path
+    samples: Path
+
+    def train(self, candidate: Candidate) -> ScoreRow | None:
+        """Train a candidate, unless it is an existing run. Its row, if there is nothing to score:
+        it was scored before, or it failed."""
+        stored = RunDir(candidate.run).evaluation_path
+        try:
+            if candidate.problem:
+                raise UsageError(candidate.problem)
+            if candidate.continued and stored.exists():
+                return read_evaluation(stored)[0].model_copy(update=_who(candidate))
+            if not candidate.trained:
+                command = _training(candidate, self.options, self.registry)
+                self.processes.run(command, candidate.title, "training")
+        except GenkitError as error:
+            return self._failed(candidate, error)
+        return None
+
+    def calibrate(self) -> Rows:
+        """The calibration rows: what the best and the worst score would be. It also makes what
+        every scoring needs: the features of the reference, and the classifier behind them."""
+        if self.options.features == "none":
+            return []
+        try:
+            more = ["--keep-features", str(self.keep)]
+            return self._evaluate(list(CALIBRATION), CALIBRATED, more)
+        except GenkitError as error:
+            return [ScoreRow(name=name, error=str(error)) for name in CALIBRATION]
+
+    def score(self, candidate: Candidate, trained: Future[ScoreRow | None]) -> ScoreRow:
+        """The row of a candidate. A failure is noted in it and ends no other."""
+        if row := trained.result():
+            return row
+        more = ["--keep-samples", str(self._samples_of(candidate)), *_own_data(candidate)]
+        try:
+            (row,) = self._evaluate([candidate.target], candidate.title, more)
+            row = row.model_copy(update=_who(candidate))
+            if candidate.continued:
+                write_evaluation(RunDir(candidate.run).evaluation_path, [row])
+        except GenkitError as error:
+            return self._failed(candidate, error)
         return row
-    except GenkitError as error:
-        if not processes.ended:
-            processes.say(f"{candidate.title} failed: {error}")
+
+    def _failed(self, candidate: Candidate, error: GenkitError) -> ScoreRow:
+        if not self.processes.ended:
+            self.processes.say(f"{candidate.title} failed: {error}")
         return ScoreRow(name=candidate.name, run=str(candidate.run), error=str(error))
+
+    def at_levels(
+        self,
+        jobs: Jobs,
+        candidates: Sequence[Candidate],
+        rows: Rows,
+        calibration: Rows,
+        levels: int,
+    ) -> tuple[Rows, Rows]:
+        """The rows with their samples' scores at so many levels, and those of calibration."""
+        if self.options.features == "none":
+            return rows, calibration
+        more = ["--levels", str(levels), "--levels-only"]
+
+        def again(row: ScoreRow, candidate: Candidate) -> ScoreRow:
+            if row.error:
+                return row
+            kept = self._samples_of(candidate)
+            target = str(kept) if kept.exists() else candidate.target
+            try:
+                words = [*more, *_own_data(candidate)]
+                found = self._evaluate([target], candidate.title, words)[0]
+            except GenkitError as error:
+                return row.model_copy(update={"problems": (*row.problems, str(error))})
+            return _with_scores(row, found)
+
+        calibrated = jobs.add(partial(self._evaluate, list(CALIBRATION), CALIBRATED, more))
+        scored = [jobs.add(partial(again, *each)) for each in zip(rows, candidates, strict=True)]
+        rows = [job.result() for job in scored]
+        try:
+            *found, rounded = calibrated.result()
+        except GenkitError:
+            return rows, calibration
+        both = [_with_scores(*each) for each in zip(calibration, found, strict=True)]
+        return rows, [*both, rounded]
+
+    def _samples_of(self, candidate: Candidate) -> Path:
+        return self.samples / f"{candidate.title.replace(os.sep, '_')}.npz"
+
+    def _evaluate(self, targets: list[str], title: str, more: Sequence[str] = ()) -> Rows:
+        options = self.options
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "rows.json")
+            command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
+            command += ["-n", str(options.samples), "--threads", "1", *more, "--json", str(path)]
+            self.processes.run(command, title, "scoring")
+            return read_evaluation(path)
+
+
+def _with_scores(row: ScoreRow, more: ScoreRow) -> ScoreRow:
+    """A row with the scores of another one beside its own."""
+    return row.model_copy(
+        update={
+            "scores": {**row.scores, **more.scores},
+            "deviations": {**row.deviations, **more.deviations},
+            "problems": (*row.problems, *more.problems),
+        }
+    )
+
+
+def _who(candidate: Candidate) -> dict[str, str]:
+    return {"name": candidate.name, "run": str(candidate.run)}
+
+
+def _own_data(candidate: Candidate) -> list[str]:
+    """The options of the data set that a candidate alone has, as arguments."""
+    return [word for pair in candidate.data_option for word in ("--data-option", pair)]
+
+
+def longest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, those with the largest budgets first if these have one unit: the shorter
+    ones fill the gaps at the end."""
+    budgets = {each.title: Budget.parse(each.budget) for each in candidates}
+    if len({budget.unit for budget in budgets.values()}) > 1:
+        return list(candidates)
+    return sorted(candidates, key=lambda each: -budgets[each.title].amount)
 
 
 def _training(candidate: Candidate, options: CompareOptions, registry: Registry) -> list[str]:
@@ -141,59 +258,9 @@ def _training(candidate: Candidate, options: CompareOptions, registry: Registry)
         return ["resume", str(candidate.run)]
     if candidate.continued:  # ended before it had recorded anything
         shutil.rmtree(candidate.run, ignore_errors=True)
-    command = ["train", candidate.model, *options.data_arguments()]
-    command += [word for pair in candidate.data_option for word in ("--data-option", pair)]
+    command = ["train", candidate.model, *options.data_arguments(), *_own_data(candidate)]
     command += ["--preset", candidate.preset, "--budget", candidate.budget]
     command += ["--seed", str(candidate.seed), "--device", options.device]
     command += ["--precision", options.precision, *options.watching_arguments()]
     command += ["--run-dir", str(candidate.run), *candidate.more]
     return command + option_arguments(candidate.model, candidate.given, registry)
-
-
-def _at_fewest_levels(
-    processes: ProcessPool,
-    threads: ThreadPoolExecutor,
-    candidates: Sequence[Candidate],
-    options: CompareOptions,
-    rows: Rows,
-    calibration: Rows,
-) -> tuple[Rows, Rows]:
-    """The rows of models and of calibration, where samples have different numbers of levels with
-    their scores at the fewest of these."""
-    levels = fewest_levels(rows)
-    if not levels or options.features == "none":
-        return rows, calibration
-    more = ["--levels", str(levels), "--draws", "1", "--likelihood-images", "1"]
-
-    def at_levels(row: ScoreRow, candidate: Candidate) -> ScoreRow:
-        if row.error:
-            return row
-        try:
-            found = _score(processes, [candidate.target], candidate.title, options, more)[0]
-        except GenkitError as error:
-            return row.model_copy(update={"problems": (*row.problems, str(error))})
-        changes = {"scores": found.scores, "deviations": found.deviations}
-        return row.model_copy(update=changes)
-
-    targets = list(CALIBRATION)
-    calibrated = threads.submit(_score, processes, targets, CALIBRATED, options, more)
-    rounded = list(threads.map(at_levels, rows, candidates))
-    try:
-        return rounded, calibrated.result()
-    except GenkitError:
-        return rounded, calibration
-
-
-def _score(
-    processes: ProcessPool,
-    targets: list[str],
-    title: str,
-    options: CompareOptions,
-    more: Sequence[str] = (),
-) -> Rows:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "rows.json")
-        command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
-        command += ["-n", str(options.samples), "--threads", "1", *more, "--json", str(path)]
-        processes.run(command, title, "scoring")
-        return read_evaluation(path)

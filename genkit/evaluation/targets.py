@@ -20,17 +20,25 @@ from genkit.metrics import choice
 from genkit.report.ranking import fewest_levels
 from genkit.report.rows import ScoreRow, tell_apart
 from genkit.runs.run import Run
-from genkit.sampling.files import load_samples
+from genkit.sampling.files import load_samples, save_samples
 
 
 def evaluate(
-    targets: list[str], evaluator: Evaluator, load: Callable[[str], Run]
+    targets: list[str],
+    evaluator: Evaluator,
+    load: Callable[[str], Run],
+    keep: Path | None = None,
+    levels_only: bool = False,
 ) -> list[ScoreRow]:
     """Rows for runs, folders and .npz files of samples, and for the words "real", "copy" and
     "noise".
 
     Two runs of one model have names that tell them apart, and a target given twice has one row.
     A metric that fails leaves its columns empty; PluginError if nothing at all could be scored.
+
+    Args:
+        keep: .npz file for the samples that are drawn of a run, to score them again.
+        levels_only: find nothing but the scores at `protocol.levels` levels.
     """
     targets = list(dict.fromkeys(targets))
     protocol, shape = evaluator.protocol, evaluator.data.shape
@@ -51,18 +59,26 @@ def evaluate(
     sets: list[Tensor] = []
     for target in targets:
         evaluator.reporter.start(f"scoring {target}")
+        row = ScoreRow(name=target)
         if target in CALIBRATIONS:
             images, places = CALIBRATIONS[target](evaluator)
-            rows.append(evaluate_calibration(target, evaluator, images, places))
+            if not levels_only:
+                row = evaluate_calibration(target, evaluator, images, places)
         elif target in files:
             images = files[target]
-            rows.append(evaluator.evaluate_images(target, images))
+            if not levels_only:
+                row = evaluator.evaluate_images(target, images)
         else:
             run = load(target)
             drawn = evaluator.draw(run)
             images = drawn.images
-            row = evaluator.evaluate_run(run, drawn)
-            rows.append(with_utility(row, run, evaluator) if protocol.utility else row)
+            if keep:
+                save_samples(images, keep)
+            if not levels_only:
+                row = evaluator.evaluate_run(run, drawn)
+            if protocol.utility:
+                row = with_utility(row, run, evaluator)
+        rows.append(row)
         sets.append(images)
     levels = protocol.levels or fewest_levels([row for row in rows if not row.is_calibration])
     if levels and evaluator.extractor:

@@ -17,6 +17,7 @@ from genkit.comparison.options import CompareOptions
 from genkit.config.resolve import resolve
 from genkit.errors import GenkitError, UsageError, printable
 from genkit.io.files import is_free, write_atomic
+from genkit.io.forks import fork_server
 from genkit.io.locks import locked
 from genkit.io.progress import error_console
 from genkit.io.records import Record
@@ -82,23 +83,24 @@ def run_study(
         _check_same(out, name, StudyRecord.read(out / RECORD).settings, settings)
     elif not is_free(out):
         raise UsageError(f"--out {out} exists and holds no study; choose another folder")
-    facts, real = look_at_data(options)
-    make_folder(out)
-    with locked(out, "runs a study in"):
-        write_atomic(out / REAL, real)
-        known = StudyRecord.read(out / RECORD).settings if continued else {}
-        record = StudyRecord(study=name, command=tuple(sys.argv), settings={**known, **settings})
-        record.write(out / RECORD)
-        if continued:
-            console.print(f"Continuing the study in {out}.", markup=False, soft_wrap=True)
-        again = "the same command continues"
-        try:
-            return carry_out(
-                candidates, options, registry, out, facts, study.preset, again, console
-            )
-        finally:
-            if (out / COMPARISON).is_file():
-                _write_page(study, out, registry)
+    with fork_server() as server:
+        facts, real = look_at_data(options, server)
+        make_folder(out)
+        with locked(out, "runs a study in"):
+            write_atomic(out / REAL, real)
+            known = StudyRecord.read(out / RECORD).settings if continued else {}
+            settings = {**known, **settings}
+            StudyRecord(study=name, command=tuple(sys.argv), settings=settings).write(out / RECORD)
+            if continued:
+                console.print(f"Continuing the study in {out}.", markup=False, soft_wrap=True)
+            preset, again = study.preset, "the same command continues"
+            try:
+                return carry_out(
+                    candidates, options, registry, out, facts, preset, again, console, server
+                )
+            finally:
+                if (out / COMPARISON).is_file():
+                    _write_page(study, out, registry)
 
 
 def _write_page(study: StudyFile, out: Path, registry: Registry) -> None:

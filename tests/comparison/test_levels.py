@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from genkit.comparison import work as module
 from genkit.comparison.candidates import Candidate
+from genkit.comparison.jobs import Jobs
 from genkit.comparison.options import CompareOptions
+from genkit.comparison.work import Work
 from genkit.errors import GenkitError
-from genkit.report.rows import ScoreRow
+from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
 
 CARD = {"reference": "r", "features": "f-1", "reference_images": 9, "data_fingerprint": "aa"}
 CARD |= {"quantisation": "uint8", "samples": 64, "metrics": {}}
+LEVELS = ["--levels", "2", "--levels-only"]
 
 
 def row(name: str, levels: int) -> ScoreRow:
@@ -23,46 +22,52 @@ def row(name: str, levels: int) -> ScoreRow:
     return ScoreRow.from_json({"name": name, "scores": {"kid": 0.4}, "card": card})
 
 
-def scored(monkeypatch: pytest.MonkeyPatch, levels: tuple[int, int], fail: bool = False) -> Any:
-    asked = []
+class Pool:
+    """Notes what it is to evaluate, and finds a score at 2 levels."""
 
-    def score(processes: Any, targets: list[str], title: str, options: Any, more: Any) -> Any:
-        asked.append((targets, list(more[:2])))
-        if fail:
+    ended = False
+
+    def __init__(self, fail: bool) -> None:
+        self.fail = fail
+        self.asked: list[list[str]] = []
+
+    def run(self, command: list[str], title: str, part: str = "") -> None:
+        self.asked.append(command)
+        if self.fail:
             raise GenkitError("no memory")
-        names = [*targets, "real at 2 levels"] if targets[0] == "real" else ["model"]
-        return [ScoreRow(name=name, scores={"kid": 0.4, "kid@2": 0.1}) for name in names]
+        targets = command[1 : command.index("--alone")]
+        names = [*targets, "real at 2 levels"] if targets[0] == "real" else targets
+        rows = [ScoreRow(name=name, scores={"kid@2": 0.1}) for name in names]
+        write_evaluation(Path(command[command.index("--json") + 1]), rows)
 
-    monkeypatch.setattr(module, "_score", score)
-    rows = [row("vae", levels[0]), row("pixelcnn", levels[1])]
+
+def scored(folder: Path, fail: bool = False) -> tuple[list[list[str]], Any]:
+    rows = [row("vae", 256), row("pixelcnn", 2)]
     candidates = [Candidate(each.name, Path(each.name), each.name, 0) for each in rows]
-    calibration = [ScoreRow(name="real", scores={"kid": 0.0})]
-    with ThreadPoolExecutor(2) as threads:
-        found = module._at_fewest_levels(
-            None, threads, candidates, CompareOptions(), rows, calibration
-        )
-    return asked, found
+    (folder / "vae.npz").touch()
+    calibration = [ScoreRow(name=name, scores={"kid": 0.0}) for name in CALIBRATION]
+    pool = Pool(fail)
+    work = Work(pool, CompareOptions(), None, folder, folder)  # type: ignore[arg-type]
+    with Jobs(2) as jobs:
+        return pool.asked, work.at_levels(jobs, candidates, rows, calibration, 2)
 
 
-def test_all_rows_and_the_calibration_are_scored_at_the_fewest_levels(monkeypatch) -> None:
-    asked, (rows, calibration) = scored(monkeypatch, (256, 2))
-    assert sorted(targets for targets, _ in asked) == [
-        ["pixelcnn"],
-        ["real", "copy", "noise"],
-        ["vae"],
-    ]
-    assert all(more == ["--levels", "2"] for _, more in asked)
+def test_all_rows_and_the_calibration_are_scored_at_the_fewest_levels(tmp_path: Path) -> None:
+    asked, (rows, calibration) = scored(tmp_path)
+    assert all(words[words.index("--levels") :][:3] == LEVELS for words in asked)
     assert [each.name for each in rows] == ["vae", "pixelcnn"] and rows[0].card is not None
     assert all(each.scores["kid@2"] == 0.1 for each in [*rows, *calibration])
+    assert all("kid" in each.scores for each in [*rows, *calibration[:-1]])
     assert calibration[-1].name == "real at 2 levels"
 
 
-def test_samples_of_equal_levels_are_not_scored_again(monkeypatch) -> None:
-    asked, (rows, _) = scored(monkeypatch, (256, 256))
-    assert asked == [] and "kid@2" not in rows[0].scores
+def test_samples_that_were_kept_are_not_drawn_again(tmp_path: Path) -> None:
+    asked, _ = scored(tmp_path)
+    targets = sorted(words[1 : words.index("--alone")] for words in asked)
+    assert targets == sorted([[str(tmp_path / "vae.npz")], ["pixelcnn"], [*CALIBRATION]])
 
 
-def test_a_failure_leaves_the_scores_that_were_there_and_is_noted(monkeypatch) -> None:
-    _, (rows, calibration) = scored(monkeypatch, (256, 2), fail=True)
+def test_a_failure_leaves_the_scores_that_were_there_and_is_noted(tmp_path: Path) -> None:
+    _, (rows, calibration) = scored(tmp_path, fail=True)
     assert rows[0].scores == {"kid": 0.4} and rows[0].problems == ("no memory",)
-    assert [each.name for each in calibration] == ["real"]
+    assert [each.name for each in calibration] == [*CALIBRATION]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from genkit.comparison import pool
 from genkit.comparison.pool import ProcessPool
 from genkit.compute.device import visible_devices
+from genkit.io import forks
 
 WRITE = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEEN)"
 
@@ -21,7 +21,7 @@ WRITE = "import os, sys, time; time.sleep(0.4); open(sys.argv[1], 'w').write(SEE
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands write the device that they were given into the file that they are called with."""
     code = WRITE.replace("SEEN", "os.environ.get('CUDA_VISIBLE_DEVICES', 'none')")
-    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    monkeypatch.setattr(forks, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
     return [str(tmp_path / str(i)) for i in range(4)]
 
 
@@ -50,7 +50,7 @@ def test_numpy_has_a_thread_for_each_process_unless_the_user_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
 ) -> None:
     code = WRITE.replace("SEEN", "os.environ['OPENBLAS_NUM_THREADS']")
-    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
+    monkeypatch.setattr(forks, "genkit_command", lambda words: [sys.executable, "-c", code, *words])
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     if given:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)

@@ -172,9 +172,9 @@ print(json.dumps({"event": "update", "score": SCORE, **state}), flush=True)
 @pytest.fixture
 def pool_of(monkeypatch):
     """A pool whose commands are Python source."""
-    from genkit.comparison import pool
+    from genkit.io import forks
 
-    monkeypatch.setattr(pool, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
+    monkeypatch.setattr(forks, "genkit_command", lambda words: [sys.executable, "-c", words[0]])
     return ProcessPool
 
 

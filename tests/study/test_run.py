@@ -118,7 +118,9 @@ def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Pool]:
     Image.new("L", (62, 62)).save(picture, "PNG")
     monkeypatch.setattr(comparison, "ProcessPool", Fresh)
     monkeypatch.setattr(comparison, "refresh_page", lambda folder, registry: None)
-    monkeypatch.setattr(study_run, "look_at_data", lambda options: (FACTS, picture.getvalue()))
+    monkeypatch.setattr(
+        study_run, "look_at_data", lambda options, server: (FACTS, picture.getvalue())
+    )
     return Fresh
 
 
