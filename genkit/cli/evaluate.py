@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -92,7 +92,9 @@ def evaluate(
     json: JSONPath = None,
     keep_features: Annotated[Path | None, typer.Option(hidden=True)] = None,
     keep_samples: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    levels_only: Annotated[bool, typer.Option("--levels-only", hidden=True)] = False,
+    part: Annotated[
+        Literal["all", "scores", "likelihood", "levels"], typer.Option(hidden=True)
+    ] = "all",
     progress: ProgressOption = "auto",
 ) -> None:
     """Score runs or samples against a data set; runs use the one they were trained on."""
@@ -144,7 +146,7 @@ def evaluate(
         if keep_features and evaluator.extractor and evaluator.extractor.file:
             write_atomic(keep_features, evaluator.extractor.file.read_bytes())
         more = [] if alone else [name for name in CALIBRATION if name not in targets]
-        rows = evaluate_targets([*targets, *more], evaluator, load, keep_samples, levels_only)
+        rows = evaluate_targets([*targets, *more], evaluator, load, keep_samples, part)
     finally:
         reporter.stop()
     calibration = [row for row in rows if row.is_calibration]

@@ -15,7 +15,7 @@ from genkit.comparison.candidates import (
     Candidate,
     option_arguments,
 )
-from genkit.comparison.jobs import Jobs
+from genkit.comparison.jobs import Job, Jobs
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.pool import ProcessPool
 from genkit.config.budget import Budget
@@ -79,12 +79,14 @@ def run_all(
             each.title: jobs.train(partial(work.train, each)) for each in longest_first(candidates)
         }
         calibrated = jobs.add(work.calibrate)
-        scored = [
-            jobs.add(
-                partial(work.score, each, trained[each.title]), trained[each.title], calibrated
+        scored = []
+        for each in candidates:
+            ready = (trained[each.title], calibrated)
+            scores = jobs.add(partial(work.score, each, ready[0]), *ready)
+            likelihood = jobs.add(partial(work.measure_likelihood, each, ready[0]), *ready)
+            scored.append(
+                jobs.add(partial(work.join, each, scores, likelihood), scores, likelihood)
             )
-            for each in candidates
-        ]
         try:
             rows = [job.result() for job in scored]
             others = calibrated.result()
@@ -156,18 +158,44 @@ class Work:
         except GenkitError as error:
             return [ScoreRow(name=name, error=str(error)) for name in CALIBRATION]
 
-    def score(self, candidate: Candidate, trained: Future[ScoreRow | None]) -> ScoreRow:
-        """The row of a candidate. A failure is noted in it and ends no other."""
+    def score(self, candidate: Candidate, trained: Job[ScoreRow | None]) -> ScoreRow:
+        """The row of a candidate without its likelihood. A failure is noted in it and ends no
+        other."""
         if row := trained.result():
             return row
-        more = ["--keep-samples", str(self._samples_of(candidate)), *_own_data(candidate)]
+        more = ["--part", "scores", *_own_data(candidate)]
+        more += ["--keep-samples", str(self._samples_of(candidate))]
         try:
-            (row,) = self._evaluate([candidate.target], candidate.title, more)
-            row = row.model_copy(update=_who(candidate))
-            if candidate.continued:
-                write_evaluation(RunDir(candidate.run).evaluation_path, [row])
+            row = self._evaluate([candidate.target], candidate.title, more)[0]
+            return row.model_copy(update=_who(candidate))
         except GenkitError as error:
             return self._failed(candidate, error)
+
+    def measure_likelihood(
+        self, candidate: Candidate, trained: Job[ScoreRow | None]
+    ) -> ScoreRow | None:
+        """A row with the likelihood alone, of a run with the options that its sampler has by
+        default: the likelihood does not depend on them."""
+        if trained.result() or candidate.sampler:
+            return None
+        try:
+            more = ["--part", "likelihood", *_own_data(candidate)]
+            title = f"likelihood of {candidate.title}"
+            return self._evaluate([candidate.target], title, more, part="")[0]
+        except GenkitError as error:
+            return ScoreRow(name=candidate.name, problems=(f"likelihood: {error}",))
+
+    def join(
+        self, candidate: Candidate, scores: Job[ScoreRow], likelihood: Job[ScoreRow | None]
+    ) -> ScoreRow:
+        """The whole row, which is stored with a candidate that may be continued."""
+        row, found = scores.result(), likelihood.result()
+        if row.error or not found:
+            return row
+        more = {"likelihood": found.likelihood, "likelihoods": found.likelihoods}
+        row = row.model_copy(update={**more, "problems": (*row.problems, *found.problems)})
+        if candidate.continued:
+            write_evaluation(RunDir(candidate.run).evaluation_path, [row])
         return row
 
     def _failed(self, candidate: Candidate, error: GenkitError) -> ScoreRow:
@@ -186,7 +214,7 @@ class Work:
         """The rows with their samples' scores at so many levels, and those of calibration."""
         if self.options.features == "none":
             return rows, calibration
-        more = ["--levels", str(levels), "--levels-only"]
+        more = ["--levels", str(levels), "--part", "levels"]
 
         def again(row: ScoreRow, candidate: Candidate) -> ScoreRow:
             if row.error:
@@ -204,22 +232,24 @@ class Work:
         scored = [jobs.add(partial(again, *each)) for each in zip(rows, candidates, strict=True)]
         rows = [job.result() for job in scored]
         try:
-            *found, rounded = calibrated.result()
+            found = calibrated.result()
         except GenkitError:
             return rows, calibration
-        both = [_with_scores(*each) for each in zip(calibration, found, strict=True)]
-        return rows, [*both, rounded]
+        both = [_with_scores(*each) for each in zip(calibration, found, strict=False)]
+        return rows, [*both, *found[len(both) :]]
 
     def _samples_of(self, candidate: Candidate) -> Path:
         return self.samples / f"{candidate.title.replace(os.sep, '_')}.npz"
 
-    def _evaluate(self, targets: list[str], title: str, more: Sequence[str] = ()) -> Rows:
+    def _evaluate(
+        self, targets: list[str], title: str, more: Sequence[str], part: str = "scoring"
+    ) -> Rows:
         options = self.options
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "rows.json")
             command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
             command += ["-n", str(options.samples), "--threads", "1", *more, "--json", str(path)]
-            self.processes.run(command, title, "scoring")
+            self.processes.run(command, title, part)
             return read_evaluation(path)
 
 

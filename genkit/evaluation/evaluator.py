@@ -5,7 +5,6 @@ Metric plugins do the arithmetic; which targets are scored is in `genkit.evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,14 +24,13 @@ from genkit.evaluation.reference import open_features, reference_for
 from genkit.features import FeatureExtractor, ImageSet
 from genkit.io.progress import Reporter
 from genkit.metrics import Reference, choice
-from genkit.registry.catalogue import Entry, Registry
+from genkit.registry.catalogue import Registry
 from genkit.report.protocol_card import ProtocolCard
 from genkit.report.rows import ClassScores, Likelihood, ScoreRow, rounded_name
 from genkit.runs.provenance import recorded_versions
 from genkit.runs.run import Run
 from genkit.sampling.draw import timed_draw
 from genkit.sampling.labels import choose_labels, how_drawn
-from genkit.specs import MetricSpec
 from genkit.version import __version__
 
 FEWEST = 10  # samples, and reference images: fewer leave some scores undefined
@@ -104,7 +102,8 @@ class Evaluator:
                     f"{len(images)} {of} are too few for scores: give at least {FEWEST}, and 2,000 "
                     "or more for scores that mean something"
                 )
-        return self._measure(self.registry.metrics, samples, self.reference, run)
+        measured = (self.registry.metrics, samples, self.reference)
+        return measure_all(*measured, self.reporter, self.reported, run)
 
     def score_at(self, images: Tensor, levels: int) -> Scores:
         """The scores that rank, of images, uint8, (n, C, H, W), and of a reference both rounded to
@@ -120,21 +119,13 @@ class Evaluator:
             if any(column.ranks for column in entry.spec.columns)
         }
         samples = ImageSet(round_to_levels(images, levels), self.extractor, reporter=self.reporter)
-        found = self._measure(ranking, samples, self.rounded[levels])
+        measured = (ranking, samples, self.rounded[levels])
+        found = measure_all(*measured, self.reporter, self.reported)
         return Scores(
             {rounded_name(name, levels): value for name, value in found.values.items()},
             {rounded_name(name, levels): value for name, value in found.deviations.items()},
             found.problems,
         )
-
-    def _measure(
-        self,
-        metrics: Mapping[str, Entry[MetricSpec]],
-        samples: ImageSet,
-        reference: Reference,
-        run: Run | None = None,
-    ) -> Scores:
-        return measure_all(metrics, samples, reference, self.reporter, self.reported, run)
 
     def card(self, samples: int, **of_run: Any) -> ProtocolCard:
         """The protocol behind a score.
@@ -226,20 +217,24 @@ class Evaluator:
             }
         )
 
-    def draw(self, run: Run) -> Drawn:
-        """The samples of a run that are scored."""
+    def draw(self, run: Run, first: int | None = None) -> Drawn:
+        """The samples of a run that are scored, or the first few of them."""
         made, wanted = run.model.image_shape, self.data.shape
         if replace(made, classes=wanted.classes) != wanted:
             raise UsageError(f"{run.path} makes images of {made}, {self.data.name} has {wanted}")
         seed, counter = self.protocol.seed, self.reporter.counter("sampling")
         how = "balanced" if self.protocol.balanced and run.model.conditional else None
         labels = choose_labels(run.model, self.count, seed, how)
-        images, rate = timed_draw(run.model, self.count, seed, counter, labels)
+        count = min(first or self.count, self.count)
+        labels = None if labels is None else labels[:count]
+        images, rate = timed_draw(run.model, count, seed, counter, labels)
         return Drawn(images, labels, rate)
 
-    def evaluate_run(self, run: Run, drawn: Drawn | None = None) -> ScoreRow:
-        """A row for a run: samples, drawn here unless they are given, scored; likelihood of test
-        images, but for other options of the sampler, with which it is the same."""
+    def evaluate_run(
+        self, run: Run, drawn: Drawn | None = None, likelihood: bool = True
+    ) -> ScoreRow:
+        """A row for a run: samples, drawn here unless they are given, scored; and, unless that is
+        not wanted, the likelihood of test images."""
         drawn = drawn or self.draw(run)
         images, rate, seed = drawn.images, drawn.rate, self.protocol.seed
         balanced, follows = self.protocol.balanced, run.model.conditional
@@ -259,19 +254,11 @@ class Evaluator:
         )
         known = drawn.labels if self.data.shape.classes == run.model.image_shape.classes else None
         row = self.evaluate_images(run.name, images, card, run=run, labels=known)
-        likelihoods: tuple[Likelihood, ...] = ()
-        problems = row.problems
-        try:
-            with plugin_code(f"the likelihood of {row.name}"):
-                likelihoods = () if run.sampler else self.likelihoods(run, images)
-        except PluginError as error:
-            problems = (*problems, *report("likelihood", [error], self.reporter, self.reported))
+        if likelihood:
+            row = self.with_likelihood(row, run, images)
         return row.model_copy(
             update={
                 "run": str(run.path),
-                "problems": problems,
-                "likelihood": next(iter(likelihoods), None),
-                "likelihoods": likelihoods,
                 "parameters": record.parameters,
                 "images": summary.images if summary else None,
                 "seconds": summary.seconds if summary else None,
@@ -279,6 +266,19 @@ class Evaluator:
                 "sample_rate": rate,
             }
         )
+
+    def with_likelihood(self, row: ScoreRow, run: Run, samples: Tensor) -> ScoreRow:
+        """The row of a run with its likelihood of test images, and of its samples, uint8,
+        (n, C, H, W), or why there is none; without one for other options of the sampler, with which
+        it is the same."""
+        likelihoods, problems = tuple[Likelihood, ...](), row.problems
+        try:
+            with plugin_code(f"the likelihood of {row.name}"):
+                likelihoods = () if run.sampler else self.likelihoods(run, samples)
+        except PluginError as error:
+            problems = (*problems, *report("likelihood", [error], self.reporter, self.reported))
+        found = {"likelihood": next(iter(likelihoods), None), "likelihoods": likelihoods}
+        return row.model_copy(update={**found, "problems": problems})
 
     def likelihoods(self, run: Run, samples: Tensor) -> tuple[Likelihood, ...]:
         """Log-likelihood of each version of the test images that the model can judge, the finest

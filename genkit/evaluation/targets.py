@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from genkit.compute.seeds import derive_seed
 from genkit.config.sampler import split_target
 from genkit.data.alpha import premultiply
 from genkit.errors import PluginError, UsageError
-from genkit.evaluation.evaluator import Evaluator
+from genkit.evaluation.evaluator import OWN_SAMPLES, Evaluator
 from genkit.evaluation.levels import round_to_levels
 from genkit.evaluation.utility import measure_utility
 from genkit.metrics import choice
@@ -22,13 +23,15 @@ from genkit.report.rows import ScoreRow, tell_apart
 from genkit.runs.run import Run
 from genkit.sampling.files import load_samples, save_samples
 
+Part = Literal["all", "scores", "likelihood", "levels"]
+
 
 def evaluate(
     targets: list[str],
     evaluator: Evaluator,
     load: Callable[[str], Run],
     keep: Path | None = None,
-    levels_only: bool = False,
+    part: Part = "all",
 ) -> list[ScoreRow]:
     """Rows for runs, folders and .npz files of samples, and for the words "real", "copy" and
     "noise".
@@ -38,7 +41,8 @@ def evaluate(
 
     Args:
         keep: .npz file for the samples that are drawn of a run, to score them again.
-        levels_only: find nothing but the scores at `protocol.levels` levels.
+        part: what to find of runs: all of it; all but the likelihood; the likelihood alone. Or,
+            of all targets, nothing but the scores at `protocol.levels` levels.
     """
     targets = list(dict.fromkeys(targets))
     protocol, shape = evaluator.protocol, evaluator.data.shape
@@ -62,20 +66,22 @@ def evaluate(
         row = ScoreRow(name=target)
         if target in CALIBRATIONS:
             images, places = CALIBRATIONS[target](evaluator)
-            if not levels_only:
+            if part != "levels":
                 row = evaluate_calibration(target, evaluator, images, places)
         elif target in files:
             images = files[target]
-            if not levels_only:
+            if part != "levels":
                 row = evaluator.evaluate_images(target, images)
         else:
             run = load(target)
-            drawn = evaluator.draw(run)
+            drawn = evaluator.draw(run, OWN_SAMPLES if part == "likelihood" else None)
             images = drawn.images
             if keep:
                 save_samples(images, keep)
-            if not levels_only:
-                row = evaluator.evaluate_run(run, drawn)
+            if part == "likelihood":
+                row = evaluator.with_likelihood(row, run, images)
+            elif part != "levels":
+                row = evaluator.evaluate_run(run, drawn, likelihood=part == "all")
             if protocol.utility:
                 row = with_utility(row, run, evaluator)
         rows.append(row)
@@ -87,8 +93,9 @@ def evaluate(
         if "real" in targets and not rows[targets.index("real")].error:
             images, places = real(evaluator)
             images = round_to_levels(images, levels)
-            row = evaluator.evaluate_images(f"real at {levels} levels", images, places=places)
-            rows.append(evaluator.at_levels(row, images, levels))
+            row = evaluate_calibration(f"real at {levels} levels", evaluator, images, places)
+            if not row.error:
+                rows.append(evaluator.at_levels(row, images, levels))
     problems = [problem for row in rows for problem in row.problems]
     if problems and not any(row.scores or row.likelihood for row in rows):
         raise PluginError(f"nothing could be scored: {problems[0]}")
@@ -116,7 +123,7 @@ def evaluate_calibration(
     try:
         return evaluator.evaluate_images(name, images, places=places)
     except UsageError as error:
-        if name != "real":
+        if not name.startswith("real"):
             raise
         return ScoreRow(name=name, run=None, scores={}, error=str(error))
 

@@ -34,7 +34,7 @@ from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.registry.catalogue import load_registry
 from genkit.report.data_facts import DataFacts
-from genkit.report.rows import CALIBRATION, ScoreRow, read_comparison, write_evaluation
+from genkit.report.rows import ScoreRow, read_comparison, write_evaluation
 from genkit.specs import TrainerConfig, TrainerSpec
 
 
@@ -251,11 +251,12 @@ class ScoresOneModel:
         self.ended = True
 
     def run(self, command, title, part=""):
-        if part == "scoring" and title == "vae":
-            path = Path(command[command.index("--json") + 1])
-            write_evaluation(path, [ScoreRow(name="vae", run=command[1], scores={"kid": 0.1})])
-        elif part == "scoring":
-            write_evaluation(Path(command[-1]), [ScoreRow(name=name) for name in CALIBRATION])
+        if command[0] == "evaluate":
+            targets = command[1 : command.index("--alone")]
+            rows = [ScoreRow(name=name, run=name, scores={"kid": 0.1}) for name in targets]
+            if "likelihood" in command:
+                rows = [ScoreRow(name="vae")]
+            write_evaluation(Path(command[command.index("--json") + 1]), rows)
         elif title == "vae":
             RunDir.create(Path(command[command.index("--run-dir") + 1]))
         else:

@@ -14,7 +14,7 @@ from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
 
 CARD = {"reference": "r", "features": "f-1", "reference_images": 9, "data_fingerprint": "aa"}
 CARD |= {"quantisation": "uint8", "samples": 64, "metrics": {}}
-LEVELS = ["--levels", "2", "--levels-only"]
+LEVELS = ["--levels", "2", "--part", "levels"]
 
 
 def row(name: str, levels: int) -> ScoreRow:
@@ -54,7 +54,7 @@ def scored(folder: Path, fail: bool = False) -> tuple[list[list[str]], Any]:
 
 def test_all_rows_and_the_calibration_are_scored_at_the_fewest_levels(tmp_path: Path) -> None:
     asked, (rows, calibration) = scored(tmp_path)
-    assert all(words[words.index("--levels") :][:3] == LEVELS for words in asked)
+    assert all(words[words.index("--levels") :][:4] == LEVELS for words in asked)
     assert [each.name for each in rows] == ["vae", "pixelcnn"] and rows[0].card is not None
     assert all(each.scores["kid@2"] == 0.1 for each in [*rows, *calibration])
     assert all("kid" in each.scores for each in [*rows, *calibration[:-1]])

@@ -382,6 +382,25 @@ def test_samples_in_files_score_as_the_run_they_came_from(evaluator, tmp_path):
     assert rows[0].card.weights == "ema"
 
 
+def test_the_parts_of_a_runs_scores_are_those_of_the_whole(evaluator, tmp_path):
+    run = train_tiny("vae", write_npz(tmp_path / "d.npz"), tmp_path / "run", budget="5steps")
+    target, kept = str(run.path), tmp_path / "kept.npz"
+
+    def part(name, target=target):
+        at = 2 if name in ("all", "levels") else None
+        asked = replace(evaluator, protocol=replace(evaluator.protocol, levels=at))
+        keep = kept if name == "scores" else None
+        return evaluate([target], asked, lambda path: run, keep, name)[0]
+
+    whole, scores, likelihood, levels = map(part, ("all", "scores", "likelihood", "levels"))
+    assert whole.likelihood == likelihood.likelihood and whole.likelihood.own is not None
+    assert whole.likelihoods == likelihood.likelihoods and likelihood.scores == {}
+    assert whole.scores.items() >= scores.scores.items() and scores.likelihood is None
+    assert whole.memorisation == scores.memorisation and whole.card == scores.card
+    at_levels = {name: value for name, value in whole.scores.items() if name.endswith("@2")}
+    assert levels.scores == at_levels == part("levels", str(kept)).scores != {}
+
+
 def test_two_runs_of_one_model_are_told_apart_and_a_target_given_twice_is_scored_once(
     evaluator, tmp_path
 ):
