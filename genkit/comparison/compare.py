@@ -168,7 +168,9 @@ def carry_out(
     columns = [] if facts.features == "none" else score_columns(registry)
     ranking = rank([*_one_for_each_model(rows), *calibration], columns, options.rank_by)
     with _failures_said(console):
-        _record(options, candidates, preset, rows, ranking).write(out / COMPARISON)
+        record = _record(options, candidates, preset, rows, ranking)
+        timeline = sorted(processes.timeline, key=lambda span: span.start)
+        record.model_copy(update={"timeline": tuple(timeline)}).write(out / COMPARISON)
     with _failures_said(console):
         _join_grids(candidates, out)
     for folder in [*(Path(str(row.run)) for row in rows if not row.error), out]:

@@ -180,8 +180,7 @@ class Work:
             return None
         try:
             more = ["--part", "likelihood", *_own_data(candidate)]
-            title = f"likelihood of {candidate.title}"
-            return self._evaluate([candidate.target], title, more, part="")[0]
+            return self._evaluate([candidate.target], candidate.title, more, "likelihood")[0]
         except GenkitError as error:
             return ScoreRow(name=candidate.name, problems=(f"likelihood: {error}",))
 
@@ -249,7 +248,7 @@ class Work:
             path = Path(folder, "rows.json")
             command = ["evaluate", *targets, "--alone", *options.feature_arguments()]
             command += ["-n", str(options.samples), "--threads", "1", *more, "--json", str(path)]
-            self.processes.run(command, title, part)
+            self.processes.run(command, title, part, aside=part == "likelihood")
             return read_evaluation(path)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from genkit.config.sampler import split_entrant
 from genkit.registry.catalogue import Registry
-from genkit.report.charts import LARGE, Chart, Mark, Series, chart
+from genkit.report.charts import LARGE, Chart, Mark, Series, chart, ticks
 from genkit.report.ranking import Ranking, half_width_of, tie
-from genkit.report.rows import ScoreRow
+from genkit.report.rows import ComparisonRecord, ScoreRow
 from genkit.report.tables import Field, score_cell
 from genkit.specs import Column
 
@@ -217,6 +217,44 @@ def draw_sweeps(ranking: Ranking) -> list[Chart]:
             )
         )
     return [one for one in charts if one]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A process in a timeline 1000 wide: the number of its part, and whether it began while another
+    of its row was running."""
+
+    part: int
+    start: float
+    length: float
+    aside: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the processes of a comparison ran, a row for each model."""
+
+    rows: list[tuple[str, list[Stretch]]]
+    ticks: list[tuple[float, str]]
+    parts: list[str]
+
+
+def draw_timeline(record: ComparisonRecord) -> Timeline | None:
+    """The timeline of a comparison, None if it has none."""
+    whole = max((span.end for span in record.timeline), default=0.0)
+    if not whole > 0:
+        return None
+    parts = list(dict.fromkeys(span.part for span in record.timeline))
+    rows: dict[str, list[Stretch]] = {}
+    for span in record.timeline:
+        row = rows.setdefault(span.what, [])
+        words = f"{span.what}: {span.part}, {span.start:.1f} to {span.end:.1f} s"
+        start, length = (1000 * s / whole for s in (span.start, span.end - span.start))
+        aside = any(start < each.start + each.length for each in row)
+        row.append(Stretch(parts.index(span.part), start, length, aside, words))
+    marks = [(1000 * second / whole, f"{second:,.4g} s") for second in ticks(0, whole, 6)]
+    return Timeline(list(rows.items()), marks, parts)
 
 
 def _number(text: str) -> float | None:

@@ -18,7 +18,13 @@ from genkit.errors import GenkitError, one_line, printable
 from genkit.io.files import JsonObject, write_atomic
 from genkit.report.charts import Chart
 from genkit.report.footnotes import footnotes
-from genkit.report.headline import draw_bars, draw_sweeps, explain_columns, make_headline
+from genkit.report.headline import (
+    draw_bars,
+    draw_sweeps,
+    draw_timeline,
+    explain_columns,
+    make_headline,
+)
 from genkit.report.protocol_card import card_lines
 from genkit.report.ranking import Ranking, rank, score_columns
 from genkit.report.rows import ScoreRow, features_name, read_comparison
@@ -149,6 +155,7 @@ def context(sources: Sequence[Path], registry: Registry, rank_by: str | None) ->
         "quality": quality,
         "quality_words": _quality_words(quality, ranking.column),
         "cards": split_cards(card_texts(ranking.rows)),
+        "timelines": list(filter(None, map(draw_timeline, comparisons))),
         "commands": [command_line(found.command) for found in comparisons if found.command],
         "versions": _versions(models),
     }
@@ -180,6 +187,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "pictures": any(model.pictures for model in models),
         "warnings": bool(models),
         "protocol": bool(content["cards"]),
+        "time": bool(content["timelines"]),
         "repeat": bool(
             content["commands"] or content["versions"] or any(model.options for model in models)
         ),
@@ -203,6 +211,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "neighbours": "Nearest training images",
         "warnings": "Warnings",
         "protocol": "Protocol",
+        "time": "Where the time went",
         "repeat": "To repeat it",
     }
     return [(key, title) for key, title in titles.items() if there[key]]

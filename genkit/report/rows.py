@@ -159,6 +159,15 @@ class ScoreRow(Record):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+class Span(Record):
+    """A process of a comparison, in seconds since the first one could begin."""
+
+    what: str = Field(description="the model, or what is scored beside models")
+    part: str = Field(description="training, scoring or likelihood")
+    start: float = Field(description="when it began")
+    end: float = Field(description="when it ended")
+
+
 class ComparisonRecord(Record):
     """compare.json: what was compared, how it ranks and why."""
 
@@ -175,6 +184,7 @@ class ComparisonRecord(Record):
     columns: tuple[Column, ...] = Field((), description="columns of scores, that which ranks first")
     rows: tuple[ScoreRow, ...] = Field(description="models in order of rank, then calibration rows")
     trainings: tuple[ScoreRow, ...] = Field((), description="a row for each training or run")
+    timeline: tuple[Span, ...] = Field((), description="its processes, as they began")
 
     def to_json(self) -> JsonObject:
         """The content of compare.json."""

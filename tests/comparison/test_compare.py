@@ -232,7 +232,7 @@ class ScoresOneModel:
     ended = False
 
     def __init__(self, *arguments):
-        self.said = []
+        self.said, self.timeline = [], []
         self.interrupt = threading.Event()
 
     def __enter__(self):
@@ -250,7 +250,7 @@ class ScoresOneModel:
     def end(self):
         self.ended = True
 
-    def run(self, command, title, part=""):
+    def run(self, command, title, part="", aside=False):
         if command[0] == "evaluate":
             targets = command[1 : command.index("--alone")]
             rows = [ScoreRow(name=name, run=name, scores={"kid": 0.1}) for name in targets]
@@ -265,13 +265,13 @@ class ScoresOneModel:
 
 def test_interrupted_comparison_keeps_and_shows_what_was_scored(registry, tmp_path, monkeypatch):
     class Interrupted(ScoresOneModel):
-        def run(self, command, title, part=""):
+        def run(self, command, title, part="", aside=False):
             if title == "dcgan":
                 while not (tmp_path / "out" / "vae").exists():
                     time.sleep(0.01)
                 time.sleep(0.3)
                 raise KeyboardInterrupt
-            super().run(command, title, part)
+            super().run(command, title, part, aside)
 
     monkeypatch.setattr(comparison, "ProcessPool", Interrupted)
     console = Console(file=io.StringIO(), width=200)
@@ -330,9 +330,9 @@ def test_training_is_given_its_grids_and_watch(registry, tmp_path, monkeypatch):
     commands = []
 
     class Kept(ScoresOneModel):
-        def run(self, command, title, part=""):
+        def run(self, command, title, part="", aside=False):
             commands.append(command)
-            super().run(command, title, part)
+            super().run(command, title, part, aside)
 
     monkeypatch.setattr(comparison, "ProcessPool", Kept)
     options = CompareOptions(budget="2steps", workers=1, grids=2, watch=0)

@@ -31,7 +31,7 @@ class Pool:
         self.fail = fail
         self.asked: list[list[str]] = []
 
-    def run(self, command: list[str], title: str, part: str = "") -> None:
+    def run(self, command: list[str], title: str, part: str = "", aside: bool = False) -> None:
         self.asked.append(command)
         if self.fail:
             raise GenkitError("no memory")

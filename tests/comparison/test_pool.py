@@ -38,6 +38,24 @@ def test_processes_at_the_same_time_have_different_devices(commands: list[str]) 
     assert sorted(run(commands, ["a", "b"], 4)) == ["a", "a", "b", "b"]
 
 
+def test_when_each_process_ran_is_noted(commands: list[str]) -> None:
+    processes = ProcessPool(Console(quiet=True))
+    with processes, ThreadPoolExecutor(2) as threads:
+        processes.run(commands[:1], "vae", "training")
+        after = [
+            threads.submit(processes.run, commands[1:2], "vae", "scoring"),
+            threads.submit(processes.run, commands[2:3], "vae", "likelihood", True),
+        ]
+        for each in after:
+            each.result()
+    first, *both = processes.timeline
+    assert (first.what, first.part) == ("vae", "training") and first.end - first.start > 0.4
+    assert {span.part for span in both} == {"scoring", "likelihood"}
+    assert all(first.end <= span.start < span.end for span in both)
+    assert both[0].start < both[1].end and both[1].start < both[0].end
+    assert list(processes.tasks) == ["vae", "likelihood of vae"]
+
+
 def test_without_devices_the_environment_stays(
     commands: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

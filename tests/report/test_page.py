@@ -13,6 +13,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from command_lines import CommandLines, error_of
@@ -22,10 +23,10 @@ from genkit.cli import main
 from genkit.errors import GenkitError
 from genkit.registry.catalogue import Registry, load_registry
 from genkit.report.charts import Series, chart, log_ticks, number, thin, ticks
-from genkit.report.headline import explain_columns, make_headline
+from genkit.report.headline import Stretch, draw_timeline, explain_columns, make_headline
 from genkit.report.page import refresh_page, render, write_page
 from genkit.report.ranking import rank, score_columns
-from genkit.report.rows import ScoreRow
+from genkit.report.rows import ComparisonRecord, ScoreRow, Span
 from genkit.report.tables import Field, estimate
 from genkit.report.thumbnails import double_small, embed
 from genkit.specs import Column
@@ -604,3 +605,22 @@ def test_page_that_cannot_be_written_is_one_line(
 def test_page_of_a_folder_without_a_run_is_refused(tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(GenkitError, match="neither a run nor a folder of a comparison"):
         render([tmp_path], registry)
+
+
+def test_a_timeline_has_a_bar_for_each_process_in_a_row_for_each_model() -> None:
+    spans = [("vae", "training", 0, 20), ("real", "scoring", 5, 10), ("vae", "scoring", 20, 40)]
+    spans.append(("vae", "training", 30, 40))
+    record = ComparisonRecord(
+        rows=(ScoreRow(name="vae"),),
+        timeline=tuple(Span(what=w, part=p, start=s, end=e) for w, p, s, e in spans),
+    )
+    found = draw_timeline(record)
+    assert found and found.parts == ["training", "scoring"]
+    first, second, third = (Stretch(0, 0, 500, False, ANY), Stretch(1, 500, 500, False, ANY), ANY)
+    assert found.rows == [
+        ("vae", [first, second, third]),
+        ("real", [Stretch(1, 125, 125, False, "real: scoring, 5.0 to 10.0 s")]),
+    ]
+    assert found.rows[0][1][2].aside
+    assert found.ticks[0] == (0, "0 s") and found.ticks[-1] == (1000, "40 s")
+    assert draw_timeline(record.model_copy(update={"timeline": ()})) is None

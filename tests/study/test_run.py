@@ -17,7 +17,7 @@ from genkit.comparison import compare as comparison
 from genkit.errors import GenkitError, UsageError
 from genkit.io.run_directory import RunDir
 from genkit.report.data_facts import DataFacts
-from genkit.report.rows import CALIBRATION, ScoreRow, read_comparison, write_evaluation
+from genkit.report.rows import CALIBRATION, ScoreRow, Span, read_comparison, write_evaluation
 from genkit.study import run as study_run
 from genkit.study.file import Case, StudyFile
 from genkit.study.page import PAGE
@@ -61,6 +61,7 @@ class Pool:
 
     def __init__(self, *arguments: object) -> None:
         self.said: list[str] = []
+        self.timeline: list[Span] = []
 
     def __enter__(self) -> Pool:
         return self
@@ -77,7 +78,7 @@ class Pool:
     def end(self) -> None:
         self.ended = True
 
-    def run(self, command: list[str], title: str, part: str = "") -> None:
+    def run(self, command: list[str], title: str, part: str = "", aside: bool = False) -> None:
         if type(self).stopped:
             raise GenkitError("the comparison was ended")
         if part == "training":
