@@ -105,6 +105,7 @@ class AdversarialConfig(TrainerConfig):
         "what the discriminator sees is changed at random, for few images: some of flip, colour, "
         "translation and cutout, separated by commas",
         panel="Optimisation",
+        alone="colour,translation,cutout",
     )
     augment_target: float = option(
         0.0,

@@ -52,6 +52,7 @@ def option(
     lt: float | None = None,
     multiple_of: float | None = None,
     panel: str | None = None,
+    alone: T | None = None,
 ) -> T:
     """A field of a config class, `width: int = option(64, "channels", ge=1, panel="Network")`.
 
@@ -61,11 +62,13 @@ def option(
         description: what follows the option in the help.
         ge, gt, le, lt, multiple_of: the range that values must lie in.
         panel: heading in the help under which the option stands; by default the model's name.
+        alone: the value of `--name` that no value follows, for options of trainers.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
     given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    if panel is not None:
-        given["json_schema_extra"] = {"panel": panel}
+    extra = {"panel": panel, "alone": alone}
+    if extra := {name: value for name, value in extra.items() if value is not None}:
+        given["json_schema_extra"] = extra
     field: T = Field(default, description=description, **given)
     return field
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from genkit.cli.arguments import Devices, Preview, ProgressOption
 from genkit.cli.common import is_given, make_reporter, registry
@@ -85,6 +86,19 @@ class TrainGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class TrainCommand(TyperCommand):
+    """The command of a trainer, some of whose options may stand alone."""
+
+    alone: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [
+            f"{word}={self.alone[word]}" if word in self.alone and after.startswith("--") else word
+            for word, after in pairwise([*args, "--"])
+        ]
+        return super().parse_args(ctx, words)
+
+
 def switches(command: Any) -> set[str]:
     """The options of a command that take no value."""
     found = {"--help"}
@@ -96,7 +110,7 @@ def switches(command: Any) -> set[str]:
 
 def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     """The command that trains one kind of model, with options from its config class."""
-    from genkit.config.options import escape, option_parameters
+    from genkit.config.options import escape, option_parameters, values_alone
     from genkit.config.run import RunConfig
 
     def train(**values: Any) -> None:
@@ -148,5 +162,8 @@ def trainer_command(spec: TrainerSpec, loaded: Registry) -> Any:
     train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     train.__annotations__ = {}
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name=spec.name, help=escape(spec.summary))(train)
-    return typer.main.get_command(single)
+    single.command(name=spec.name, help=escape(spec.summary), cls=TrainCommand)(train)
+    command = typer.main.get_command(single)
+    assert isinstance(command, TrainCommand)
+    command.alone = values_alone(spec.config)
+    return command

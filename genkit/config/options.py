@@ -84,6 +84,7 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
         notes = [field.description or ""]
         notes += [f"above {m.gt:g}" for m in low if hasattr(m, "gt")]
         notes += [f"below {m.lt:g}" for m in high if hasattr(m, "lt") and m.lt < 2**31]
+        notes += [f"alone: {extra['alone']}"] if "alone" in extra else []
         default = field.get_default(call_default_factory=True)
         flags = [str(extra["flag"])] if "flag" in extra else []
         option = typer.Option(
@@ -104,6 +105,15 @@ def option_parameters(config: type[Config], panel: str) -> list[inspect.Paramete
             )
         )
     return parameters
+
+
+def values_alone(config: type[Config]) -> dict[str, str]:
+    """The values of options that may be given without one, by flag."""
+    return {
+        f"--{name.replace('_', '-')}": str(extra["alone"])
+        for name, field in config.model_fields.items()
+        if isinstance(extra := field.json_schema_extra, dict) and "alone" in extra
+    }
 
 
 def check_trainer_options(spec: TrainerSpec) -> None:

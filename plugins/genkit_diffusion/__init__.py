@@ -59,10 +59,11 @@ class NetworkConfig(TrainerConfig):
     augment: float = option(
         0.0,
         "share of training images that each of six changes is made to, such as mirroring, turning "
-        "and shifting; samples show none of them; for few images, 0.12 is usual",
+        "and shifting; samples show none of them; for few images",
         ge=0,
         le=1,
         panel="Optimisation",
+        alone=0.12,
     )
     learning_rate: float = option(
         1e-3,

@@ -480,6 +480,36 @@ def test_options_count_alike_in_any_order_and_before_the_models_name(
     assert again == first  # a run's own record reproduces it
 
 
+def test_some_options_may_stand_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--generator-width",
+        "4",
+        "--discriminator-width",
+        "4",
+        "--batch-size",
+        "4",
+        "--grids",
+        "0",
+        "--watch",
+        "0",
+    ]
+    rest = ["--budget", "1steps", "--progress", "none"]
+    for place, words in enumerate(
+        ([*small, *rest, "--augment"], ["--augment", *small, *rest], [*small, *rest])
+    ):
+        options = train("dcgan", *words)["options"]
+        assert options["augment"] == ("none" if place == 2 else "colour,translation,cutout")
+    assert train("dcgan", *small, *rest, "--augment", "flip")["options"]["augment"] == "flip"
+
+
+def test_an_option_that_may_not_stand_alone_needs_a_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "dcgan", "--latent"]) == 2
+    assert "--latent" in capsys.readouterr().err
+
+
 def test_name_of_a_model_as_a_value_is_not_taken_for_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
