@@ -34,10 +34,28 @@ def test_score_of_test_images_stands_where_its_weights_do(tmp_path: Path) -> Non
     found = ladder.read(run)
     assert found.test == (4.0, 62.5)
     svg = ladder.draw([found])
-    x, y = ladder.place((4.0, 62.5))
+    x, y = ladder.EPOCHS.place((4.0, 62.5))
     assert f'cx="{x:.1f}" cy="{y:.1f}"' in svg
     assert len(re.findall("<polyline", svg)) == 2
     assert len(re.findall("<circle", svg)) == len(ladder.PUBLISHED) + 1
+
+
+def test_bounds_stand_over_minutes_beside_the_published_levels(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "vae", [], 1)
+    rows = [
+        {"seconds": 90.0 * i, "elbo/reconstruction_nats": 60.0, "elbo/kl_nats": 30.0 - i}
+        for i in range(1, 5)
+    ]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    row = {"name": "vae", "seconds": 360.0, "likelihood": {"nats": -87.0}}
+    (run / "evaluation.json").write_text(json.dumps([row]), encoding="utf-8")
+    found = ladder.read(run, ladder.MINUTES)
+    assert found.curve == [(3.0, 88.5), (6.0, 86.5)] and found.test == (6.0, 87.0)
+    svg = ladder.draw([found], ladder.MINUTES)
+    x, y = ladder.MINUTES.place((6.0, 87.0))
+    assert f'cx="{x:.1f}" cy="{y:.1f}"' in svg and x == ladder.LEFT + ladder.WIDTH / 10
+    assert all(what in svg for what in ladder.LEVELS.values())
+    assert len(re.findall("<polyline", svg)) == 1
 
 
 def test_published_curve_passes_through_its_points() -> None:
