@@ -25,7 +25,8 @@ from genkit.model import GenerativeModel
 from genkit.registry.catalogue import Entry, Registry
 from genkit.specs import Column, MetricSpec
 
-LOW = 0.25  # diversity, as a share of that of real images, below which samples look collapsed
+LOW = 0.35  # diversity, as a share of that of real images, below which samples look collapsed
+RISING = 1.25  # times the diversity before: samples are still being learned
 MID_GREY = 127
 WARM_UP = 0.2  # share of the budget before which no collapse is reported
 HISTORY = 100  # lines of the log that a model is asked about
@@ -85,7 +86,8 @@ class Monitor:
         self._real: float | None = None  # distance between real images most like each other
         self._asked = True  # whether models are asked for a likelihood
         self._pale = False  # whether samples without a dark pixel were reported
-        self._low = 0  # observations of low diversity, in a row
+        self._low = 0  # observations of low diversity that does not rise, in a row
+        self._before: float | None = None  # diversity
         self._cures: Sequence[str] = ()  # options that the model has against a collapse
         self._calm = CALM  # lines of the log since the model last found something wrong
 
@@ -194,10 +196,13 @@ class Monitor:
         return None
 
     def collapse(self, seen: Observation, spent: float) -> str | None:
-        """A warning if samples are nearly alike for the second time in a row, once for each
-        collapse; none at the beginning, `spent` being the share of the budget used."""
+        """A warning if samples are nearly alike for the second time in a row, and not less so than
+        before, once for each collapse; none at the beginning, `spent` being the share of the budget
+        used."""
+        before, self._before = self._before, seen.diversity
         low = seen.diversity is not None and seen.diversity < LOW and spent >= WARM_UP
-        self._low = self._low + 1 if low else 0
+        rising = low and before is not None and (seen.diversity or 0) > RISING * before
+        self._low = self._low + 1 if low and not rising else 0
         if self._low != 2:
             return None
         return (

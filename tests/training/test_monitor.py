@@ -186,6 +186,25 @@ def test_collapse_is_told_at_the_second_low_look_once_and_again_after_a_recovery
     assert not any(early.collapse(Observation(0.1), 0.1) for _ in range(3))
 
 
+@pytest.mark.parametrize(
+    ("looks", "warned"),
+    [
+        ([0.05, 0.08, 0.23, 0.47, 0.62], False),  # a VAE, a DCGAN and a PixelCNN that learn
+        ([0.23, 0.24, 0.35, 0.55, 0.61], False),
+        ([0.42, 0.33, 0.9, 1.28, 1.33], False),
+        ([0.9, 0.33, 0.28, 0.3, 0.29], True),  # DCGANs that collapse, or never begin
+        ([0.04, 0.04, 0.04, 0.05, 0.04], True),
+        ([0.6, 0.2, 0.24, 0.2, 0.24], True),
+    ],
+)
+def test_samples_that_become_less_alike_are_no_collapse(
+    looks: list[float], warned: bool, data
+) -> None:
+    monitor = monitor_of(data)
+    told = [monitor.collapse(Observation(diversity), 0.5) for diversity in looks]
+    assert any(told) == warned
+
+
 def test_collapse_is_told_with_the_options_that_the_model_has_against_it(data):
     class Cured(Constant):
         cures = ("--r1 1",)
