@@ -201,7 +201,7 @@ def test_samples_that_become_less_alike_are_no_collapse(
     looks: list[float], warned: bool, data
 ) -> None:
     monitor = monitor_of(data)
-    told = [monitor.collapse(Observation(diversity), 0.5) for diversity in looks]
+    told = [monitor.collapse(Observation(seen), 0.12 * i) for i, seen in enumerate(looks, 1)]
     assert any(told) == warned
 
 
