@@ -105,7 +105,8 @@ def read(run: Path, axes: Axes = EPOCHS) -> Training:
     start = 0
     for end, row in enumerate(rows, 1):
         first = x_of(rows[start - 1]) if start else 0
-        if x_of(row) - first >= axes.part or end == len(rows):
+        least = axes.part / 2 if end == len(rows) else axes.part  # the last point may be of less
+        if x_of(row) - first >= least:
             nats = [nats_of(each) or 0.0 for each in rows[start:end]]
             curve.append((x_of(row), sum(nats) / len(nats)))
             start = end

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 
+from genkit.config.budget import Budget
 from genkit.training.context import Moment
 
 SLOWER = 1.2  # an iteration that takes this many times longer than before is reported
@@ -14,7 +16,8 @@ SLOWED = (  # by other work on the machine
 )
 FEWEST_LINES = 4  # of the log, in each of the two parts that are compared
 WATCHING_SHARE = 0.2  # of the time trained goes into samples at most
-FREE_SECONDS = 30.0  # which they may take in any case
+AHEAD = 0.1  # of the budget, by which they may be ahead of that
+FREE_SECONDS, FREE_SHARE = 30.0, 0.05  # which they may take in any case, or of a budget in seconds
 
 
 class LogCadence:
@@ -87,16 +90,20 @@ class WatchingTime:
     """Holds what samples cost while a model trains to a share of the time trained: first fewer are
     drawn, then none."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        seconds = budget.amount if budget.unit == "seconds" else math.inf
+        self._free = min(FREE_SECONDS, FREE_SHARE * seconds)
         self._spent = 0.0
         self._each = 0.0  # seconds for an image, when samples were drawn last
 
-    def affordable(self, wanted: int, fewest: int, trained: float) -> int:
-        """How many of the images wanted can be drawn after so many seconds of training: at least
-        the fewest, or 0."""
-        left = max(WATCHING_SHARE * trained, FREE_SECONDS) - self._spent
-        count = wanted if self._each * wanted <= left else int(left / self._each)
-        return count if count >= fewest else 0
+    def affordable(self, wanted: int, fewest: int, now: Moment) -> int:
+        """How many of the images wanted can be drawn now: at least the fewest, or 0."""
+        whole = now.seconds / now.spent if now.spent else 0.0  # seconds of the whole training
+        share = WATCHING_SHARE * min(now.spent + AHEAD, 1.0)
+        left = max(share * whole, self._free) - self._spent
+        half = left / 2  # the rest is for later
+        count = wanted if self._each * wanted <= half else int(half / self._each)
+        return max(count, fewest) if self._each * fewest <= left else 0
 
     def add(self, count: int, seconds: float) -> None:
         """Note what it cost to draw images and to look at them."""

@@ -58,7 +58,7 @@ class Runner:
         self.recorder = recorder
         self.budget = context.budget
         self.seconds = 0.0  # spent in iterations; grids and checkpoints do not count
-        self._watching = WatchingTime()
+        self._watching = WatchingTime(self.budget)
         self._says_less = False
         self._compiling = context.options.compile  # in the first step
         self._shown = ProgressState(fraction=0.0)  # the last state that was reported
@@ -262,7 +262,7 @@ class Runner:
     def _affordable(self, wanted: int) -> int:
         """How many images may be drawn now, the same on all ranks; the last grid is always drawn.
         Says so once if there are fewer than wanted."""
-        count = self._watching.affordable(wanted, GRID_IMAGES, self.seconds)
+        count = self._watching.affordable(wanted, GRID_IMAGES, self.now)
         count = -int(self.ranks.largest(-count)[0])
         if self.now.spent >= 1:
             count = max(count, GRID_IMAGES)

@@ -22,9 +22,9 @@ def write_run(run: Path, nats: list[float], images: int) -> Path:
 
 def test_points_are_means_over_a_quarter_of_an_epoch(tmp_path: Path) -> None:
     found = ladder.read(
-        write_run(tmp_path / "run", [80.0, 75.0, 70.0, 66.0, 65.0, 64.0, 60.0], 100)
+        write_run(tmp_path / "run", [80.0, 75.0, 70.0, 66.0, 65.0, 64.0, 60.0, 50.0], 100)
     )
-    assert found.curve == [(0.3, 75.0), (0.6, 65.0), (0.7, 60.0)] and found.test is None
+    assert found.curve == [(0.3, 75.0), (0.6, 65.0), (0.8, 55.0)] and found.test is None
 
 
 def test_score_of_test_images_stands_where_its_weights_do(tmp_path: Path) -> None:

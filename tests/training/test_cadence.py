@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from genkit.config.budget import Budget
 from genkit.training.cadence import CheckpointCadence, GridCadence, LogCadence, WatchingTime
 from genkit.training.context import Moment
 
@@ -74,26 +75,37 @@ def test_a_checkpoint_is_due_so_long_after_the_last_was_written(
     assert not cadence.due()
 
 
+def at(spent: float, whole: float) -> Moment:
+    """So far into a training of so many seconds."""
+    return Moment(step=1, images=64, seconds=spent * whole, spent=spent)
+
+
 def test_quick_samples_are_all_drawn_however_short_the_training() -> None:
-    watching = WatchingTime()
-    for _ in range(100):
-        assert watching.affordable(256, 64, trained=0.0) == 256
-        watching.add(256, 0.1)
+    watching = WatchingTime(Budget.parse("9steps"))
+    for look in range(100):
+        assert watching.affordable(256, 64, at(look / 100, 1.0)) == 256
+        watching.add(256, 0.25)
 
 
 def test_slow_samples_become_fewer_and_then_none() -> None:
-    watching = WatchingTime()
-    assert watching.affordable(64, 64, trained=0.0) == 64
-    watching.add(64, 10.0)  # 30 s are free: 20 s are left for 128 images
-    assert watching.affordable(256, 64, trained=20.0) == 128
-    watching.add(128, 20.0)
-    assert watching.affordable(256, 64, trained=100.0) == 0
+    watching = WatchingTime(Budget.parse("200s"))
+    assert watching.affordable(64, 64, at(0.0, 200.0)) == 64  # what they cost is not known yet
+    watching.add(64, 12.0)
+    assert watching.affordable(256, 64, at(0.1, 200.0)) == 0  # 10 of 40 s are allowed so far
+    assert watching.affordable(256, 64, at(0.9, 200.0)) == 74  # half of the 28 s that are left
+    watching.add(74, 20.0)
+    assert watching.affordable(256, 64, at(1.0, 200.0)) == 0
 
 
-def test_a_fifth_of_a_long_training_is_looked_at() -> None:
-    watching, trained = WatchingTime(), 10_000.0
-    spent = 0.0
-    while count := watching.affordable(256, 64, trained):
-        spent += count * 1.0
-        watching.add(count, count * 1.0)
-    assert 0.2 * trained - 64 < spent <= 0.2 * trained
+@pytest.mark.parametrize("whole", [20.0, 120.0, 10_000.0])
+def test_a_fifth_of_a_training_is_looked_at_spread_over_all_of_it(whole: float) -> None:
+    watching, spent, looks = WatchingTime(Budget.parse(f"{whole}s")), 0.0, []
+    for look in range(10):
+        count = watching.affordable(256 if look else 64, 64, at(look / 9, whole))
+        cost = count * whole / 2000  # all ten in full would cost more than the training
+        spent += cost
+        if count:
+            watching.add(count, cost)
+        looks.append(count > 0)
+    assert 0.1 * whole < spent <= 0.2 * whole
+    assert any(looks[:3]) and any(looks[3:6]) and any(looks[6:])
