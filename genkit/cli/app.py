@@ -35,6 +35,7 @@ from genkit.cli.streams import (
 )
 from genkit.cli.study import study
 from genkit.cli.train import TrainGroup
+from genkit.compute.dynamo import defer_dynamo
 from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
 
@@ -131,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def script() -> None:
     """The command `genkit`: `main` in a process of its own."""
+    defer_dynamo()
     code: list[int] = []
     atexit.register(leave, code)  # registered first, so called last
     code.append(main())

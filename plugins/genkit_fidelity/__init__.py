@@ -1,11 +1,11 @@
-"""Scores, most of them by torch-fidelity, and the features they are computed from."""
+"""Scores, equal to those of torch-fidelity, and the features they are computed from."""
 
 from __future__ import annotations
 
 from genkit.hookspecs import hookimpl
 from genkit.specs import Column, Config, FeaturesSpec, MetricSpec, option
 
-RECORDS = ("torch-fidelity",)  # computes the scores and holds the networks
+RECORDS = ("torch-fidelity",)  # holds the networks
 
 
 class WeightsConfig(Config):
@@ -107,7 +107,6 @@ def register_metrics() -> list[MetricSpec]:
                     "is missing alike.",
                 ),
             ),
-            records=RECORDS,
             definition="Gaussians fitted to all features; corrected by a 20-block jackknife from 5 "
             "samples for each feature",
         ),
@@ -127,7 +126,6 @@ def register_metrics() -> list[MetricSpec]:
                     "of bias where samples are few; about 0 for real images.",
                 ),
             ),
-            records=RECORDS,
             definition="cubic kernel, all pairs of at most 10,000 samples and 10,000 real images",
         ),
         MetricSpec(
@@ -165,7 +163,6 @@ def register_metrics() -> list[MetricSpec]:
                     "outliers.",
                 ),
             ),
-            records=RECORDS,
             definition="as many real images as samples, at most 10,000; 3 neighbours for precision "
             "and recall, 5 for density and coverage",
         ),
@@ -252,7 +249,6 @@ def register_metrics() -> list[MetricSpec]:
                 ),
                 Column(name="is_std", title="IS sd", better=None, ranks=False, shown=False),
             ),
-            records=RECORDS,
             definition="10 parts in random order",
         ),
     ]

@@ -1,7 +1,4 @@
-"""KID over all pairs of images, and its standard deviation.
-
-Imports no torch-fidelity, which takes seconds and memory: this score is also computed in training.
-"""
+"""KID over all pairs of images, and its standard deviation."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from genkit.metrics import Estimate, Reference, blocks_of, choice, jackknife
 from genkit.specs import Config
 
 KERNEL_IMAGES = 10_000  # at most, of the samples and of the reference: the work is their product
-SEED = 2020  # of torch-fidelity's random choices: the order of samples
 ROWS = 100  # of a kernel matrix at a time: what fits into a core's cache
 
 _within: WeakKeyDictionary[Reference, float] = WeakKeyDictionary()  # of reference images

@@ -1,95 +1,27 @@
-"""FID and the Inception Score by torch-fidelity's public `calculate_metrics`; manifold scores.
+"""FID, the Inception Score and manifold scores, each with its deviation over other samples.
 
-The values are torch-fidelity's; added here are their standard deviations over other samples.
+Equal to torch-fidelity's to rounding (tests), without its import: that brings torchvision, which
+takes seconds and is of use to networks only.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch_fidelity import (
-    KEY_METRIC_FID,
-    KEY_METRIC_ISC_MEAN,
-    KEY_METRIC_ISC_STD,
-    FeatureExtractorBase,
-    calculate_metrics,
-    register_feature_extractor,
-)
 
 from genkit.errors import GenkitError, UsageError
 from genkit.features import ImageSet, Statistics
 from genkit.metrics import Estimate, Reference, blocks_of, choice, jackknife
 from genkit.specs import Config
-from genkit_fidelity.kernel import SEED
 from genkit_fidelity.manifold import manifold_scores
 
 SPLITS = 10  # parts of the samples over which the Inception Score is averaged, as published
+SEED = 2020  # of torch-fidelity's order of samples
 MANIFOLD_IMAGES = 10_000
 ENOUGH = 5  # samples for each feature: with fewer the bias of FID does not fall as 1 / N
-LAYER = "vectors"
-
-
-class Vectors(Dataset[Tensor]):
-    """Features or logits, (N, D), in the place of the images that torch-fidelity asks for."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.values[index]
-
-
-class PassThrough(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
-    """Returns the vectors it gets: all metrics share one pass of the real extractor."""
-
-    def forward(self, vectors: Tensor) -> tuple[Tensor]:
-        return (vectors,)
-
-    def __init__(self, name: str, features_list: Sequence[str], **_: Any) -> None:
-        super().__init__(name, features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str]:
-        return (LAYER,)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return LAYER
-
-
-@cache  # torch-fidelity refuses a name that it has already
-def _register() -> str:
-    register_feature_extractor("genkit", PassThrough)
-    return "genkit"
-
-
-def _calculate(samples: Tensor, others: Tensor | None, **options: Any) -> dict[str, float]:
-    """torch-fidelity's metrics of vectors, float32 (N, D), against others, (M, D), or None.
-    torch's random numbers are left as they were. torch-fidelity ignores keywords that it does not
-    know, so a test compares these with its defaults."""
-    with torch.random.fork_rng(devices=[]):
-        found: dict[str, float] = calculate_metrics(
-            input1=Vectors(samples),
-            input2=None if others is None else Vectors(others),
-            feature_extractor=_register(),
-            rng_seed=SEED,
-            batch_size=1000,
-            cuda=False,
-            save_cpu_ram=True,  # no worker processes
-            verbose=False,
-            **options,
-        )
-    return found
 
 
 def frechet(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
@@ -109,29 +41,13 @@ def frechet(config: Config, samples: ImageSet, reference: Reference) -> dict[str
             f"the reference {reference.name!r} holds {statistics.count} images: a covariance needs "
             "at least 2"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        # torch-fidelity takes statistics from its cache only: this is a cache of one entry, in a
-        # folder of its own since its key knows neither weights nor images.
-        torch.save(
-            {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()},
-            Path(folder, f"reference-{_register()}-stat-fid-{LAYER}.pt"),
-        )
-        # One vector stands in for the reference. It has no covariance: were the entry above ever
-        # overlooked, eigvals would raise instead of scoring against the wrong images.
-        found = _calculate(
-            samples.features,
-            samples.features[:1],
-            fid=True,
-            input2_cache_name="reference",
-            cache_root=folder,
-        )[KEY_METRIC_FID]
     whole, left_out = _frechet_left_out(samples.features, statistics)
     deviation = jackknife(left_out)
-    estimates = {"fid": Estimate(found, deviation)}
+    estimates = {"fid": Estimate(float(whole), deviation)}
     count, dimensions = samples.features.shape
     if count >= ENOUGH * dimensions:
-        bias = (len(left_out) - 1) * float(left_out.mean() - whole)
-        estimates["fid_corrected"] = Estimate(found - bias, deviation)
+        bias = (len(left_out) - 1) * (left_out.mean() - whole)
+        estimates["fid_corrected"] = Estimate(float(whole - bias), deviation)
     return estimates
 
 
@@ -178,7 +94,7 @@ def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[s
     real image: neither collapse within a class nor distance to the data moves it much.
 
     Raises:
-        UsageError: fewer samples than parts, for which torch-fidelity returns NaN.
+        UsageError: fewer samples than parts, of which one would be empty.
     """
     if samples.logits is None:
         return {}
@@ -187,7 +103,7 @@ def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[s
             f"{len(samples)} samples are too few for the Inception Score over {SPLITS} parts: "
             f"give at least {SPLITS}, and 2,000 or more for a score that means something"
         )
-    found = _calculate(samples.logits, None, isc=True, isc_splits=SPLITS, cache=False)
+    value, parts = _inception_of_parts(samples.logits)
     probabilities = samples.logits.double().softmax(1)  # (N, K)
     blocks, number = blocks_of(len(samples))
     # exp(mean of KL(p || marginal)), with every block left out in turn
@@ -198,7 +114,20 @@ def inception(config: Config, samples: ImageSet, reference: Reference) -> dict[s
         marginal = torch.special.entr(probabilities[kept].mean(0)).sum()
         left_out.append((negentropy[kept].mean() + marginal).exp())
     deviation = jackknife(torch.stack(left_out))
-    value, parts = found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
     if not torch.isfinite(torch.tensor([value, parts, deviation])).all():
         raise GenkitError(f"the logits of {samples.extractor.identity} are not finite")
     return {"is": Estimate(value, deviation), "is_std": parts}
+
+
+def _inception_of_parts(logits: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation, as of a population, of the Inception Score over parts of
+    samples in torch-fidelity's order, from logits, (N, K)."""
+    order = np.random.RandomState(SEED).permutation(len(logits))
+    logarithms = logits[torch.from_numpy(order)].double().log_softmax(1)
+    scores = []
+    for part in range(SPLITS):
+        own = logarithms[part * len(order) // SPLITS : (part + 1) * len(order) // SPLITS]
+        divergence = own.exp() * (own - own.exp().mean(0).log())
+        scores.append(divergence.sum(1).mean().exp())
+    over_parts = torch.stack(scores)
+    return float(over_parts.mean()), float(over_parts.std(correction=0))

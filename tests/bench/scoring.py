@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from subjects import digits, registry
 from timing import Figure, compare, interleave, main
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from genkit.config.run import RunConfig
@@ -25,7 +26,6 @@ from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.runs.build import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
-from genkit_fidelity.scores import Vectors
 
 STOCK, KEPT = "torch-fidelity", "torch-fidelity with a cache"
 THREE, ALL = "genkit", "genkit, all scores"
@@ -35,6 +35,19 @@ SCORES = {
     "is": "inception_score_mean",
 }
 METRICS = ("fid", "kid", "inception-score")
+
+
+class Vectors(Dataset[Tensor]):
+    """Images as torch-fidelity asks for them: each a tensor."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[index]
 
 
 class StockDigits(FeatureExtractorBase):

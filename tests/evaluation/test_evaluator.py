@@ -560,4 +560,4 @@ def test_digits_are_scored_with_the_features_that_come_with_genkit(tmp_path, mon
     assert real.scores["fid"] < noise.scores["fid"] / 5
     assert 1 <= noise.scores["is"] < real.scores["is"] <= 10
     assert np.isfinite(list(real.scores.values())).all()
-    assert real.card.versions["torch-fidelity"] == version("torch-fidelity")
+    assert "torch-fidelity" not in real.card.versions

@@ -72,7 +72,6 @@ def test_the_config_holds_each_value_its_source_and_the_origin(run, data):
     assert origin["genkit"] == genkit.__version__ and origin["torch"] == torch.__version__
     assert origin["plugin"] == f"torch-genkit {genkit.__version__}"
     assert {"python", "versions", "command", "commit", "started"} <= origin.keys()
-    assert "torch-fidelity" in origin["versions"]
     assert "genkit_vae" not in json.dumps(config["options"]) + config["model"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from torch_fidelity.defaults import DEFAULTS
 
 from genkit.errors import UsageError
 from genkit.features import FeatureExtractor, ImageSet, Statistics
@@ -22,6 +21,43 @@ from genkit_fidelity import classes, kernel, register_features, register_metrics
 from genkit_fidelity.features import Digits
 
 torch.set_num_threads(1)
+
+
+class Vectors(torch.utils.data.Dataset):
+    """Images or features, (N, ...), in the place of the images that torch-fidelity asks for."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.values[index]
+
+
+class PassThrough(torch_fidelity.FeatureExtractorBase):
+    """Returns the vectors it gets."""
+
+    def __init__(self, name, features_list, **_) -> None:
+        super().__init__(name, features_list)
+
+    def forward(self, vectors):
+        return (vectors,)
+
+    @staticmethod
+    def get_provided_features_list():
+        return ("vectors",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return "vectors"
+
+
+@cache  # torch-fidelity refuses a name that it has already
+def register() -> str:
+    torch_fidelity.register_feature_extractor("pass-through", PassThrough)
+    return "pass-through"
 
 
 class Projection(FeatureExtractor):
@@ -97,8 +133,8 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
     torch_fidelity.register_feature_extractor("digits-direct", Direct)
     samples, real = mini["test_images"][:700], mini["train_images"][:1500]
     expected = torch_fidelity.calculate_metrics(
-        input1=scores.Vectors(samples),  # any tensor of items
-        input2=scores.Vectors(real),
+        input1=Vectors(samples),  # any tensor of items
+        input2=Vectors(real),
         feature_extractor="digits-direct",
         isc=True,
         fid=True,
@@ -116,9 +152,9 @@ def test_scores_equal_torch_fidelity_on_two_data_sets(digits, mini):
 def kid_of_torch_fidelity(samples, real, extractor, size, count):
     """Mean and deviation over `count` pairs of subsets of features."""
     found = torch_fidelity.calculate_metrics(
-        input1=scores.Vectors(extractor(samples)[0]),
-        input2=scores.Vectors(extractor(real)[0]),
-        feature_extractor=scores._register(),
+        input1=Vectors(extractor(samples)[0]),
+        input2=Vectors(extractor(real)[0]),
+        feature_extractor=register(),
         kid=True,
         kid_subset_size=size,
         kid_subsets=count,
@@ -178,13 +214,13 @@ def test_fid_of_identical_sets_is_zero_and_fid_is_symmetric():
     assert abs(score(one, one, extractor)["fid"]) < 1e-9
     there, back = score(one, other, extractor)["fid"], score(other, one, extractor)["fid"]
     assert there > 1
-    assert there == pytest.approx(back, rel=1e-9)
+    assert there == pytest.approx(back, rel=1e-6)  # only a reference's mean is float32
 
 
 def test_inception_score_equals_its_definition_in_a_slow_loop():
     samples, extractor = noise(103, 5), Projection()
     probabilities = extractor(samples)[1].double().softmax(1).numpy()
-    order = np.random.RandomState(kernel.SEED).permutation(103)
+    order = np.random.RandomState(scores.SEED).permutation(103)
     edges = [part * 103 // 10 for part in range(11)]
     parts = []
     for start, end in pairwise(edges):
@@ -232,26 +268,6 @@ def test_scoring_leaves_the_global_random_numbers_alone():
     Digits(Config())
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], before_numpy)
-
-
-def test_every_keyword_is_one_that_torch_fidelity_knows(monkeypatch):
-    given = {}
-
-    def record(**keywords):
-        given.update(keywords)
-        return torch_fidelity.calculate_metrics(**keywords)
-
-    monkeypatch.setattr(scores, "calculate_metrics", record)
-    metrics = (scores.frechet, scores.inception, kernel.kernel)
-    score(noise(30, 1), noise(30, 2), Projection(), *metrics)
-    assert set(given) <= set(DEFAULTS)
-
-
-def test_statistics_that_torch_fidelity_overlooks_raise_instead_of_scoring(monkeypatch):
-    monkeypatch.setattr(scores.torch, "save", lambda *_: None)
-    with warnings.catch_warnings(), pytest.raises(np.linalg.LinAlgError):
-        warnings.simplefilter("ignore")  # numpy on the covariance of one image
-        score(noise(30, 1), noise(30, 2), Projection())
 
 
 def test_too_few_samples_for_the_inception_score_are_refused_with_their_number():
