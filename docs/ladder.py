@@ -4,8 +4,8 @@
     python docs/ladder.py --minutes RUN... docs/hour.svg: runs on mnist-binary, against minutes
 
 A run's line is what its log holds, the nats of training images, averaged over a quarter of an
-epoch, or over three minutes; of a VAE its bound. A ring is the likelihood of test images that `genkit
-evaluate` has stored, of the averaged weights.
+epoch, or over three minutes; of a VAE its bound. A ring is the likelihood of test images that
+`genkit evaluate` has stored, of the averaged weights.
 """
 
 from __future__ import annotations

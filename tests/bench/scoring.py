@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from subjects import digits, registry
 from timing import Figure, compare, interleave, main
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from genkit.config.run import RunConfig
@@ -25,7 +26,6 @@ from genkit.evaluation.evaluator import Evaluator
 from genkit.evaluation.protocol import EvaluationProtocol
 from genkit.runs.build import load_data
 from genkit_fidelity.features import DIGITS_WEIGHTS
-from genkit_fidelity.scores import Vectors
 
 STOCK, KEPT = "torch-fidelity", "torch-fidelity with a cache"
 THREE, ALL = "genkit", "genkit, all scores"
@@ -35,6 +35,19 @@ SCORES = {
     "is": "inception_score_mean",
 }
 METRICS = ("fid", "kid", "inception-score")
+
+
+class Vectors(Dataset[Tensor]):
+    """Images as torch-fidelity asks for them: each a tensor."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[index]
 
 
 class StockDigits(FeatureExtractorBase):
@@ -116,7 +129,7 @@ def _score_by(metrics: dict, evaluator: Evaluator, name: str, samples: Tensor) -
 
 def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
-    count, rounds = (100, 1) if quick else (10_000, 2)
+    count, rounds = (100, 1) if quick else (10_000, 5)
     real = torch.from_numpy(digits().images)
     models = models_of(real[:count])
     register_feature_extractor("digits", StockDigits)
@@ -136,7 +149,7 @@ def measure(quick: bool) -> list[Figure]:
     title = f"FID, KID, IS of three models by {count:,} samples each"
     return [
         compare(f"{title}, {STOCK} to genkit", turns, STOCK, THREE, must=2, aim=5),
-        compare(f"{title}, {KEPT} to genkit", turns, KEPT, THREE),
+        compare(f"{title}, {KEPT} to genkit", turns, KEPT, THREE, aim=4),
         compare(f"{title}, {STOCK} to genkit with all its scores", turns, STOCK, ALL),
     ]
 

@@ -32,7 +32,7 @@ HEAVY = """
 import sys
 from genkit.cli import main
 code = main(sys.argv[1:])
-heavy = {"torchvision", "torch_fidelity", "torch._dynamo"} & set(sys.modules)
+heavy = {"torchvision", "torch_fidelity", "torch._dynamo.utils"} & set(sys.modules)
 sys.exit(f"imported: {heavy}" if heavy else code)
 """
 TRAINER = """

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from command_lines import install_plugin, trainer_source
+
+from genkit.cli.app import app, app_for
 
 COUNT = 10  # plugins with trainers, and as many with commands
 RUNNER = """
@@ -79,6 +82,54 @@ def test_commands_of_all_twenty_are_listed(site: Path) -> None:
         assert f"Provided by torch-genkit-command{number} 0.1." in done.stdout
 
 
+def test_a_command_builds_its_own_options_only_and_says_what_the_whole_app_says() -> None:
+    whole = typer.main.get_command(app)
+    assert app_for([]) is app_for(["--version"]) is app_for(["nothing"]) is app
+    for name in whole.list_commands(whole.make_context("genkit", ["list"])):
+        small = typer.main.get_command(app_for([name, "--help"]))
+        assert set(small.commands) == {name}
+        assert type(small.commands[name]) is type(whole.commands[name])
+        assert small.commands[name].help == whole.commands[name].help
+    assert len(app.registered_commands) > 9  # untouched
+
+
+HEAVY = {"torchvision", "torch_fidelity", "torch._dynamo.utils", "torch._inductor", "scipy"}
+COMMANDS = """
+import contextlib, io, sys
+from genkit.cli import main
+from genkit.compute.dynamo import defer_dynamo
+
+defer_dynamo()  # as the command does
+codes = []
+for line in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        codes.append(main(line.split()))
+print(codes, *sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_training_and_sampling_import_no_compiler_and_no_torchvision(
+    tmp_path: Path,
+) -> None:
+    quick = "--preset quick --budget 2steps --watch 16 --grids 1 --progress none"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", COMMANDS),
+            f"train vae {quick} --run-dir {tmp_path}/vae",
+            f"train dcgan {quick} --run-dir {tmp_path}/dcgan",
+            f"sample {tmp_path}/vae -o {tmp_path}/grid.png",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.startswith("[0, 0, 0] "), done.stdout[:100] + done.stderr
+    assert not HEAVY & set(done.stdout.split())
+    assert (tmp_path / "grid.png").exists()
+
+
 @pytest.mark.slow
 def test_a_command_that_used_torch_leaves_at_once_and_loses_nothing() -> None:
     """Exit code, all output, and what others do at the end of a process; torch's own end is left
@@ -98,6 +149,7 @@ sys.kept = Late()
 
 def main():
     atexit.register(print, "the last words")
+    assert any(type(finder).__module__ == "genkit.compute.dynamo" for finder in sys.meta_path)
     sys.stdout.write("x" * 100_000 + "\\n")
     return 7
 

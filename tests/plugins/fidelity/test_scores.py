@@ -184,7 +184,7 @@ def test_fid_of_identical_sets_is_zero_and_fid_is_symmetric():
 def test_inception_score_equals_its_definition_in_a_slow_loop():
     samples, extractor = noise(103, 5), Projection()
     probabilities = extractor(samples)[1].double().softmax(1).numpy()
-    order = np.random.RandomState(kernel.SEED).permutation(103)
+    order = np.random.RandomState(scores.SEED).permutation(103)
     edges = [part * 103 // 10 for part in range(11)]
     parts = []
     for start, end in pairwise(edges):
