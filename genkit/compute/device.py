@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkit.errors import UsageError
 
@@ -90,6 +90,24 @@ def check_compiler(device: torch.device) -> None:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device. The host does not wait for a GPU: a copy of pageable memory
+    would, until the GPU has done all that it was given before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def read_scalars(values: Sequence[Tensor]) -> list[float]:
+    """The numbers in tensors of one element each, which a device is waited for once."""
+    if not values:
+        return []
+    widest = torch.float32 if values[0].device.type == "mps" else torch.float64
+    stacked = torch.stack([value.detach().reshape(()).to(widest) for value in values])
+    numbers: list[float] = stacked.tolist()
+    return numbers
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

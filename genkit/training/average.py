@@ -26,7 +26,11 @@ class Average:
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         self._weights: tuple[list[Tensor], list[Tensor]]
         self._weights = (list(self._model.parameters()), list(model.parameters()))
-        self._buffers = list(zip(self._model.buffers(), model.buffers(), strict=True))
+        self._buffers: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for own, new in zip(self._model.buffers(), model.buffers(), strict=True):
+            same = self._buffers.setdefault(own.dtype, ([], []))  # copied by one call
+            same[0].append(own)
+            same[1].append(new)
         self._statistics_due = False
 
     @property
@@ -45,8 +49,8 @@ class Average:
         half_life = min(self.half_life, RAMP * images_seen)
         weight = 1 - 0.5 ** (images_per_step / half_life)
         torch._foreach_lerp_(*self._weights, weight)
-        for own, new in self._buffers:
-            own.copy_(new)
+        for buffers in self._buffers.values():
+            torch._foreach_copy_(*buffers)
         self._statistics_due = True
 
     def load_state_dict(self, state: StateDict) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.device import autocast
+from genkit.compute.device import autocast, read_scalars
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import plugin_code
@@ -20,6 +20,8 @@ from genkit.phases.rates import Rates
 from genkit.runs.tree import StateDict
 from genkit.training.average import Average
 from genkit.training.stream import Stream, split
+
+MOST_UNCHECKED = 1000  # losses that are kept on a device until they are read
 
 
 class Loop:
@@ -72,6 +74,7 @@ class Loop:
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
         self._compiled: dict[str, Loss] = {}
+        self.waits = stream.device.type == "cpu"  # elsewhere, reading a value waits for the device
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self._skipped = {p.name: 0 for p in self.phases if p.skip_above is not None}
         self._logs: dict[str, Tensor | float] = {}
@@ -139,10 +142,12 @@ class Loop:
 
     def take_logs(self) -> dict[str, float]:
         """The last value of all that was logged since this was last called, as `iterate` returns
-        them; waits for the device. So phases that do not run in each iteration are logged, too."""
-        values = {name: float(value) for name, value in self._logs.items()}
+        them; waits for the device, once. So phases that do not run in each iteration are logged, too."""
+        tensors = {name: v for name, v in self._logs.items() if isinstance(v, Tensor)}
+        read = dict(zip(tensors, read_scalars(list(tensors.values())), strict=True))
+        values = {name: read.get(name, value) for name, value in self._logs.items()}
         self._logs.clear()
-        return values
+        return {name: float(value) for name, value in values.items()}
 
     def _update(self, phase: Phase, parts: list[Batch], batch: Batch) -> dict[str, Tensor | float]:
         """One step of a phase's optimizer on one batch, given in parts and as a whole. Returns
@@ -156,7 +161,7 @@ class Loop:
                 losses.update(self._backward(phase, part, share, losses))
         loss = self.ranks.sum_gradients(parameters, losses[f"{name}/loss"])
         self._unchecked.append((self.step + 1, name, loss))
-        if loss.device.type == "cpu":  # on a GPU, reading a value would wait for the device
+        if self.waits or len(self._unchecked) >= MOST_UNCHECKED:
             self.check_finite()
         logs: dict[str, Tensor | float] = {**losses}
         if phase.clip is not None or phase.skip_above is not None:
@@ -211,11 +216,12 @@ class Loop:
 
     def check_finite(self) -> None:
         """Raise TrainingError, naming phase and step, if a loss since the last check was not
-        finite."""
-        for step, phase, loss in self._unchecked:
-            if not math.isfinite(loss.item()):
+        finite; waits for the device, once."""
+        unchecked, self._unchecked = self._unchecked, []
+        values = read_scalars([loss for _, _, loss in unchecked])
+        for (step, phase, loss), value in zip(unchecked, values, strict=True):
+            if not math.isfinite(value):
                 raise bad_loss(self.model, self._own, phase, loss, step)
-        self._unchecked.clear()
 
     def check_weights(self) -> None:
         """`check_finite`, and the same for the weights, which finite losses do not prove finite."""
