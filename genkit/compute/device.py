@@ -13,11 +13,13 @@ from genkit.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU. From now on a
+    GPU computes as `settle_arithmetic` says.
 
     Raises:
         UsageError: the name is not known, or this machine has no such device.
     """
+    settle_arithmetic()
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,6 +37,25 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no MPS device")
     return device
+
+
+def settle_arithmetic() -> None:
+    """Compute fp32 in fp32 on a GPU: TF32 has 10 bits of mantissa, where fp32 has 23.
+
+    PyTorch allows it in convolutions and not in matrix products. Here it is allowed nowhere, so
+    that `--precision fp32`, samples and scores are the same on all devices up to rounding; who
+    wants speed has bf16, which `--precision auto` takes where it is faster. Nor is an algorithm
+    chosen by a timing, which would change last bits.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def time_convolutions(device: torch.device) -> None:
+    """Let cuDNN time its algorithms once for each shape: for a training, whose shapes are always
+    the same and which repeats them often."""
+    torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
 def visible_devices(device: torch.device) -> list[str]:

@@ -124,6 +124,9 @@ class Provenance(Record):
     )
     gpu: str | None = Field(None, description="name of the GPU; none on a machine without one")
     tf32: Tf32 | None = Field(None, description="whether the GPU may use TF32")
+    cudnn_benchmark: bool | None = Field(
+        None, description="whether cuDNN timed its algorithms, so that the last bits may vary"
+    )
     command: tuple[str, ...] = Field((), description="the command line")
     commit: str | None = Field(None, description="git commit of the working directory")
     started: str | None = Field(None, description="local time of the start, ISO 8601")

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from genkit.compute.device import choose_device
+from genkit.compute.device import choose_device, time_convolutions
 from genkit.compute.ranks import Ranks, joined
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
@@ -71,6 +71,7 @@ def resume(
         data = load_data(registry, options)
         _check_data(data, record)
         device = choose_device(recorded_device)
+        time_convolutions(device)
         runs = kept_runs(directory, record)
         check_kept(runs)
         model = build_model(spec, model_options, record.model_shape(), options.seed, runs)

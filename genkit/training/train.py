@@ -15,6 +15,7 @@ from genkit.compute.device import (
     choose_device,
     cpu_threads,
     place,
+    time_convolutions,
 )
 from genkit.compute.ranks import Ranks, joined
 from genkit.config.resolve import Resolved, fit, resolve
@@ -66,6 +67,7 @@ def train(
         resolved = replace(resolved, options=with_absolute_runs(spec, resolved.options))
         runs, frozen = find_runs(spec, resolved.options, data.shape)
         device = choose_device(resolved.run.device)
+        time_convolutions(device)
         own = ranks.device(device)
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)

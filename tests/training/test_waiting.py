@@ -109,7 +109,13 @@ def test_logs_are_read_by_one_transfer():
 
 
 @pytest.mark.parametrize(
-    "value", [torch.tensor(0.1), torch.tensor([7]), torch.tensor(0.1).bfloat16(), torch.tensor(2.5).double()]
+    "value",
+    [
+        torch.tensor(0.1),
+        torch.tensor([7]),
+        torch.tensor(0.1).bfloat16(),
+        torch.tensor(2.5).double(),
+    ],
 )
 def test_scalars_are_read_as_they_are(value):
     assert read_scalars([value, torch.tensor(1.0)]) == [value.item(), 1.0]
@@ -124,7 +130,9 @@ def test_a_loss_read_late_still_names_its_phase_and_step(bad):
     loop.iterate()
     model.noise = 1.0
     loop.iterate()
-    with pytest.raises(TrainingError, match=r"the loss of phase 'denoise' became (nan|inf) in step 2"):
+    with pytest.raises(
+        TrainingError, match=r"the loss of phase 'denoise' became (nan|inf) in step 2"
+    ):
         loop.check_finite()
 
 
