@@ -142,7 +142,7 @@ class Loop:
 
     def take_logs(self) -> dict[str, float]:
         """The last value of all that was logged since this was last called, as `iterate` returns
-        them; waits for the device, once. So phases that do not run in each iteration are logged, too."""
+        them; waits for the device, once. So phases that do not always run are logged, too."""
         tensors = {name: v for name, v in self._logs.items() if isinstance(v, Tensor)}
         read = dict(zip(tensors, read_scalars(list(tensors.values())), strict=True))
         values = {name: read.get(name, value) for name, value in self._logs.items()}

@@ -9,11 +9,18 @@ from genkit.runs.provenance import describe_origin
 
 
 @pytest.fixture
-def flags(monkeypatch):
+def flags():
     """PyTorch's switches, as another program might have left them."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = switches()
+    set_switches(True, True, True)
+    yield
+    set_switches(*before)
+
+
+def set_switches(matrices, convolutions, timed):
+    torch.backends.cuda.matmul.allow_tf32 = matrices
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cudnn.benchmark = timed
 
 
 def switches():
