@@ -162,6 +162,8 @@ def _other_bits(
         ("compile", before.compile, options.compile),
         ("processes", record.ranks, ranks.count),
     ]
+    if (record.device or "").startswith("cuda"):
+        pairs.append(("CUDA graphs", before.cuda_graphs, options.cuda_graphs))
     differences = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
     if not differences:
         return []

@@ -451,7 +451,9 @@ CHANGES = {
     "watch": 8,
     "checkpoint_seconds": 0.5,
     "threads": 2,
+    "cuda_graphs": False,
 }
+SWITCH = "cuda_graphs"
 
 
 def test_what_may_change_is_known():
@@ -478,7 +480,8 @@ def test_options_that_may_change_are_given_to_the_command(tmp_path, data):
     run = train_tiny("vae", data, tmp_path / "run", budget="4steps")
     moved = tmp_path / "moved.npz"
     shutil.move(tmp_path / "data.npz", moved)
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in CHANGES.items()]
+    words = [f"--{name.replace('_', '-')}={CHANGES[name]}" for name in CHANGES if name != SWITCH]
+    words.append(f"--no-{SWITCH.replace('_', '-')}")
     assert main(["resume", str(run.path), "--data", f"npz:{moved}", *words]) == 0
     config = json.loads((run.path / "config.json").read_text())["run"]
     assert {name: config[name] for name in CHANGES} == CHANGES

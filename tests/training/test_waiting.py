@@ -130,7 +130,7 @@ def test_a_loss_read_late_still_names_its_phase_and_step(bad):
     loop.iterate()
     model.noise = 1.0
     loop.iterate()
-    with pytest.raises(TrainingError, match="phase 'denoise' became (nan|inf) in step 2"):
+    with pytest.raises(TrainingError, match=r"phase 'denoise' became (nan|inf) in step 2"):
         loop.check_finite()
 
 
