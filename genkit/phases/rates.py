@@ -154,10 +154,16 @@ class Rates:
 
     def state_of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """An optimizer's state with its rates as numbers, as it would be if none was held."""
-        state = optimizer.state_dict()
-        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        groups = optimizer.param_groups
+        for group in groups:
             if id(group) in self._held:
-                saved["lr"] = self._held[id(group)][1]
+                group["lr"] = self._held[id(group)][1]
             if id(group) in self._made_capturable:
-                saved["capturable"] = False
-        return state
+                group["capturable"] = False
+        try:
+            return optimizer.state_dict()
+        finally:
+            for group in groups:
+                self._hold_again(group)
+                if id(group) in self._made_capturable:
+                    group["capturable"] = True

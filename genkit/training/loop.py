@@ -166,6 +166,8 @@ class Loop:
         rates: dict[str, float] = {}
         of_optimizers: dict[int, list[float]] = {}
         for phase in due:
+            if type(phase.optimizer).state_dict is not torch.optim.Optimizer.state_dict:
+                raise NotRecordable(f"the optimizer of phase {phase.name!r} has its own state_dict")
             found = self._set_rates(phase)
             own = list(found.values())
             if of_optimizers.setdefault(id(phase.optimizer), own) != own and own:

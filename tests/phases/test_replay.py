@@ -209,6 +209,31 @@ def test_one_optimizer_with_two_rates_in_an_iteration_is_not_replayed():
     assert len(both.said) == 1 and "different learning rates" in both.said[0]
 
 
+class Apart(torch.optim.Optimizer):
+    """An optimizer whose state is that of another one inside, where nobody looks."""
+
+    def __init__(self, parameters):
+        self.inner = fused(parameters)
+        super().__init__(self.inner.param_groups[0]["params"], {"lr": 1e-2})
+        self.param_groups = self.inner.param_groups
+
+    def step(self, closure=None):
+        self.inner.step()
+
+    def state_dict(self):
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state):
+        self.inner.load_state_dict(state)
+        self.param_groups = self.inner.param_groups
+
+
+def test_an_optimizer_that_keeps_its_state_elsewhere_is_not_replayed():
+    torch.manual_seed(1)
+    both = Both(Denoiser(Apart, schedule=lambda step: 1 / (1 + step))).train(WARM + 4)
+    assert len(both.said) == 1 and "has its own state_dict" in both.said[0]
+
+
 class Wrong(OperationRecorder):
     """Replays that are right `good` times, and then do nothing."""
 
