@@ -164,7 +164,7 @@ def test_features_without_logits_are_features(moments):
 def test_features_leave_their_device_only_once_all_are_there(moments):
     # From the device "meta" nothing can be copied: the first copy raises.
     moments.weights = torch.nn.Parameter(torch.zeros(1, device="meta"))
-    with pytest.raises(NotImplementedError, match="[Mm]eta tensor"):
+    with pytest.raises(NotImplementedError, match=r"[Mm]eta tensor"):
         extract(moments, noise(150))
     assert Moments.seen == 150
 
