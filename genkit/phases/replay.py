@@ -40,6 +40,10 @@ class Iterations(Protocol):
     unchecked: list[tuple[int, str, Tensor]]
     step: int
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of all phases."""
+
     def run(self, due: Sequence[Phase], batches: Sequence[Batch]) -> Logs:
         """All of an iteration but its seed and its batches."""
 
@@ -277,6 +281,13 @@ def _facts(loop: Iterations) -> dict[str, object]:
             elif isinstance(value, (list, dict, set)):
                 facts[what] = len(value)
     tensors = [tensor for group in loop.tensors() for tensor in group]
+    facts["a number in an optimizer's state"] = [
+        (name, value)
+        for optimizer in loop.optimizers
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if not isinstance(value, Tensor)
+    ]
     facts["the place of a weight or of an optimizer's state"] = [t.data_ptr() for t in tensors]
     facts["Python's random numbers"] = random.getstate()
     facts["NumPy's random numbers"] = np.random.get_state()[1:3]  # type: ignore[index]

@@ -234,6 +234,26 @@ def test_an_optimizer_that_keeps_its_state_elsewhere_is_not_replayed():
     assert len(both.said) == 1 and "has its own state_dict" in both.said[0]
 
 
+class Counting(torch.optim.Optimizer):
+    """Sign descent whose rate falls with a number of steps that it keeps in Python."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 1e-2})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state["steps"] = state.get("steps", 0) + 1
+            parameter.sub_(parameter.grad.sign() * (1e-2 / state["steps"]))
+
+
+def test_an_optimizer_that_counts_in_python_is_not_replayed():
+    torch.manual_seed(1)
+    both = Both(Denoiser(Counting)).train(WARM + 4)
+    assert len(both.said) == 1 and "a number in an optimizer's state changes" in both.said[0]
+
+
 class Wrong(OperationRecorder):
     """Replays that are right `good` times, and then do nothing."""
 
