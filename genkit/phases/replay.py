@@ -9,18 +9,17 @@ by trying; if not, all run as they are.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genkit.compute.graphs import Recorder, Recording
 from genkit.errors import GenkitError, one_line
 from genkit.model import Batch, Phase
+from genkit.phases.states import changed, copies, difference, facts_of, restore
 
 WARM = 3  # iterations of a kind that run as they are before one is recorded
 MOST_KINDS = 4  # that are recorded, each with memory of its own
@@ -130,10 +129,10 @@ class Replays:
             return self._run(loop, due, batches)
         if kind.seen < WARM:
             kind.seen += 1
-            before = _facts(loop)
+            before = self._facts(loop)
             logs = self._run(loop, due, batches)
-            if kind.seen == WARM and (changed := _changed(before, _facts(loop))):
-                self._give_up(f"{changed} changes in a step, which a replay would not do")
+            if kind.seen == WARM and (what := changed(before, self._facts(loop))):
+                self._give_up(f"{what} changes in a step, which a replay would not do")
             return logs
         rates = {}
         try:
@@ -144,7 +143,7 @@ class Replays:
                 raise NotRecordable("a schedule changes other options than the learning rate")
             before_step = None
             if str(kind.replayed + 1).strip("0") == "1":
-                before_step = _copies(loop.tensors())
+                before_step = copies(loop.tensors())
         except Exception as error:  # whatever a plugin, an optimizer or CUDA has against it
             self._give_up(str(error) if isinstance(error, GenkitError) else one_line(error))
             loop.reseed()
@@ -153,19 +152,24 @@ class Replays:
         logs = self._replay(loop, kind.recorded, batches, rates, keep=before_step is None)
         if before_step is None:
             return logs
-        replayed = _copies(loop.tensors())
-        _restore(loop.tensors(), before_step)
+        replayed = copies(loop.tensors())
+        restore(loop.tensors(), before_step)
         loop.reseed()
         logs = self._run(loop, due, batches)
-        difference = _difference(before_step, replayed, loop.tensors())
-        if not difference <= TOLERANCE:
-            self._give_up(f"a replay changes what a step changes by {difference:.0%} of it")
+        off = difference(before_step, replayed, loop.tensors())
+        if not off <= TOLERANCE:
+            self._give_up(f"a replay changes what a step changes by {off:.0%} of it")
         return logs
 
     def _run(self, loop: Iterations, due: Sequence[Phase], batches: Sequence[Batch]) -> Logs:
         if self._given_up:
             return loop.run(due, batches)
         return self._recorder.run(lambda: loop.run(due, batches))
+
+    @staticmethod
+    def _facts(loop: Iterations) -> dict[str, object]:
+        tensors = [tensor for group in loop.tensors() for tensor in group]
+        return facts_of(loop.model, loop.optimizers, tensors)
 
     def _give_up(self, reason: str) -> None:
         self._given_up = True
@@ -180,7 +184,7 @@ class Replays:
     ) -> _Recorded:
         """Record an iteration; what it changes on the way, if anything, is put back."""
         known = len(loop.unchecked)
-        before = _copies(loop.tensors())
+        before = copies(loop.tensors())
         inputs = [
             (each.images.clone(), None if each.labels is None else each.labels.clone())
             for each in batches
@@ -199,7 +203,7 @@ class Replays:
             recording = self._recorder.record(work)
         finally:
             del loop.unchecked[known:]
-            _restore(loop.tensors(), before)
+            restore(loop.tensors(), before)
         return _Recorded(recording, inputs, *found[-1], loop.options(due))
 
     def _replay(
@@ -235,70 +239,3 @@ class Replays:
 def _static(images: Tensor, labels: Tensor | None) -> StaticBatch:
     """A batch in the same memory, of which a loss may ask gradients."""
     return StaticBatch(images.detach(), None if labels is None else labels.detach())
-
-
-def _copies(groups: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    return [[tensor.detach().clone() for tensor in group] for group in groups]
-
-
-@torch.no_grad()
-def _restore(groups: Sequence[Sequence[Tensor]], copies: Sequence[Sequence[Tensor]]) -> None:
-    for group, copied in zip(groups, copies, strict=True):
-        for tensor, content in zip(group, copied, strict=True):
-            tensor.detach().copy_(content)
-
-
-@torch.no_grad()
-def _difference(
-    before: Sequence[Sequence[Tensor]],
-    replayed: Sequence[Sequence[Tensor]],
-    after: Sequence[Sequence[Tensor]],
-) -> float:
-    """The largest difference of a group's change in a replay to its change in the step, as a share
-    of the latter, both by their Euclidean norm over all tensors."""
-    largest = 0.0
-    for old, first, second in zip(before, replayed, after, strict=True):
-        off = _distance(first, second)
-        largest = max(largest, off / max(_distance(old, second), 1e-30)) if off else largest
-    return largest
-
-
-def _distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    squares = [(x.double() - y.double()).square().sum() for x, y in zip(a, b, strict=True)]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-
-
-def _facts(loop: Iterations) -> dict[str, object]:
-    """What an iteration must leave as it is to be replayed: numbers and lists that modules keep in
-    Python, the generators of the host, and where tensors lie in memory."""
-    facts: dict[str, object] = {}
-    model: nn.Module = loop.model
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            what = f"{path or type(model).__name__}.{name}"
-            if isinstance(value, (bool, int, float, str)):
-                facts[what] = value
-            elif isinstance(value, (list, dict, set)):
-                facts[what] = len(value)
-    tensors = [tensor for group in loop.tensors() for tensor in group]
-    facts["a number in an optimizer's state"] = [
-        (name, value)
-        for optimizer in loop.optimizers
-        for state in optimizer.state.values()
-        for name, value in state.items()
-        if not isinstance(value, Tensor)
-    ]
-    facts["the place of a weight or of an optimizer's state"] = [t.data_ptr() for t in tensors]
-    facts["Python's random numbers"] = random.getstate()
-    facts["NumPy's random numbers"] = np.random.get_state()[1:3]  # type: ignore[index]
-    if tensors[0].device.type != "cpu":
-        facts["the CPU's random numbers"] = torch.default_generator.get_state().tolist()
-    return facts
-
-
-def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> str | None:
-    """The first fact that is not as it was."""
-    for name, value in after.items():
-        if repr(before.get(name)) != repr(value):
-            return name
-    return None
