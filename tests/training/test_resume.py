@@ -294,9 +294,9 @@ def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, da
     """In this process: after step 3, whose checkpoint is written, in the middle of step 4."""
     from genkit.training.average import Average
 
-    plain = Average.follow
+    plain = Average.aim
 
-    def follow(self, images_seen, images_per_step):
+    def aim(self, images_seen, images_per_step):
         if images_seen == 4 * images_per_step:
             signal.raise_signal(first)
             signal.raise_signal(signal.SIGINT)
@@ -307,7 +307,7 @@ def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, da
     reporter.say = said.append
     whole = train_tiny("vae", data, tmp_path / "whole", budget="8steps")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Average, "follow", follow)
+        patch.setattr(Average, "aim", aim)
         train_tiny("vae", data, tmp_path / "run", reporter, budget="8steps", **OFTEN)
     assert said[-1] == (
         "Interrupted in the middle of a step. The last checkpoint is of step 3; to resume from "
