@@ -6,6 +6,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genkit.model import GenerativeModel
+
+
+class FromUniforms(GenerativeModel):
+    """A model whose samples are a function of uniform numbers that are all drawn first, so that
+    those of several generators can be decoded together."""
+
+    def draw_uniforms(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """What n samples are made of, (n, C, H, W), in [0, 1)."""
+        shape = (self.image_shape.channels, self.image_shape.height, self.image_shape.width)
+        return torch.rand((n, *shape), generator=generator, device=self.device)
+
+    def decode_uniforms(self, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The images, float in [-1, 1], (n, C, H, W), that follow from `draw_uniforms`."""
+        raise NotImplementedError
+
+    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
+        """As of every model."""
+        return self.decode_uniforms(self.draw_uniforms(n, generator=generator), labels)
+
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """The level that each of `uniforms` (...) picks, an integer or bool; `logits` (..., outputs).

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.compute.cache import cache_folder, hash_tensors, read_cached, write_cached
-from genkit.compute.device import cpu_threads
+from genkit.compute.device import cpu_threads, send
 from genkit.data import ImageData
 from genkit.data.alpha import has_alpha, over_black, over_white
 from genkit.errors import PluginError, plugin_code
@@ -127,19 +127,21 @@ def extract(
             views = [batch]
             if has_alpha(batch.shape[1]):
                 views = [torch.from_numpy(over(batch.numpy())) for over in (over_white, over_black)]
-            seen = [_outputs_of(extractor, view.to(device)) for view in views]
+            seen = [_outputs_of(extractor, send(view, device)) for view in views]
             features.append(torch.cat([vectors for vectors, _ in seen], 1))
             if seen[0][1] is not None:
                 logits.append(seen[0][1])
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, len(images))
+        whole = [torch.cat(parts).cpu() for parts in (features, logits) if parts]
     # Cloned, since tensors of inference mode refuse to be changed in place later.
-    return torch.cat(features).clone(), torch.cat(logits).clone() if logits else None
+    return whole[0].clone(), whole[1].clone() if logits else None
 
 
 def _outputs_of(extractor: FeatureExtractor, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What an extractor gives for images, on the CPU; PluginError if it broke its contract."""
+    """What an extractor gives for images, on its device, which is not waited for; PluginError if
+    it broke its contract."""
     with plugin_code(f"features {extractor.identity}"):
         features, logits = extractor(batch)
     for layer, values in (("features", features), ("logits", logits)):
@@ -150,7 +152,7 @@ def _outputs_of(extractor: FeatureExtractor, batch: Tensor) -> tuple[Tensor, Ten
                 f"{layer} of {extractor.identity} are {values.dtype} "
                 f"{tuple(values.shape)}: they must be float32 ({len(batch)}, D)"
             )
-    return features.cpu(), None if logits is None else logits.cpu()
+    return features, logits
 
 
 def statistics_of(features: Tensor) -> Statistics:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from burning import burn, burn_now_and_then
+from recorders import OperationRecorder
+from toys import CPU
 
 BENCH = Path(__file__).parent / "bench"
 
@@ -123,9 +125,31 @@ def test_bench_parses_and_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_without_a_gpu_its_bench_says_so_in_a_sentence():
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "gpu.py")],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("This machine has no GPU")
+
+
+def test_what_is_measured_on_a_gpu_can_be_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    gpu = load("gpu")
+    ratio, *shares = gpu.measure_training("vae", 4, "fp32", CPU, OperationRecorder(), 1)
+    assert "operations to graph" in ratio.name and "images/s" in ratio.note
+    assert len(shares) == 2 and all(share.wall.median > 0 for share in shares)
+    (drawn,) = gpu.measure_sampling("dcgan", CPU, (64,))
+    assert "images/s" in drawn.note
+
+
 def test_every_script_that_gives_figures_is_run():
     given = {p.stem for p in BENCH.glob("*.py") if "-> list[Figure]:" in p.read_text()}
-    assert set(run.benches()) == given - {"timing", "run"}
+    assert set(run.benches()) == given - {"timing", "run", "gpu"}  # the last one needs a GPU
     assert len(given) > 10
 
 

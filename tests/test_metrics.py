@@ -161,6 +161,14 @@ def test_features_without_logits_are_features(moments):
     assert torch.equal(again.features, images.features) and again.logits is None
 
 
+def test_features_leave_their_device_only_once_all_are_there(moments):
+    # From the device "meta" nothing can be copied: the first copy raises.
+    moments.weights = torch.nn.Parameter(torch.zeros(1, device="meta"))
+    with pytest.raises(NotImplementedError, match=r"[Mm]eta tensor"):
+        extract(moments, noise(150))
+    assert Moments.seen == 150
+
+
 def test_an_extractor_that_breaks_its_contract_is_named(moments):
     class Wide(Moments):
         def forward(self, images):

@@ -62,6 +62,9 @@ def resume(
     compile: Annotated[
         bool | None, typer.Option(help="compile the losses; changes the last bits")
     ] = None,
+    cuda_graphs: Annotated[
+        bool | None, typer.Option(help="on one GPU, record an iteration and replay it")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="where the data set lies now; it must be the same one")
     ] = None,
@@ -94,6 +97,7 @@ def resume(
         "checkpoint_seconds": checkpoint_seconds,
         "threads": threads,
         "compile": compile,
+        "cuda_graphs": cuda_graphs,
         "data": data,
         "data_root": data_root,
         "data_option": tuple(data_option) if data_option else None,

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkit.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU. From now on a
+    GPU computes as `settle_arithmetic` says.
 
     Raises:
         UsageError: the name is not known, or this machine has no such device.
     """
+    settle_arithmetic()
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,6 +37,25 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no MPS device")
     return device
+
+
+def settle_arithmetic() -> None:
+    """Compute fp32 in fp32 on a GPU: TF32 has 10 bits of mantissa, where fp32 has 23.
+
+    PyTorch allows it in convolutions and not in matrix products. Here it is allowed nowhere, so
+    that `--precision fp32`, samples and scores are the same on all devices up to rounding; who
+    wants speed has bf16, which `--precision auto` takes where it is faster. Nor is an algorithm
+    chosen by a timing, which would change last bits.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def time_convolutions(device: torch.device) -> None:
+    """Let cuDNN time its algorithms once for each shape: for a training, whose shapes are always
+    the same and which repeats them often."""
+    torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
 def visible_devices(device: torch.device) -> list[str]:
@@ -90,6 +111,24 @@ def check_compiler(device: torch.device) -> None:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to its device, its convolutions' weights with channels last."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device. The host does not wait for a GPU: a copy of pageable memory
+    would, until the GPU has done all that it was given before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def read_scalars(values: Sequence[Tensor]) -> list[float]:
+    """The numbers in tensors of one element each, which a device is waited for once."""
+    if not values:
+        return []
+    widest = torch.float32 if values[0].device.type == "mps" else torch.float64
+    stacked = torch.stack([value.detach().reshape(()).to(widest) for value in values])
+    numbers: list[float] = stacked.tolist()
+    return numbers
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

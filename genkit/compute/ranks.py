@@ -15,6 +15,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed, nn
 
+from genkit.compute.device import send
 from genkit.errors import GenkitError, UsageError
 from genkit.io.processes import is_launched
 
@@ -48,7 +49,7 @@ class Ranks:
             return loss
         missing = [p.grad is None for p in parameters]
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-        here = torch.tensor([not m for m in missing], dtype=torch.float32, device=loss.device)
+        here = send(torch.tensor([not m for m in missing], dtype=torch.float32), loss.device)
         flat = torch.cat([part.float() for part in parts] + [here, loss.detach().float().view(1)])
         with exchanging():
             distributed.all_reduce(flat)

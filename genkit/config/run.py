@@ -77,6 +77,11 @@ class RunConfig(Config):
     compile: bool = Field(
         False, description="compile the losses with torch.compile; the first step takes a minute"
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="on one GPU, record an iteration and replay it, for small networks that wait "
+        "for Python; what cannot be recorded runs as it is",
+    )
     accumulate: int = Field(
         1,
         ge=1,

@@ -114,9 +114,7 @@ class Provenance(Record):
 
     genkit: str | None = Field(None, description="version of genkit")
     plugin: str | None = Field(None, description="distribution and version the model comes from")
-    plugin_hash: str | None = Field(
-        None, description="SHA-256 of the model's file, if it comes from a file"
-    )
+    plugin_hash: str | None = Field(None, description="SHA-256 of the model's file, if it is one")
     torch: str | None = Field(None, description="version of PyTorch")
     python: str | None = Field(None, description="version of Python")
     versions: dict[str, str] = Field(
@@ -124,6 +122,7 @@ class Provenance(Record):
     )
     gpu: str | None = Field(None, description="name of the GPU; none on a machine without one")
     tf32: Tf32 | None = Field(None, description="whether the GPU may use TF32")
+    cudnn_benchmark: bool | None = Field(None, description="whether cuDNN timed its algorithms")
     command: tuple[str, ...] = Field((), description="the command line")
     commit: str | None = Field(None, description="git commit of the working directory")
     started: str | None = Field(None, description="local time of the start, ISO 8601")

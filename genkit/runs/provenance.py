@@ -57,7 +57,8 @@ def describe_origin(registry: Registry, model: str) -> Provenance:
         convolutions=torch.backends.cudnn.allow_tf32,
         matrices=torch.backends.cuda.matmul.allow_tf32,
     )
-    return found.model_copy(update={"gpu": torch.cuda.get_device_name(), "tf32": tf32})
+    gpu, timed = torch.cuda.get_device_name(), torch.backends.cudnn.benchmark
+    return found.model_copy(update={"gpu": gpu, "tf32": tf32, "cudnn_benchmark": timed})
 
 
 def recorded_versions(specs: Iterable[Spec], *others: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genkit.autoregressive import FromUniforms
+from genkit.compute.device import is_out_of_memory
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed
 from genkit.errors import PluginError, UsageError, plugin_code
@@ -18,6 +20,7 @@ from genkit.model import GenerativeModel, to_bytes
 from genkit.sampling.labels import choose_labels
 
 MOST_AT_A_TIME = 65_536
+PASS = 1024  # images in one pass on a GPU, which takes little longer than for one chunk
 CHUNK = GenerativeModel.sample_batch
 
 
@@ -35,7 +38,9 @@ def draw(
 
     Image i depends on the model, the seed, its label and i alone, not on n: images are always drawn
     in whole chunks of `model.sample_batch`, chunk j with a generator seeded by (seed, j), and the
-    rest is dropped. Several ranks share the chunks, and each gets all images.
+    rest is dropped. On a GPU, chunks whose noise can be drawn beforehand go through the model
+    together, which may change an image by the rounding of its last bits. Several ranks share the
+    chunks, and each gets all images.
     """
     if n < 1:
         raise UsageError(f"{n} samples cannot be drawn; the fewest are 1")
@@ -44,19 +49,62 @@ def draw(
     chunks = [range(rank, math.ceil(n / size), ranks.count) for rank in range(ranks.count)]
     images = torch.empty(0, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     parts = [images]
+    own, at_once, done = chunks[ranks.rank], chunks_at_once(model, size), 0
     with evaluating(model):
-        for done, chunk in enumerate(chunks[ranks.rank], 1):
-            generator = chunk_generator(model, seed, chunk)
-            with plugin_code(f"{type(model).__name__}.sample()"):
-                images = model.sample(size, parts_of(chunk), generator=generator)
-                check_images(model, images, "sample", size)
-                parts.append(to_bytes(images).cpu())
+        while done < len(own):
+            try:
+                images = _sample(model, seed, own[done : done + at_once], parts_of, size)
+            except (PluginError, RuntimeError) as error:
+                if at_once == 1 or not is_out_of_memory(error):
+                    raise
+                at_once //= 2
+                continue
+            parts.append(images)
+            done += at_once
             if on_progress:
                 on_progress(min(done * ranks.count * size, n), n)
     found = ranks.gather(torch.cat(parts), [len(own) * size for own in chunks])
     order = [torch.split(each, size) for each in found]  # by the rank that drew them
     chunked = [order[i % ranks.count][i // ranks.count] for i in range(math.ceil(n / size))]
     return torch.cat(chunked)[:n].contiguous()
+
+
+def chunks_at_once(model: GenerativeModel, size: int) -> int:
+    """How many chunks go through a model together: several only on a GPU."""
+    return max(1, PASS // size) if model.device.type == "cuda" else 1
+
+
+def _sample(
+    model: GenerativeModel,
+    seed: int,
+    chunks: Sequence[int],
+    labels_of: Callable[[int], Tensor | None],
+    size: int,
+) -> Tensor:
+    """The images of some chunks: uint8, (len(chunks) * size, C, H, W), on the CPU."""
+    generators = [chunk_generator(model, seed, chunk) for chunk in chunks]
+    labels = [labels_of(chunk) for chunk in chunks]
+    noise: list[Tensor] = []
+    decode: Callable[[Tensor, Tensor | None], Tensor] = model.decode_latents
+    if len(chunks) > 1:
+        draw_noise: Callable[..., Tensor | None] = model.draw_latents
+        if isinstance(model, FromUniforms):
+            draw_noise, decode = model.draw_uniforms, model.decode_uniforms
+        with plugin_code(f"{type(model).__name__}.{draw_noise.__name__}()"):
+            found = [draw_noise(size, generator=generator) for generator in generators]
+        noise = [each for each in found if each is not None]
+    with plugin_code(f"{type(model).__name__}.sample()"):
+        if noise:
+            given = [each for each in labels if each is not None]
+            answers = [decode(torch.cat(noise), torch.cat(given) if given else None)]
+        else:  # this model draws more on the way
+            answers = [
+                model.sample(size, of, generator=generator)
+                for of, generator in zip(labels, generators, strict=True)
+            ]
+        for images in answers:
+            check_images(model, images, "sample", size * len(chunks) // len(answers))
+        return to_bytes(answers[0] if len(answers) == 1 else torch.cat(answers)).cpu()
 
 
 def chunk_size(model: GenerativeModel) -> int:

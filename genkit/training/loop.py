@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from genkit.compute.device import autocast
+from genkit.compute.device import read_scalars
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed, seed_generators
 from genkit.errors import plugin_code
 from genkit.model import Batch, GenerativeModel, Loss, Phase
-from genkit.phases.contract import check_answer, check_phases, is_active, parameters_of
+from genkit.phases.contract import check_phases, is_active, parameters_of
 from genkit.phases.finite import bad_loss, bad_weights
+from genkit.phases.gradients import add_gradient, frozen
 from genkit.phases.rates import Rates
+from genkit.phases.replay import Logs, NotRecordable, Replays
 from genkit.runs.tree import StateDict
 from genkit.training.average import Average
 from genkit.training.stream import Stream, split
+
+MOST_UNCHECKED = 1000  # losses that are kept on a device until they are read
 
 
 class Loop:
@@ -40,6 +43,7 @@ class Loop:
         compile: losses by torch.compile. Noise is the same as in eager mode, except for dropout.
         cooldown: share of the budget at its end in which learning rates fall to zero.
         ranks: the processes that train together; the stream gives each its part of a batch.
+        replays: records iterations and replays them; None for running each.
     """
 
     def __init__(
@@ -55,8 +59,10 @@ class Loop:
         compile: bool = False,
         cooldown: float = 0.0,
         ranks: Ranks = ALONE,
+        replays: Replays | None = None,
     ) -> None:
         self.ranks = ranks
+        self.replays = replays
         self.model = model.train()
         self.stream = stream
         self.seed = seed
@@ -72,9 +78,16 @@ class Loop:
         self._own: dict[str, list[Tensor]] = {}  # parameters that a phase updates, by its name
         self._others: dict[str, list[Tensor]] = {}  # and those that are frozen meanwhile
         self._compiled: dict[str, Loss] = {}
-        self._unchecked: list[tuple[int, str, Tensor]] = []
+        # Elsewhere, reading a value waits for the device; and no recorded iteration can do it.
+        self.waits = stream.device.type == "cpu" and replays is None
+        self.unchecked: list[tuple[int, str, Tensor]] = []
         self._skipped = {p.name: 0 for p in self.phases if p.skip_above is not None}
-        self._logs: dict[str, Tensor | float] = {}
+        self._logs: Logs = {}
+        self._progress = 0.0  # before this iteration
+        if replays:
+            self._rates.hold(stream.device)
+            for average in self._averages:
+                average.hold(stream.device)
         trainable = [p for p in model.parameters() if p.requires_grad]
         for phase in self.phases:
             own = self._own[phase.name] = parameters_of(phase)
@@ -103,48 +116,101 @@ class Loop:
         """The further averages, by their half-lives in images."""
         return {each.half_life: each.model for each in self._averages[bool(self.ema_half_life) :]}
 
-    def iterate(self, progress: float = 0.0) -> dict[str, Tensor | float]:
+    def iterate(self, progress: float = 0.0) -> Logs:
         """One iteration: every phase that is due. Returns what they log, as scalars; with several
         ranks, the values to log are the sums over the ranks.
 
         Args:
             progress: share of the budget used before it, 0 to 1.
         """
-        rank = [self.ranks.rank] if self.ranks.rank else []
-        seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step, *rank))
-        batches = [self._batch(draw, progress) for draw in range(self.draws)]
-        parts = [split(batch, self.accumulate) for batch in batches]
-        logs: dict[str, Tensor | float] = {}
-        for phase in self.phases:
-            if self.step % phase.every == 0 and is_active(phase, progress):
-                with self._only(phase):
-                    for repeat in range(phase.repeats):
-                        found = self._update(phase, parts[repeat], batches[repeat])
-                if phase.every > 1 and self.ranks.count > 1:  # all ranks must know what is kept
-                    sums = self.ranks.sum({name: float(value) for name, value in found.items()})
-                    found = {name: value / self.ranks.count for name, value in sums.items()}
-                logs.update(found)
+        self._progress = progress
+        self.reseed()
+        batches = [self._batch(draw) for draw in range(self.draws)]
+        due = [p for p in self.phases if self.step % p.every == 0 and is_active(p, progress)]
+        if self.replays is None:
+            logs = self.run(due, batches)
+        else:
+            logs = self.replays.iterate(self, due, batches)
         self.step += 1
-        self.ranks.copy_buffers(self.model)
-        for average in self._averages:
-            average.follow(self.images_seen, self.images_per_step)
         self._logs.update(logs)
+        if len(self.unchecked) >= MOST_UNCHECKED:
+            self.check_finite()
         return logs
 
-    def _batch(self, draw: int, progress: float) -> Batch:
+    def reseed(self) -> None:
+        """Seed the generators for this iteration."""
+        rank = [self.ranks.rank] if self.ranks.rank else []
+        seed_generators(self.stream.device, derive_seed(self.seed, "step", self.step, *rank))
+
+    def run(self, due: Sequence[Phase], batches: Sequence[Batch]) -> Logs:
+        """All of an iteration but its seed and its batches: phases and averages."""
+        parts = [split(batch, self.accumulate) for batch in batches]
+        logs: Logs = {}
+        for phase in due:
+            with frozen(self._others[phase.name]):
+                for repeat in range(phase.repeats):
+                    found = self._update(phase, parts[repeat], batches[repeat])
+            if phase.every > 1 and self.ranks.count > 1:  # all ranks must know what is kept
+                sums = self.ranks.sum({name: float(value) for name, value in found.items()})
+                found = {name: value / self.ranks.count for name, value in sums.items()}
+            logs.update(found)
+        self.ranks.copy_buffers(self.model)
+        self._aim()
+        for average in self._averages:
+            average.follow()
+        return logs
+
+    def prepare(self, due: Sequence[Phase]) -> dict[str, float]:
+        """For `genkit.phases.replay.Iterations`."""
+        self._aim()
+        rates: dict[str, float] = {}
+        of_optimizers: dict[int, list[float]] = {}
+        for phase in due:
+            if type(phase.optimizer).state_dict is not torch.optim.Optimizer.state_dict:
+                raise NotRecordable(f"the optimizer of phase {phase.name!r} has its own state_dict")
+            found = self._set_rates(phase)
+            own = list(found.values())
+            if of_optimizers.setdefault(id(phase.optimizer), own) != own and own:
+                raise NotRecordable("phases that share an optimizer set different learning rates")
+            rates |= found
+        return rates
+
+    def options(self, due: Sequence[Phase]) -> str:
+        """For `genkit.phases.replay.Iterations`."""
+        return self._rates.options(due)
+
+    def tensors(self) -> list[list[Tensor]]:
+        """For `genkit.phases.replay.Iterations`."""
+        states = [state for each in self.optimizers for state in each.state.values()]
+        counted = [value for s in states for value in s.values() if isinstance(value, Tensor)]
+        averaged = [tensor for average in self._averages for tensor in average.tensors()]
+        return [list(self.model.parameters()), list(self.model.buffers()), counted, averaged]
+
+    def _aim(self) -> None:
+        for average in self._averages:
+            average.aim(self.images_seen + self.images_per_step, self.images_per_step)
+
+    def _set_rates(self, phase: Phase) -> dict[str, float]:
+        what = f"the optimizer of phase {phase.name!r} in step {self.step + 1}"
+        with plugin_code(what, phase.schedule):
+            return self._rates.set(phase, self.step, self._progress)
+
+    def _batch(self, draw: int) -> Batch:
         """One of this iteration's batches, counted from 0."""
         batch = self.stream.batch(self.step * self.draws + draw)
-        batch.step, batch.images_seen, batch.progress = self.step, self.images_seen, progress
+        batch.step, batch.images_seen, batch.progress = self.step, self.images_seen, self._progress
         return batch
 
     def take_logs(self) -> dict[str, float]:
         """The last value of all that was logged since this was last called, as `iterate` returns
-        them; waits for the device. So phases that do not run in each iteration are logged, too."""
-        values = {name: float(value) for name, value in self._logs.items()}
+        them; waits for the device, once. So phases that do not always run are logged, too."""
+        tensors = {name: v for name, v in self._logs.items() if isinstance(v, Tensor)}
+        read = dict(zip(tensors, read_scalars(list(tensors.values())), strict=True))
+        values = {name: read.get(name, value) for name, value in self._logs.items()}
         self._logs.clear()
-        return values
+        return {name: float(value) for name, value in values.items()}
 
-    def _update(self, phase: Phase, parts: list[Batch], batch: Batch) -> dict[str, Tensor | float]:
+    def _update(self, phase: Phase, parts: list[Batch], batch: Batch) -> Logs:
         """One step of a phase's optimizer on one batch, given in parts and as a whole. Returns
         scalars."""
         name, parameters = phase.name, self._own[phase.name]
@@ -153,12 +219,14 @@ class Loop:
         for part in parts:
             share = len(part.images) / self.stream.batch_size
             with plugin_code(f"the loss of phase {name!r} in step {self.step + 1}", phase.loss):
-                losses.update(self._backward(phase, part, share, losses))
+                loss_of = self._compiled.get(name, phase.loss)
+                precision = phase.precision or self.precision
+                losses.update(add_gradient(name, loss_of, part, share, losses, precision))
         loss = self.ranks.sum_gradients(parameters, losses[f"{name}/loss"])
-        self._unchecked.append((self.step + 1, name, loss))
-        if loss.device.type == "cpu":  # on a GPU, reading a value would wait for the device
+        self.unchecked.append((self.step + 1, name, loss))
+        if self.waits:
             self.check_finite()
-        logs: dict[str, Tensor | float] = {**losses}
+        logs: Logs = {**losses}
         if phase.clip is not None or phase.skip_above is not None:
             clip = math.inf if phase.clip is None else phase.clip
             norm = nn.utils.clip_grad_norm_(parameters, clip)
@@ -169,10 +237,8 @@ class Loop:
                 logs[f"{name}/skipped"] = self._skipped[name] / self.ranks.count
                 if skip:
                     return logs
-        with plugin_code(
-            f"the optimizer of phase {name!r} in step {self.step + 1}", phase.schedule
-        ):
-            rates = self._rates.set(phase, self.step, batch.progress)
+        rates = self._set_rates(phase)
+        with plugin_code(f"the optimizer of phase {name!r} in step {self.step + 1}"):
             phase.optimizer.step()
         logs.update({name: rate / self.ranks.count for name, rate in rates.items()})
         if phase.after is not None:
@@ -181,41 +247,14 @@ class Loop:
                 phase.after(batch)
         return logs
 
-    def _backward(
-        self, phase: Phase, part: Batch, share: float, before: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Add the gradient of a part, `share` of the batch; returns scalars to log, added to those
-        of the parts `before`."""
-        logs: dict[str, Tensor] = {}
-        with autocast(part.images.device, phase.precision or self.precision):
-            loss, extras = check_answer(self._compiled.get(phase.name, phase.loss)(part))
-        for name, value in {"loss": loss, **extras}.items():
-            key, value = f"{phase.name}/{name}", value.detach()
-            if share < 1:
-                value = value.float() * share + before.get(key, 0)
-            logs[key] = value
-        torch.autograd.backward(loss * share if share < 1 else loss)
-        return logs
-
-    @contextmanager
-    def _only(self, phase: Phase) -> Iterator[None]:
-        """Freeze all parameters that are not the phase's own."""
-        frozen = self._others[phase.name]
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-
     def check_finite(self) -> None:
         """Raise TrainingError, naming phase and step, if a loss since the last check was not
-        finite."""
-        for step, phase, loss in self._unchecked:
-            if not math.isfinite(loss.item()):
+        finite; waits for the device, once."""
+        unchecked, self.unchecked = self.unchecked, []
+        values = read_scalars([loss for _, _, loss in unchecked])
+        for (step, phase, loss), value in zip(unchecked, values, strict=True):
+            if not math.isfinite(value):
                 raise bad_loss(self.model, self._own, phase, loss, step)
-        self._unchecked.clear()
 
     def check_weights(self) -> None:
         """`check_finite`, and the same for the weights, which finite losses do not prove finite."""
@@ -233,7 +272,7 @@ class Loop:
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.ema_half_life else {},
             "averages": {str(k): v.state_dict() for k, v in self.other_averages.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": [self._rates.state_of(optimizer) for optimizer in self.optimizers],
             "skipped": dict(self._skipped),
             "logs": dict(self._logs),
         }
@@ -248,6 +287,9 @@ class Loop:
             with plugin_code(f"{type(optimizer).__name__}.load_state_dict()"):
                 optimizer.load_state_dict(saved)
         self._rates.note_initial()
+        if self.replays:
+            self._rates.hold(self.stream.device)
+            self.replays.forget()
         self._skipped |= state.get("skipped", {})
         self._logs = dict(state.get("logs", {}))
         self.step = state["step"]

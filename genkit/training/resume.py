@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from genkit.compute.device import choose_device
+from genkit.compute.device import choose_device, time_convolutions
 from genkit.compute.ranks import Ranks, joined
 from genkit.config.run import RunConfig
 from genkit.config.validation import to_json
@@ -71,6 +71,7 @@ def resume(
         data = load_data(registry, options)
         _check_data(data, record)
         device = choose_device(recorded_device)
+        time_convolutions(device)
         runs = kept_runs(directory, record)
         check_kept(runs)
         model = build_model(spec, model_options, record.model_shape(), options.seed, runs)
@@ -161,6 +162,8 @@ def _other_bits(
         ("compile", before.compile, options.compile),
         ("processes", record.ranks, ranks.count),
     ]
+    if (record.device or "").startswith("cuda"):
+        pairs.append(("CUDA graphs", before.cuda_graphs, options.cuda_graphs))
     differences = [f"{name} {old}, now {new}" for name, old, new in pairs if old != new]
     if not differences:
         return []

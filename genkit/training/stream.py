@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from genkit.compute.device import send
 from genkit.compute.ranks import ALONE, Ranks
 from genkit.compute.seeds import derive_seed
 from genkit.data import Split
@@ -64,7 +65,8 @@ class Stream:
         return len(self.images)
 
     def indices(self, number: int) -> Tensor:
-        """Which images make up the batch of that number, counted from 0: int64, (N,)."""
+        """Which images make up the batch of that number, counted from 0: int64, (N,), on the
+        images' device."""
         parts, start, wanted = [], number * self.batch_size, self.batch_size
         while wanted:
             epoch, offset = divmod(start, len(self))
@@ -74,9 +76,10 @@ class Stream:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _permutation(self, epoch: int) -> Tensor:
+        """Drawn on the CPU, so that it is the same on all devices, and sent once an epoch."""
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            self._order = torch.randperm(len(self), generator=generator)
+            self._order = send(torch.randperm(len(self), generator=generator), self.device)
             self._epoch = epoch
         return self._order
 
@@ -84,28 +87,35 @@ class Stream:
         """The batch of that number, or this rank's part of it: images float32, (N, C, H, W), in
         [-1, 1]; labels int64, (N,), or None."""
         part = slice(None) if self.binarises else self.part
-        indices = self.indices(number)[part].to(self.device)
+        indices = self.indices(number)[part]
         labels = None if self.labels is None else self.labels[indices]
         images = self.images[indices]
         if self.augmentation.moves:
-            images = _moved(images, self._places(number)[part].to(self.device))
+            images = _moved(images, self._places(number)[part])
         if self.binarises:  # for the whole batch: the same with any number of ranks
             images = self._draw(images, derive_seed(self.seed, "binarise", number))[self.part]
             labels = None if labels is None else labels[self.part]
         return Batch(to_unit_range(images), labels)
 
     def _places(self, number: int) -> Tensor:
-        """The place, row * W + column, that each pixel of a batch comes from: int64, (N, H * W)."""
+        """The place, row * W + column, that each pixel of a batch comes from: int64, (N, H * W).
+
+        Three numbers an image are drawn on the CPU and sent; places are made of them on the device.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", number))
         height, width = self.images.shape[2:]
         shift = self.augmentation.shift
         drawn = (2, self.batch_size, 1)
-        down, right = torch.randint(-shift, shift + 1, drawn, generator=generator)
-        rows = (torch.arange(height) - down).clamp(0, height - 1)  # what moves in repeats the edge
-        columns = (torch.arange(width) - right).clamp(0, width - 1)
+        moves = torch.randint(-shift, shift + 1, drawn, generator=generator)
+        mirrored = torch.zeros(1, self.batch_size, 1, dtype=torch.int64)
         if self.augmentation.flip:
-            mirrored = torch.rand(self.batch_size, 1, generator=generator) < 0.5
-            columns = torch.where(mirrored, width - 1 - columns, columns)
+            mirrored[0] = torch.rand(self.batch_size, 1, generator=generator) < 0.5
+        down, right, mirrored = send(torch.cat([moves, mirrored]), self.device)
+        rows = torch.arange(height, device=self.device) - down
+        columns = torch.arange(width, device=self.device) - right
+        rows = rows.clamp(0, height - 1)  # what moves in repeats the edge
+        columns = columns.clamp(0, width - 1)
+        columns = torch.where(mirrored > 0, width - 1 - columns, columns)
         places: Tensor = rows[:, :, None] * width + columns[:, None, :]
         return places.flatten(1)
 

@@ -15,7 +15,9 @@ from genkit.compute.device import (
     choose_device,
     cpu_threads,
     place,
+    time_convolutions,
 )
+from genkit.compute.graphs import CudaRecorder
 from genkit.compute.ranks import Ranks, joined
 from genkit.config.resolve import Resolved, fit, resolve
 from genkit.config.run import RunConfig
@@ -27,6 +29,7 @@ from genkit.io.progress import Reporter
 from genkit.io.run_directory import RunDir, new_run_path
 from genkit.io.run_records import SCHEMA, RunRecord, ShapeRecord
 from genkit.model import GenerativeModel
+from genkit.phases.replay import Replays
 from genkit.registry.catalogue import Registry
 from genkit.runs.build import build_model, count_parameters, load_data, with_absolute_paths
 from genkit.runs.frozen import copy_runs, find_runs, with_absolute_runs
@@ -66,6 +69,7 @@ def train(
         resolved = replace(resolved, options=with_absolute_runs(spec, resolved.options))
         runs, frozen = find_runs(spec, resolved.options, data.shape)
         device = choose_device(resolved.run.device)
+        time_convolutions(device)
         own = ranks.device(device)
         wanted = "bf16" if resolved.run.precision == "bf16" else "fp32"  # "auto" is timed later
         check_before_training(spec, resolved, data, own, wanted, ranks.count)
@@ -183,6 +187,7 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
         ema_half_life=model.config.ema_half_life,
         averages=options.average_half_lives,
         ranks=ranks,
+        replays=make_replays(context),
     )
     monitor, recorder = None, None
     if ranks.first:
@@ -191,6 +196,18 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
             monitor = Monitor(context.registry, data, watched, device, options.best_by)
         recorder = Recorder(context, "ema" if loop.ema_half_life else "raw")
     return Runner(context, loop, monitor, recorder)
+
+
+def make_replays(context: RunContext) -> Replays | None:
+    """What records and replays iterations: on one GPU, unless the options forbid it. Several
+    processes exchange gradients in the middle of an iteration, and parts of a batch are made anew
+    in each: they run as they are."""
+    options, alone = context.options, context.ranks.count == 1
+    if not options.cuda_graphs or context.device.type != "cuda" or not alone:
+        return None
+    if options.accumulate > 1:
+        return None
+    return Replays(CudaRecorder(context.device), context.reporter.say)
 
 
 def run_to_end(runner: Runner) -> Run:

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genkit.autoregressive import FromUniforms
 from genkit.model import Batch, LogLikelihood, Phase, diverged, is_black_and_white
 from genkit_pixelcnn.network import Network
 from genkit_pixelcnn.sampler import draw_images
 
 
-class PixelCNN(Network):
+class PixelCNN(FromUniforms, Network):
     """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328).
 
     p(x) is the product over pixels, row by row, of p(pixel | all pixels before it). The vertical
@@ -123,17 +124,16 @@ class PixelCNN(Network):
             of = "images at 256 levels" if levels == 256 else f"images rounded to {levels} levels"
         return LogLikelihood(nats, "exact", of)
 
-    def sample(self, n: int, labels: Tensor | None = None, *, generator: torch.Generator) -> Tensor:
-        """Draw n images, (n, C, H, W), at the levels' values; of the classes `labels`, (n,), or of
-        all in turn, if the model is conditional.
+    def decode_uniforms(self, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images, (n, C, H, W), at the levels' values; of the classes `labels`, (n,), or of all in
+        turn, if the model is conditional.
 
-        Each value is the inverse of its distribution function at one uniform number, all of
-        which are drawn first. Same images as from one forward pass per pixel, see `sampler`.
+        Each value is the inverse of its distribution function at one uniform number, (n, C, H, W).
+        Same images as from one forward pass per pixel, see `sampler`.
         """
-        shape = (self.image_shape.channels, self.image_shape.height, self.image_shape.width)
-        uniforms = torch.rand((n, *shape), generator=generator, device=self.device)
         with torch.autocast(uniforms.device.type, enabled=False):
-            return draw_images(self, uniforms, labels=self.choose_labels(labels, n))
+            labels = self.choose_labels(labels, len(uniforms))
+            return draw_images(self, uniforms, labels=labels)
 
     def complete(
         self,

@@ -17,6 +17,7 @@ from genkit.config.resolve import resolve
 from genkit.config.run import RunConfig
 from genkit.data import Split
 from genkit.model import GenerativeModel
+from genkit.phases.replay import Replays
 from genkit.registry.catalogue import Registry, load_registry
 from genkit.runs.build import build_model, load_data
 from genkit.specs import ImageShape
@@ -52,11 +53,13 @@ def new_loop(
     precision: str = PRECISION,
     ranks: Ranks = ALONE,
     compile: bool = False,
+    device: torch.device = CPU,
+    replays: Replays | None = None,
 ) -> Loop:
     """genkit's loop over digits, as `genkit train` makes it."""
     config = model.config
-    place(model, CPU)
-    stream = Stream(digits(), batch_size=config.batch_size, seed=0, device=CPU, ranks=ranks)
+    place(model, device)
+    stream = Stream(digits(), batch_size=config.batch_size, seed=0, device=device, ranks=ranks)
     return Loop(
         model,
         stream,
@@ -65,6 +68,7 @@ def new_loop(
         ema_half_life=config.ema_half_life,
         compile=compile,
         ranks=ranks,
+        replays=replays,
     )
 
 

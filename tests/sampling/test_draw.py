@@ -1,6 +1,7 @@
 """Samples: what image i depends on, what a model must return, and the files of them."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from PIL import Image
 from toys import SHAPE, TINY, Constant, registry
 
+from genkit.config.resolve import resolve
 from genkit.data import read_folder
 from genkit.errors import GenkitError, PluginError, UsageError
+from genkit.runs.build import build_model
 from genkit.sampling import draw as sampling
 from genkit.sampling.files import check_output, load_samples, save_samples
 from genkit.sampling.grids import make_grid
@@ -37,6 +40,63 @@ def test_image_i_is_the_same_however_many_are_drawn(name, training):
     assert model.training == training
     assert len(many.unique(dim=0)) > 140
     assert not torch.equal(sampling.draw(model, 10, seed=4), many[:10])
+
+
+@pytest.mark.parametrize("name", [*TINY])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_chunks_drawn_together_are_those_drawn_one_by_one(monkeypatch, name, labelled):
+    spec = registry().trainers.find(name)
+    given = {**TINY[name], **({"conditional": True} if labelled else {})}
+    shape = ImageShape(*SHAPE, classes=3 if labelled else 0)
+    model = build_model(spec, resolve(spec, given=given).options, shape, 0)
+    monkeypatch.setattr(type(model), "sample_batch", 8)
+    alone = sampling.draw(model, 20, seed=3)
+    monkeypatch.setattr(sampling, "chunks_at_once", lambda model, size: 2)
+    calls = []
+
+    def spy(noise, labels, decode):
+        calls.append(len(noise))
+        return decode(noise, labels)
+
+    for name in {"decode_uniforms", "decode_latents"} & set(dir(model)):
+        monkeypatch.setattr(model, name, partial(spy, decode=getattr(model, name)))
+    together = sampling.draw(model, 20, seed=3)
+    assert calls[0] == 16
+    # Products of more rows may be rounded in another way: a level at most, of few values.
+    off = (together.int() - alone.int()).abs()
+    assert off.max() <= 1 and (off > 0).float().mean() < 0.01
+
+
+def test_a_model_that_draws_on_the_way_has_a_generator_for_each_chunk(monkeypatch):
+    alone = sampling.draw(Noise(), 200, seed=3)
+    monkeypatch.setattr(sampling, "chunks_at_once", lambda model, size: 3)
+    assert torch.equal(sampling.draw(Noise(), 200, seed=3), alone)
+
+
+class Noise(Constant):
+    """Images of noise, without latents."""
+
+    def sample(self, n, labels=None, *, generator):
+        return torch.rand(n, *SHAPE, generator=generator)
+
+
+def test_fewer_chunks_go_together_where_memory_runs_out(monkeypatch):
+    torch.manual_seed(0)
+    model, sizes = MODELS["vae"](), []
+    alone, decode = sampling.draw(model, 500, seed=3), model.decode_latents
+
+    def small(latents, labels=None):
+        sizes.append(len(latents))
+        if len(latents) > 128:
+            raise torch.OutOfMemoryError("the card is full")
+        return decode(latents, labels)
+
+    monkeypatch.setattr(model, "decode_latents", small)
+    monkeypatch.setattr(sampling, "chunks_at_once", lambda model, size: 8)
+    seen = []
+    together = sampling.draw(model, 500, 3, lambda done, total: seen.append(done))
+    assert sizes == [512, 256, 128, 128, 128, 128] and seen == [128, 256, 384, 500]
+    assert (together.int() - alone.int()).abs().max() <= 1
 
 
 def test_drawing_leaves_torchs_random_numbers_and_the_gradients_alone():

@@ -294,9 +294,9 @@ def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, da
     """In this process: after step 3, whose checkpoint is written, in the middle of step 4."""
     from genkit.training.average import Average
 
-    plain = Average.follow
+    plain = Average.aim
 
-    def follow(self, images_seen, images_per_step):
+    def aim(self, images_seen, images_per_step):
         if images_seen == 4 * images_per_step:
             signal.raise_signal(first)
             signal.raise_signal(signal.SIGINT)
@@ -307,7 +307,7 @@ def test_a_second_interrupt_leaves_at_once_with_the_last_checkpoint(tmp_path, da
     reporter.say = said.append
     whole = train_tiny("vae", data, tmp_path / "whole", budget="8steps")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Average, "follow", follow)
+        patch.setattr(Average, "aim", aim)
         train_tiny("vae", data, tmp_path / "run", reporter, budget="8steps", **OFTEN)
     assert said[-1] == (
         "Interrupted in the middle of a step. The last checkpoint is of step 3; to resume from "
@@ -451,7 +451,9 @@ CHANGES = {
     "watch": 8,
     "checkpoint_seconds": 0.5,
     "threads": 2,
+    "cuda_graphs": True,
 }
+SWITCH = "cuda_graphs"
 
 
 def test_what_may_change_is_known():
@@ -478,7 +480,8 @@ def test_options_that_may_change_are_given_to_the_command(tmp_path, data):
     run = train_tiny("vae", data, tmp_path / "run", budget="4steps")
     moved = tmp_path / "moved.npz"
     shutil.move(tmp_path / "data.npz", moved)
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in CHANGES.items()]
+    words = [f"--{name.replace('_', '-')}={CHANGES[name]}" for name in CHANGES if name != SWITCH]
+    words.append(f"--{SWITCH.replace('_', '-')}")
     assert main(["resume", str(run.path), "--data", f"npz:{moved}", *words]) == 0
     config = json.loads((run.path / "config.json").read_text())["run"]
     assert {name: config[name] for name in CHANGES} == CHANGES
