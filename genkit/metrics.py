@@ -5,12 +5,14 @@ The arithmetic of each metric is in its plugin, features are in `genkit.features
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from genkit.compute.cache import cache_folder, read_cached, write_cached
 from genkit.compute.seeds import derive_seed
 from genkit.features import ImageSet, Statistics, statistics_of
 
@@ -67,6 +69,7 @@ class Reference:
     train: ImageSet
     test: ImageSet
     shipped: Statistics | None = None
+    _computed: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -77,6 +80,25 @@ class Reference:
         """At most `count` training images, the same ones every time: a seeded choice, since the
         first images of a data set are biased. A smaller choice is a part of a larger one."""
         return self.train.take(choice(len(self.train), count, 0))
+
+    def compute_once(self, name: str, count: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a metric computes of the features of `choose(count)` alone, (n, D): the same for all
+        samples, so it is kept in memory, and in the user's cache where features are kept.
+
+        Args:
+            name: part of a file's name; it says all that the values depend on, beside the features.
+        """
+        key = f"{name}-{count}"
+        if key not in self._computed:
+            keep = self.train.keep
+            path = cache_folder("features") / f"{keep}-{key}.safetensors" if keep else None
+            kept = read_cached(path) if path else None
+            if kept is None or key not in kept:
+                kept = {key: compute(self.choose(count).features)}
+                if path:
+                    write_cached(path, kept)
+            self._computed[key] = kept[key]
+        return self._computed[key]
 
 
 def choice(count: int, wanted: int, seed: int) -> Tensor:

@@ -191,6 +191,35 @@ def test_fewer_reference_images_are_a_part_of_more(moments):
     assert len(reference.choose(10_000)) == 200
 
 
+def test_what_follows_from_the_reference_alone_is_computed_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
+    calls = []
+
+    def sums(features):
+        calls.append(len(features))
+        return features.double().sum(0)
+
+    def scored(keep, count):
+        train = ImageSet(noise(60), Moments(), keep=keep)
+        reference = Reference("train", 60, train, train)
+        found = reference.compute_once("sums", count, sums)
+        assert reference.compute_once("sums", count, sums) is found
+        assert torch.equal(found, reference.choose(count).features.double().sum(0))
+
+    scored("kept", 20)
+    scored("kept", 20)  # another process's: from the cache
+    assert calls == [20]
+    scored("kept", 30)
+    scored("other", 20)
+    scored(None, 20)
+    scored(None, 20)
+    assert calls == [20, 30, 20, 20, 20]
+    path = tmp_path / "features" / "kept-sums-20.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])  # damaged: computed again
+    scored("kept", 20)
+    assert calls[5:] == [20]
+
+
 def test_choice_takes_each_at_most_once_and_depends_on_the_seed():
     assert sorted(choice(50, 80, 0).tolist()) == list(range(50))
     assert choice(50, 10, 0).tolist() != choice(50, 10, 1).tolist()

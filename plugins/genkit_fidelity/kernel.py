@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor
 
@@ -13,8 +11,6 @@ from genkit.specs import Config
 
 KERNEL_IMAGES = 10_000  # at most, of the samples and of the reference: the work is their product
 ROWS = 100  # of a kernel matrix at a time: what fits into a core's cache
-
-_within: WeakKeyDictionary[Reference, float] = WeakKeyDictionary()  # of reference images
 
 
 def kernel(config: Config, samples: ImageSet, reference: Reference) -> dict[str, Estimate]:
@@ -27,21 +23,20 @@ def kernel(config: Config, samples: ImageSet, reference: Reference) -> dict[str,
     their draw. The deviation is a jackknife over 20 blocks of samples.
     """
     real = reference.choose(KERNEL_IMAGES)
-    if reference not in _within:
-        _within[reference] = _mean_within(real.features)
+    within = reference.compute_once("cubic", KERNEL_IMAGES, _mean_within)
     few = samples.take(choice(len(samples), KERNEL_IMAGES, 0))
     whole, left_out = _distances(few.features, real.features)
-    return {"kid": Estimate(whole + _within[reference], jackknife(left_out))}
+    return {"kid": Estimate(whole + float(within), jackknife(left_out))}
 
 
-def _mean_within(features: Tensor) -> float:
-    """The mean of k(y, y') over all pairs of different vectors, (M, D)."""
-    count, total = len(features), 0.0
+def _mean_within(features: Tensor) -> Tensor:
+    """The mean of k(y, y') over all pairs of different vectors, (M, D): float64, (1,)."""
+    count, total = len(features), torch.zeros(1, dtype=torch.float64)
     for start in range(0, count, ROWS):
         values = _cubic(features[start : start + ROWS], features[start:])
         diagonal = values.diagonal().sum(dtype=torch.float64)
         own = _sum(values[:, : len(values)])  # both (y, y') and (y', y), unlike what follows
-        total += float(2 * _sum(values) - own - diagonal)
+        total += 2 * _sum(values) - own - diagonal
     return total / max(count * (count - 1), 1)
 
 
@@ -58,10 +53,11 @@ def _distances(samples: Tensor, real: Tensor) -> tuple[float, Tensor]:
     within = torch.zeros(number, number, dtype=torch.float64)  # sums of k(x, x'), x not x'
     across = torch.zeros(number, dtype=torch.float64)  # sums of k(x, y)
     for rows in torch.arange(len(samples)).split(ROWS):
-        values = _cubic(samples[rows], samples)
-        values[torch.arange(len(rows)), rows] = 0
-        within += member[rows].T @ (values @ member)
+        later = slice(int(rows[0]), None)  # each pair once
+        values = _cubic(samples[rows], samples[later]).triu_(1)
+        within += member[rows].T @ (values @ member[later])
         across += member[rows].T @ _cubic(samples[rows], real).sum(1)
+    within += within.T.clone()
     counts = len(samples) - torch.bincount(blocks, minlength=number)
     left_within = within.sum() - within.sum(0) - within.sum(1) + within.diagonal()
     pairs = (counts * (counts - 1)).clamp(min=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 2_500_000  # distances held at once: 10 MB stay in the cache, larger chunks are slower
+PAIRS = 100_000  # looked at together
 LISTED = 4  # nearest others listed per neighbour, from which those in one block are left out
 
 
@@ -22,6 +23,7 @@ def manifold_scores(
     *,
     neighbours: int = 3,
     coverage_neighbours: int = 5,
+    nearest_reals: Tensor | None = None,
 ) -> dict[str, tuple[float, Tensor]]:
     """Precision, recall, density and coverage of samples, and each with one block left out.
 
@@ -55,10 +57,11 @@ def manifold_scores(
 
     Args:
         samples: float32, (N, D), on the CPU. Beside the inputs memory takes a copy of one of them
-            and some 50 MiB, at N = M = 10,000.
+            and some 100 MiB, at N = M = 10,000.
         reals: float32, (M, D).
         blocks: int64, (N,): the block of each sample, 0 to `block_count` - 1; a block may be empty.
         block_count: some tens.
+        nearest_reals: `distances_within(reals, k)`, if it is known, for the larger k.
 
     Returns:
         "precision", "recall", "density" and "coverage", each as the value over all samples and
@@ -79,37 +82,57 @@ def manifold_scores(
             f"and balls to the {neighbours}th neighbour need {neighbours + 1}"
         )
 
-    nearest_reals = _nearest(reals, most + 1)[0]
+    if nearest_reals is None:
+        nearest_reals = distances_within(reals, most)
     radii, density_radii = nearest_reals[:, neighbours], nearest_reals[:, coverage_neighbours]
     listed = min(len(samples), LISTED * (neighbours + 1))
     nearest, places = _nearest(samples, listed)
     sample_radii = nearest[:, neighbours]
-    radii_without = [
-        _radii_without(nearest, blocks[places] == block, neighbours) for block in range(block_count)
-    ]
+    without = torch.arange(block_count)[:, None]
+    radii_without = torch.stack(
+        [_radii_without(nearest, blocks[places] == block, neighbours) for block in without]
+    ).masked_fill(blocks == without, -1)  # (block_count, N): no ball of a sample that is gone
+    reach = radii_without.amax(0).maximum(sample_radii)
+    real_reach = radii.maximum(density_radii)
 
     count = len(samples)
     precise = torch.zeros(count, dtype=torch.bool)
-    balls = torch.zeros(count, dtype=torch.int32)
-    covered, recalled, regained = precise.new_zeros(3, block_count, len(reals)).unbind()
+    balls = torch.zeros(count, dtype=torch.long)
+    recalled, settled = precise.new_zeros(2, len(reals)).unbind()  # no more can be found of these
+    covered, regained = precise.new_zeros(2, block_count, len(reals)).unbind()
     for rows, distances in _distances(samples, reals):  # (rows, M)
-        precise[rows] = (distances <= radii).any(1)
-        in_balls = distances <= density_radii
-        balls[rows] = in_balls.sum(1, dtype=torch.int32)
-        has_reals = distances <= sample_radii[rows, None]
-        for block, grown_radii in enumerate(radii_without):
-            own = blocks[rows] == block
-            covered[block] |= in_balls[own].any(0)
-            recalled[block] |= has_reals[own].any(0)
-            grown = ~own & (grown_radii[rows] > sample_radii[rows])
-            regained[block] |= (distances[grown] <= grown_radii[rows][grown, None]).any(0)
+        # Points in each other's balls are few pairs, so that little is done for all.
+        one, real = (distances <= real_reach).nonzero().unbind(1)
+        between = distances[one, real]
+        one += rows.start
+        precise[one[between <= radii[real]]] = True
+        dense = between <= density_radii[real]
+        one, real = one[dense], real[dense]
+        balls += torch.bincount(one, minlength=count)
+        covered[blocks[one], real] = True
+
+        near = (distances <= reach[rows, None]).logical_and_(~settled)
+        for pairs in near.nonzero().split(PAIRS):
+            one, real = pairs[~settled[pairs[:, 1]]].unbind(1)
+            between = distances[one, real]
+            one += rows.start
+            recalled[real[between <= sample_radii[one]]] = True
+            block, pair = (between <= radii_without[:, one]).nonzero().unbind(1)
+            regained[block, real[pair]] = True
+            settled = recalled & regained.all(0)
 
     return {
         "precision": _mean(precise.double(), blocks, block_count),
-        "recall": _share(recalled, regained),
+        "recall": (float(recalled.double().mean()), regained.double().mean(1)),
         "density": _mean(balls.double() / coverage_neighbours, blocks, block_count),
-        "coverage": _share(covered, torch.zeros_like(covered)),
+        "coverage": _share(covered),
     }
+
+
+def distances_within(points: Tensor, neighbours: int) -> Tensor:
+    """Distances, (N, neighbours + 1), from each of (N, D) points to itself and its nearest others,
+    nearest first."""
+    return _nearest(points, neighbours + 1)[0]
 
 
 def _distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -165,13 +188,8 @@ def _mean(values: Tensor, blocks: Tensor, block_count: int) -> tuple[float, Tens
     return float(values.mean()), (sums.sum() - sums) / (len(values) - counts)
 
 
-def _share(reached: Tensor, regained: Tensor) -> tuple[float, Tensor]:
-    """Share of reals reached by any block, and without each block.
-
-    Args:
-        reached: bool, (block_count, M): by the samples of a block.
-        regained: bool, (block_count, M): by other blocks, once this one is gone.
-    """
+def _share(reached: Tensor) -> tuple[float, Tensor]:
+    """Share of reals reached by any block, and without each block, from (block_count, M)."""
     times = reached.sum(0)
-    without = (times > reached.long()) | regained
+    without = times > reached.long()
     return float((times > 0).double().mean()), without.double().mean(1)

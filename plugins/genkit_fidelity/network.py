@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from genkit.specs import ImageShape
 
@@ -73,10 +75,18 @@ class ClassifierNetwork(nn.Module):
 
 
 def load_network(shape: ImageShape, weights: dict[str, Tensor]) -> ClassifierNetwork:
-    """The network for images of a shape with its weights, ready to classify."""
+    """The network for images of a shape with its weights, ready to classify and not to train: batch
+    normalisation is folded into the convolutions, which have channels last."""
     network = blank_network(shape)
     network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(False).eval()
+    network.requires_grad_(False).eval()
+    folded: list[nn.Module] = []
+    for layer in network.trunk:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer = fuse_conv_bn_eval(cast(nn.Conv2d, folded.pop()), layer)
+        folded.append(layer)
+    network.trunk = nn.Sequential(*folded).requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def blank_network(shape: ImageShape) -> ClassifierNetwork:

@@ -16,11 +16,12 @@ from genkit.errors import GenkitError, UsageError
 from genkit.features import ImageSet, Statistics
 from genkit.metrics import Estimate, Reference, blocks_of, choice, jackknife
 from genkit.specs import Config
-from genkit_fidelity.manifold import manifold_scores
+from genkit_fidelity.manifold import distances_within, manifold_scores
 
 SPLITS = 10  # parts of the samples over which the Inception Score is averaged, as published
 SEED = 2020  # of torch-fidelity's order of samples
 MANIFOLD_IMAGES = 10_000
+NEIGHBOURS = 5  # of a real image's ball for density and coverage, as published
 ENOUGH = 5  # samples for each feature: with fewer the bias of FID does not fall as 1 / N
 
 
@@ -80,8 +81,15 @@ def manifold(config: Config, samples: ImageSet, reference: Reference) -> dict[st
     as training images, at most 10,000 each, since coverage and recall depend on both numbers."""
     count = min(len(samples), len(reference.train), MANIFOLD_IMAGES)
     chosen = samples.take(choice(len(samples), count, 0))
+    nearest = reference.compute_once(
+        f"nearest{NEIGHBOURS}", count, lambda features: distances_within(features, NEIGHBOURS)
+    )
     found = manifold_scores(
-        chosen.features, reference.choose(count).features, *blocks_of(len(chosen))
+        chosen.features,
+        reference.choose(count).features,
+        *blocks_of(len(chosen)),
+        coverage_neighbours=NEIGHBOURS,
+        nearest_reals=nearest,
     )
     return {name: Estimate(value, jackknife(left_out)) for name, (value, left_out) in found.items()}
 

@@ -14,7 +14,7 @@ from torch_fidelity.metric_prc import (
 )
 
 from genkit_fidelity import manifold
-from genkit_fidelity.manifold import manifold_scores
+from genkit_fidelity.manifold import distances_within, manifold_scores
 
 torch.set_num_threads(1)
 
@@ -154,7 +154,9 @@ def test_scores_depend_neither_on_chunks_nor_on_the_order_of_samples(digits, mon
     expected = manifold_scores(samples, reals, blocks, 7)
     order = torch.randperm(500, generator=torch.Generator().manual_seed(7))
     monkeypatch.setattr(manifold, "CHUNK", 9_000)
-    found = manifold_scores(samples[order], reals, blocks[order], 7)
+    monkeypatch.setattr(manifold, "PAIRS", 50)
+    nearest = distances_within(reals, 5)
+    found = manifold_scores(samples[order], reals, blocks[order], 7, nearest_reals=nearest)
     assert tuple(found) == SCORES
     for name in SCORES:
         assert found[name][0] == pytest.approx(expected[name][0], rel=1e-12)
