@@ -86,7 +86,7 @@ def load_network(shape: ImageShape, weights: dict[str, Tensor]) -> ClassifierNet
             layer = fuse_conv_bn_eval(cast(nn.Conv2d, folded.pop()), layer)
         folded.append(layer)
     network.trunk = nn.Sequential(*folded).requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def blank_network(shape: ImageShape) -> ClassifierNetwork:
