@@ -7,12 +7,16 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+from typer.main import get_command_name
+from typer.models import CommandInfo
 
 from genkit.cli.check import check
 from genkit.cli.compare import compare, inspect
@@ -172,7 +176,7 @@ def run(arguments: list[str]) -> int:
     warnings.simplefilter("always", ChangedFile)  # it is a message, also under -W error
     try:
         taken = take_plugins(arguments)
-        app(taken, prog_name="genkit", obj=taken)
+        app_for(taken)(taken, prog_name="genkit", obj=taken)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except GenkitError as error:
@@ -188,6 +192,21 @@ def run(arguments: list[str]) -> int:
         complain(printable(f"{error.filename} cannot be used: {reason_of(error)}"))
         return 1
     return 0
+
+
+def app_for(words: Sequence[str]) -> typer.Typer:
+    """The app with no more than the command that the first word names: to build the options of all
+    takes longer than to run most. The whole app if it names none of genkit's own."""
+    first = words[0] if words else ""
+    small = copy(app)
+    small.registered_commands = [i for i in app.registered_commands if name_of(i) == first]
+    small.registered_groups = [i for i in app.registered_groups if i.name == first]
+    return small if small.registered_commands or small.registered_groups else app
+
+
+def name_of(command: CommandInfo) -> str:
+    """The word that calls a command."""
+    return command.name or get_command_name(command.callback.__name__)  # type: ignore[union-attr]
 
 
 def is_folder_there() -> bool:

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from command_lines import install_plugin, trainer_source
+
+from genkit.cli.app import app, app_for
 
 COUNT = 10  # plugins with trainers, and as many with commands
 RUNNER = """
@@ -77,6 +80,17 @@ def test_commands_of_all_twenty_are_listed(site: Path) -> None:
     )
     for number in range(COUNT):
         assert f"Provided by torch-genkit-command{number} 0.1." in done.stdout
+
+
+def test_a_command_builds_its_own_options_only_and_says_what_the_whole_app_says() -> None:
+    whole = typer.main.get_command(app)
+    assert app_for([]) is app_for(["--version"]) is app_for(["nothing"]) is app
+    for name in whole.list_commands(whole.make_context("genkit", ["list"])):
+        small = typer.main.get_command(app_for([name, "--help"]))
+        assert set(small.commands) == {name}
+        assert type(small.commands[name]) is type(whole.commands[name])
+        assert small.commands[name].help == whole.commands[name].help
+    assert len(app.registered_commands) > 9  # untouched
 
 
 HEAVY = {"torchvision", "torch_fidelity", "torch._dynamo.utils", "torch._inductor", "scipy"}
