@@ -123,8 +123,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 def read_scalars(values: Sequence[Tensor]) -> list[float]:
     """The numbers in tensors of one element each, which a device is waited for once."""
-    if not values:
-        return []
+    if len(values) < 2:
+        return [float(value.item()) for value in values]
     widest = torch.float32 if values[0].device.type == "mps" else torch.float64
     stacked = torch.stack([value.detach().reshape(()).to(widest) for value in values])
     numbers: list[float] = stacked.tolist()
