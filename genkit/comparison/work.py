@@ -182,15 +182,20 @@ class Work:
             more = ["--part", "likelihood", *_own_data(candidate)]
             return self._evaluate([candidate.target], candidate.title, more, "likelihood")[0]
         except GenkitError as error:
+            if self.processes.ended:
+                return self._failed(candidate, error)
             return ScoreRow(name=candidate.name, problems=(f"likelihood: {error}",))
 
     def join(
         self, candidate: Candidate, scores: Job[ScoreRow], likelihood: Job[ScoreRow | None]
     ) -> ScoreRow:
-        """The whole row, which is stored with a candidate that may be continued."""
+        """The whole row, which is stored with a candidate that may be continued; an error if the
+        comparison was ended before all of it was there."""
         row, found = scores.result(), likelihood.result()
         if row.error or not found:
             return row
+        if found.error:
+            return found
         more = {"likelihood": found.likelihood, "likelihoods": found.likelihoods}
         row = row.model_copy(update={**more, "problems": (*row.problems, *found.problems)})
         if candidate.continued:

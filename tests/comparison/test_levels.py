@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from genkit.comparison.candidates import Candidate
 from genkit.comparison.jobs import Jobs
 from genkit.comparison.options import CompareOptions
 from genkit.comparison.work import Work
 from genkit.errors import GenkitError
+from genkit.io.run_directory import RunDir
 from genkit.report.rows import CALIBRATION, ScoreRow, write_evaluation
 
 CARD = {"reference": "r", "features": "f-1", "reference_images": 9, "data_fingerprint": "aa"}
@@ -26,6 +29,9 @@ class Pool:
     """Notes what it is to evaluate, and finds a score at 2 levels."""
 
     ended = False
+
+    def say(self, text: str) -> None:
+        pass
 
     def __init__(self, fail: bool) -> None:
         self.fail = fail
@@ -65,6 +71,25 @@ def test_samples_that_were_kept_are_not_drawn_again(tmp_path: Path) -> None:
     asked, _ = scored(tmp_path)
     targets = sorted(words[1 : words.index("--alone")] for words in asked)
     assert targets == sorted([[str(tmp_path / "vae.npz")], ["pixelcnn"], [*CALIBRATION]])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_row_without_the_likelihood_that_was_interrupted_is_not_kept(
+    tmp_path: Path, ended: bool
+) -> None:
+    pool, candidate = Pool(fail=True), Candidate("vae", tmp_path / "vae", "vae", 0, continued=True)
+    pool.ended = ended
+    work = Work(pool, CompareOptions(), None, tmp_path, tmp_path)  # type: ignore[arg-type]
+    candidate.run.mkdir()
+    with Jobs(1) as jobs:
+        trained = jobs.train(lambda: None)
+        scores = jobs.add(lambda: row("vae", 256))
+        likelihood = jobs.add(lambda: work.measure_likelihood(candidate, trained), trained)
+        whole = jobs.add(lambda: work.join(candidate, scores, likelihood), scores, likelihood)
+        found = whole.result()
+    assert (found.error == "no memory") == ended
+    assert (found.problems == ("likelihood: no memory",)) == (not ended)
+    assert RunDir(candidate.run).evaluation_path.exists() == (not ended)
 
 
 def test_a_failure_leaves_the_scores_that_were_there_and_is_noted(tmp_path: Path) -> None:

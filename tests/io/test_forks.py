@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -151,3 +153,21 @@ def test_a_training_in_a_fork_has_the_same_bits_as_one_in_its_own_process(tmp_pa
                 assert process.wait() == 0
             found.append((tmp_path / name / "model.safetensors").read_bytes())
     assert found[0] == found[1] and len(found[0]) > 1000
+
+
+@pytest.mark.slow
+def test_what_the_server_imports_starts_no_thread_and_no_gpu() -> None:
+    """Neither survives a fork."""
+    source = (
+        "import os, sys; from importlib import import_module; from genkit.cli.app import HEAVY\n"
+        "for group in HEAVY:\n    for name in group:\n        import_module(name)\n"
+        "import torch; print(len(os.listdir('/proc/self/task')), torch.cuda.is_initialized())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1", "False"]
