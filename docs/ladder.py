@@ -23,7 +23,7 @@ Point = tuple[float, float]  # epochs or minutes, nats of an image
 # clipped at 1, batches of 64. As the log in rmsnorm/pixel-rnn-jax on GitHub shows it.
 PUBLISHED = [(1, 68.67), (4, 62.2), (10, 59.8), (17, 57.9), (34, 56.6), (100, 55.28)]
 # Of binarised MNIST, at the end of training: PixelCNN by the table of EugenHotaj's
-# pytorch-generative, binarised anew each time; a VAE's importance-weighted bound, one draw for each
+# pytorch-generative, binarised again at each visit; a VAE's importance-weighted bound, one draw for each
 # image, by that of pythae.
 LEVELS = {81.45: "published: PixelCNN, 457 epochs", 86.82: "published: VAE, 5,000 samples"}
 COLOURS = ("#1f5fa8", "#3c7a3c", "#6a4c93", "#8a6d1d")

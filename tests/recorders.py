@@ -10,7 +10,7 @@ class OperationRecorder:
     """Records work as its list of operations, each on the tensors that it had.
 
     A replay runs no Python of the work: it repeats the operations and writes their results where
-    they were. As on a GPU, what reads a value cannot be recorded. Random numbers are drawn anew.
+    they were. As on a GPU, what reads a value cannot be recorded. Random numbers are drawn again.
     """
 
     def __init__(self):

@@ -116,7 +116,7 @@ class Replays:
         self.count = 0  # steps that were replayed and not compared
 
     def forget(self) -> None:
-        """Record anew: tensors have been exchanged."""
+        """Record again from the start: tensors have been exchanged."""
         self._kinds.clear()
 
     def iterate(self, loop: Iterations, due: Sequence[Phase], batches: Sequence[Batch]) -> Logs:

@@ -200,7 +200,7 @@ def make_runner(context: RunContext, model: GenerativeModel) -> Runner:
 
 def make_replays(context: RunContext) -> Replays | None:
     """What records and replays iterations: on one GPU, unless the options forbid it. Several
-    processes exchange gradients in the middle of an iteration, and parts of a batch are made anew
+    processes exchange gradients in the middle of an iteration, and parts of a batch are made again
     in each: they run as they are."""
     options, alone = context.options, context.ranks.count == 1
     if not options.cuda_graphs or context.device.type != "cuda" or not alone:
