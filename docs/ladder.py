@@ -23,8 +23,8 @@ Point = tuple[float, float]  # epochs or minutes, nats of an image
 # clipped at 1, batches of 64. As the log in rmsnorm/pixel-rnn-jax on GitHub shows it.
 PUBLISHED = [(1, 68.67), (4, 62.2), (10, 59.8), (17, 57.9), (34, 56.6), (100, 55.28)]
 # Of binarised MNIST, at the end of training: PixelCNN by the table of EugenHotaj's
-# pytorch-generative, binarised again at each visit; a VAE's importance-weighted bound, one draw for each
-# image, by that of pythae.
+# pytorch-generative, binarised again at each visit; a VAE's importance-weighted bound by that of
+# pythae, with one draw for each image.
 LEVELS = {81.45: "published: PixelCNN, 457 epochs", 86.82: "published: VAE, 5,000 samples"}
 COLOURS = ("#1f5fa8", "#3c7a3c", "#6a4c93", "#8a6d1d")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 300, 44, 16, 40
