@@ -43,12 +43,6 @@ from genkit.compute.dynamo import defer_dynamo
 from genkit.errors import ChangedFile, GenkitError, UsageError, printable, reason_of
 from genkit.io.machine import is_switched_on
 
-# What takes long to import: for `inspect`, which comes first, and for trainings and scorings.
-HEAVY = [
-    ["genkit.evaluation.preflight"],
-    ["genkit.training.train", "genkit.evaluation.targets", "torch._dynamo", "torch_fidelity"],
-]
-
 app = typer.Typer(
     name="genkit",
     cls=RootGroup,
@@ -82,13 +76,18 @@ app.command("inspect", hidden=True)(inspect)
 
 
 @app.command("fork-server", hidden=True)
-def serve_forks(channel: int) -> None:
-    """Run commands as forks of this process, which has imported what takes long."""
+def serve_forks(
+    channel: int, modules: Annotated[list[str] | None, typer.Argument()] = None
+) -> None:
+    """Run commands as forks of this process, which has imported what takes long: first what
+    `inspect` needs, which comes first; then what trainings and scorings do, and `modules`."""
     from socket import socket
 
     from genkit.io.forks import serve
 
-    raise typer.Exit(main(serve(socket(fileno=channel), HEAVY)))
+    later = ["genkit.training.train", "genkit.evaluation.targets", *(modules or ())]
+    groups = [["genkit.evaluation.preflight"], later]
+    raise typer.Exit(main(serve(socket(fileno=channel), groups)))
 
 
 @app.callback(invoke_without_command=True)

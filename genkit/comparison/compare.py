@@ -106,7 +106,7 @@ def compare(
         except ValueError as error:
             raise UsageError(f"--budget: {error}") from None
     check_free(out, "--out")
-    with fork_server() as server:
+    with fork_server(own_metrics(registry)) as server:
         facts, real = look_at_data(options, server)
         preset = options.preset or ("quick" if facts.device == "cpu" else "full")
         candidates = choose_presets(candidates, options, registry, preset)
@@ -114,6 +114,14 @@ def compare(
         write_atomic(out / REAL, real)
         again = f"to see them: genkit report {out}; to continue one: genkit resume {out}/NAME"
         return carry_out(candidates, options, registry, out, facts, preset, again, console, server)
+
+
+def own_metrics(registry: Registry) -> list[str]:
+    """Modules of the metrics that come with genkit, to be imported once for all processes. What
+    others do when they are imported is not known, so each process does it itself."""
+    entries = registry.metrics.values()
+    own = (entry.spec.target.partition(":")[0] for entry in entries if entry.plugin.built_in)
+    return sorted(set(own))
 
 
 def look_at_data(options: CompareOptions, server: ForkServer | None) -> tuple[DataFacts, bytes]:

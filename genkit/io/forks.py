@@ -66,13 +66,18 @@ class Fork:
 
 
 class ForkServer:
-    """The process that forks, `genkit fork-server`, as its users see it."""
+    """The process that forks, `genkit fork-server`, as its users see it.
 
-    def __init__(self) -> None:
+    Args:
+        modules: names of what it imports beside what all commands need. They must start neither
+            threads nor a GPU, which do not survive a fork.
+    """
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                genkit_command(["fork-server", str(theirs.fileno())]),
+                genkit_command(["fork-server", str(theirs.fileno()), *modules]),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=_one_thread(),
@@ -146,12 +151,12 @@ def _one_thread() -> dict[str, str]:
 
 
 @contextmanager
-def fork_server() -> Iterator[ForkServer | None]:
-    """A fork server for a while; None where processes cannot be forked safely."""
+def fork_server(modules: Sequence[str] = ()) -> Iterator[ForkServer | None]:
+    """A fork server for a while, see `ForkServer`; None where processes cannot be forked safely."""
     if sys.platform != "linux":
         yield None
         return
-    server = ForkServer()
+    server = ForkServer(modules)
     try:
         yield server
     finally:

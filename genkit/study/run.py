@@ -12,7 +12,14 @@ from pydantic import Field
 from rich.console import Console
 
 from genkit.comparison.candidates import Candidate, option_arguments
-from genkit.comparison.compare import REAL, Comparison, carry_out, look_at_data, make_folder
+from genkit.comparison.compare import (
+    REAL,
+    Comparison,
+    carry_out,
+    look_at_data,
+    make_folder,
+    own_metrics,
+)
 from genkit.comparison.options import CompareOptions
 from genkit.config.resolve import resolve
 from genkit.errors import GenkitError, UsageError, printable
@@ -83,7 +90,7 @@ def run_study(
         _check_same(out, name, StudyRecord.read(out / RECORD).settings, settings)
     elif not is_free(out):
         raise UsageError(f"--out {out} exists and holds no study; choose another folder")
-    with fork_server() as server:
+    with fork_server(own_metrics(registry)) as server:
         facts, real = look_at_data(options, server)
         make_folder(out)
         with locked(out, "runs a study in"):

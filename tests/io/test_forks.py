@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ from typing import IO
 
 import pytest
 
+from genkit.comparison.compare import own_metrics
 from genkit.io import forks
 from genkit.io.forks import Fork, ForkServer, Process, start_command
+from genkit.registry.catalogue import load_registry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there forks are safe")
 
@@ -156,18 +159,32 @@ def test_a_training_in_a_fork_has_the_same_bits_as_one_in_its_own_process(tmp_pa
 
 
 @pytest.mark.slow
-def test_what_the_server_imports_starts_no_thread_and_no_gpu() -> None:
+def test_what_the_server_imports_starts_no_thread_and_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Neither survives a fork."""
-    source = (
-        "import os, sys; from importlib import import_module; from genkit.cli.app import HEAVY\n"
-        "for group in HEAVY:\n    for name in group:\n        import_module(name)\n"
-        "import torch; print(len(os.listdir('/proc/self/task')), torch.cuda.is_initialized())"
+    asks = (
+        "import os, sys, torch; from genkit.io import forks; from importlib import import_module\n"
+        "def serve(channel, groups):\n"
+        "    for group in groups:\n"
+        "        for name in group:\n"
+        "            import_module(name)\n"
+        "    print(len(os.listdir('/proc/self/task')), torch.cuda.is_initialized())\n"
+        "    os._exit(0)\n"
+        "forks.serve = serve\n"
+        "from genkit.cli import main\n"
+        "sys.stdout.reconfigure(line_buffering=True); main(sys.argv[1:])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    modules = own_metrics(load_registry())
+    assert len(modules) > 2
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [sys.executable, "-c", asks, "fork-server", str(theirs.fileno()), *modules],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     assert done.stdout.split() == ["1", "False"]
