@@ -36,8 +36,8 @@ class Jobs:
     """Workers, and the jobs that wait for them; those that wait at its end are cancelled.
 
     A free worker scores what is trained before it trains the next, so that an interrupted
-    comparison has scores. But when no more trainings are left than there are workers, they go
-    first: a training that begins last would end last, with the other workers idle meanwhile.
+    comparison has scores. But when fewer trainings are left than there are workers, they go first:
+    a training that begins last would end last, with the other workers idle meanwhile.
     """
 
     def __init__(self, workers: int) -> None:
@@ -83,7 +83,7 @@ class Jobs:
     def _next(self) -> Job[Any] | None:
         """The job to run now, which is taken out; None if there is none yet."""
         ready = [job for job in self._others if job.ready]
-        if self._trainings and (len(self._trainings) <= self.workers or not ready):
+        if self._trainings and (len(self._trainings) < self.workers or not ready):
             return self._trainings.pop(0)
         if ready:
             self._others.remove(ready[0])

@@ -36,14 +36,18 @@ def order(workers: int, trainings: int) -> list[str]:
 
 
 def test_the_last_trainings_are_begun_before_anything_is_scored() -> None:
-    assert order(2, 2) == ["train 0", "train 1", "calibrate", "score 0", "score 1"]
+    assert order(2, 2) == ["calibrate", "train 0", "train 1", "score 0", "score 1"]
+    assert order(3, 2) == ["train 0", "train 1", "calibrate", "score 0", "score 1"]
+
+
+def test_a_single_worker_scores_each_model_before_it_trains_the_next() -> None:
+    assert order(1, 2) == ["calibrate", "train 0", "score 0", "train 1", "score 1"]
 
 
 def test_while_more_trainings_are_left_than_workers_what_is_trained_is_scored_first() -> None:
     assert order(2, 4) == [
-        *("calibrate", "train 0", "score 0"),  # four trainings are left, three
-        *("train 1", "train 2", "train 3"),
-        *("score 1", "score 2", "score 3"),
+        *("calibrate", "train 0", "score 0", "train 1", "score 1"),
+        *("train 2", "train 3", "score 2", "score 3"),
     ]
 
 
